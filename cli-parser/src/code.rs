@@ -1,0 +1,84 @@
+//! The numbers by which errors are known; they keep those of ngrok, so that what is documented there holds here.
+
+use std::fmt;
+
+/// An error number. Shown as `ERR_HITHE_1107`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(u16);
+
+impl Code {
+    pub const fn new(number: u16) -> Self {
+        Self(number)
+    }
+
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    /// What the code means in one line; `None` for a number that is not in use.
+    pub fn meaning(self) -> Option<&'static str> {
+        CODES.iter().find(|(code, _)| *code == self).map(|(_, meaning)| *meaning)
+    }
+
+    /// Every code in use, in the order of the reference.
+    pub fn all() -> impl Iterator<Item = (Self, &'static str)> {
+        CODES.iter().copied()
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ERR_HITHE_{}", self.0)
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident = $number:literal, $meaning:literal;)*) => {
+        impl Code {
+            $(#[doc = $meaning] pub const $name: Self = Self($number);)*
+        }
+
+        const CODES: &[(Code, &str)] = &[$((Code::$name, $meaning)),*];
+    };
+}
+
+codes! {
+    WILDCARD_NOT_GRANTED = 318, "a wildcard that needs the operator's grant";
+    CUSTOM_DOMAIN = 319, "a name outside the server's domain that the operator has not allowed or has no certificate for";
+    NAME_RESERVED = 320, "a name that the operator keeps";
+    NAME_CHARACTERS = 326, "a character that host names do not have";
+    NAME_EMPTY_LABEL = 327, "an empty label (two dots in a row, or nothing at all)";
+    NAME_LABEL_START = 328, "a label that does not begin with a letter or digit, or a * that is not the whole first label";
+    NAME_LABEL_END = 329, "a label that does not end with a letter or digit";
+    NAME_DOUBLE_HYPHEN = 330, "hyphens in the third and fourth place of a label that is not punycode";
+    NAME_IN_USE = 334, "a name or port that is in use, or belongs to another key";
+    NAME_PUNYCODE = 347, "a label that is not valid punycode or cannot be written as such";
+    NAME_UNDERSCORE = 355, "an underscore in a host name";
+    BASIC_AUTH_USER = 359, "basic auth without a user name";
+    BASIC_AUTH_PASSWORD = 360, "a basic auth password shorter than 8 or longer than 128 characters";
+    NAME_LABEL_LENGTH = 396, "a label longer than 63 characters";
+    NAME_LENGTH = 397, "a host name longer than 253 characters";
+    DRAINING = 742, "the server is shutting down";
+    TOO_BUSY = 743, "the server or the tunnel is too busy";
+    NO_KEY = 1100, "the client offered no public key";
+    UNKNOWN_KEY = 1102, "no offered key is known to the server";
+    UNKNOWN_SYNTAX_VERSION = 1106, "a user name such as v9 that asks for an unknown command syntax";
+    NO_COMMAND = 1107, "no command was given";
+    UNKNOWN_COMMAND = 1108, "the command is not http, tls or tcp";
+    UNSUPPORTED_FLAG = 1109, "a flag that is known but not offered here";
+    BAD_FLAG = 1110, "a flag that is not known, or a value that it does not take";
+    NO_SESSION_IN_TIME = 1111, "a forward without a command in time";
+    NO_FORWARD = 1112, "a command without a forward, or too many forwards";
+    PORT_NOT_FOR_COMMAND = 1113, "the port of -R does not go with the command";
+    TCP_WITH_NAME = 1117, "a name in -R for a tcp endpoint, which has a port and no name";
+    MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
+    BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
+    NOT_TLS = 3002, "something other than TLS on the HTTPS port";
+    SNI_MISSING = 3003, "a TLS connection without a server name";
+    UPSTREAM_BROKE = 3004, "the upstream's answer was not valid HTTP or ended early";
+    UPSTREAM_TIMEOUT = 3005, "the publisher did not reach its upstream in time";
+    ENDPOINT_OFFLINE = 3200, "no endpoint answers for the name";
+    BASIC_AUTH_REQUIRED = 3250, "basic auth credentials are missing or wrong";
+    UPSTREAM_REFUSED = 8012, "nothing listens where the publisher's -R points to";
+    BASIC_AUTH_USER_LENGTH = 15008, "a basic auth user name longer than 128 characters";
+}

@@ -1,0 +1,149 @@
+//! The grammar as publishers meet it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{BasicAuth, Credential, ModuleSet, Secret};
+
+fn command(line: &str) -> Command {
+    match parse(line) {
+        Ok(Parsed::Publish(command)) => command,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn refused(line: &str) -> CommandError {
+    parse(line).expect_err(line)
+}
+
+fn pairs(line: &str) -> Vec<(String, String)> {
+    let Command::Http(http) = command(line) else { panic!("{line} is not http") };
+    let credentials = http.modules.basic_auth.unwrap_or_default().credentials;
+    credentials.into_iter().map(|it| (it.user, it.password.expose().clone())).collect()
+}
+
+#[test]
+fn the_three_commands_stand_alone() {
+    assert_eq!(command("http"), Command::Http(HttpSpec::default()));
+    assert_eq!(command("tls"), Command::Tls(TlsSpec {}));
+    assert_eq!(command(" tcp "), Command::Tcp(TcpSpec {}));
+}
+
+#[test]
+fn documented_lines_work_with_the_quotes_eaten_by_the_shell() {
+    let expected = [("u1", "password1"), ("u2", "password2")].map(|(u, p)| (u.to_owned(), p.to_owned()));
+    assert_eq!(pairs("http --basic-auth u1:password1 --basic-auth u2:password2"), expected);
+    assert_eq!(pairs("http --basic-auth='u1:password1' --basic-auth \"u2:password2\""), expected);
+}
+
+#[test]
+fn a_password_may_hold_blanks_hashes_commas_quotes_and_backslashes() {
+    for password in
+        ["correct horse", "#comment?", r"\d\d\d\d\d", "it's fine", "two  blanks", "a,b,c,d,e,f", "a=b=c=d="]
+    {
+        assert_eq!(
+            pairs(&format!("http --basic-auth ada:{password}")),
+            [("ada".to_owned(), password.to_owned())]
+        );
+    }
+}
+
+#[test]
+fn schemes_take_a_comma_list_or_repeat() {
+    for line in ["http --schemes http,https", "http --schemes=http --schemes https"] {
+        let Command::Http(http) = command(line) else { panic!() };
+        assert_eq!(http.schemes, [Scheme::Http, Scheme::Https]);
+    }
+}
+
+#[test]
+fn help_is_of_exactly_this_grammar() {
+    let Ok(Parsed::Help(help)) = parse("http --help") else { panic!() };
+    for part in ["--basic-auth <USER:PASSWORD>", "--schemes <SCHEME>", "ssh -R", "app:443"] {
+        assert!(help.contains(part), "{part} is not in\n{help}");
+    }
+    assert!(help.lines().all(|line| line.len() <= 80), "{help}");
+    assert!(matches!(parse("--help"), Ok(Parsed::Help(help)) if help.contains("tcp")));
+    assert!(matches!(parse("tcp -h"), Ok(Parsed::Help(_))));
+    assert!(matches!(parse("http --basic-auth a:password --help"), Ok(Parsed::Help(_))));
+}
+
+#[test]
+fn each_mistake_has_its_code_its_word_and_a_hint() {
+    let missing = refused("");
+    assert_eq!(missing.code(), Code::NO_COMMAND);
+    let command = refused("htp");
+    assert_eq!((command.code(), command.offending_word()), (Code::UNKNOWN_COMMAND, Some("htp")));
+    assert!(command.advice().unwrap().contains("did you mean http"));
+    let flag = refused("http --basic-aut u:password");
+    assert_eq!((flag.code(), flag.offending_word()), (Code::BAD_FLAG, Some("--basic-aut")));
+    assert!(flag.advice().unwrap().contains("--basic-auth"));
+    let value = refused("http --schemes ftp");
+    assert_eq!((value.code(), value.offending_word()), (Code::BAD_FLAG, Some("ftp")));
+    let port = refused("http 80");
+    assert_eq!((port.code(), port.offending_word()), (Code::BAD_FLAG, Some("80")));
+    assert!(port.advice().unwrap().contains("-R"));
+    assert_eq!(refused("http --basic-auth").code(), Code::BAD_FLAG);
+    assert_eq!(refused("tcp --basic-auth ada:correct-horse").code(), Code::BAD_FLAG);
+}
+
+#[test]
+fn flags_known_elsewhere_say_what_to_do() {
+    for line in ["http --domain app", "http -hostname=app", "http --inspect", "http --cidr-allow 10.0.0.0/8"]
+    {
+        let error = refused(line);
+        assert_eq!(error.code(), Code::UNSUPPORTED_FLAG, "{line}");
+        assert!(error.advice().is_some());
+    }
+}
+
+#[test]
+fn a_bad_password_is_refused_without_being_shown() {
+    let error = refused("http --basic-auth ada:horse");
+    assert_eq!(error.code(), Code::BASIC_AUTH_PASSWORD);
+    assert!(!error.to_string().contains("horse"), "{error}");
+    let stray = refused("http --basic-auth ada:correct-horse --basic-auth :battery-staple");
+    assert_eq!(stray.code(), Code::BASIC_AUTH_USER);
+    assert!(!stray.to_string().contains("staple"), "{stray}");
+}
+
+#[test]
+fn the_user_name_may_be_the_command_or_a_version() {
+    assert_eq!(UserName::parse("http"), UserName::Command(Command::Http(HttpSpec::default())));
+    assert_eq!(UserName::parse("v2"), UserName::Version2);
+    assert_eq!(UserName::parse("ada"), UserName::Version2);
+    assert_eq!(UserName::parse("v"), UserName::Version2);
+    assert_eq!(UserName::parse("v9"), UserName::UnknownVersion("v9".to_owned()));
+}
+
+fn credential() -> impl Strategy<Value = Credential> {
+    let user = "[^:\\pC]{1,20}".prop_filter("trimmed", |it| it.trim() == it);
+    let password = "\\PC{8,60}".prop_filter("printed", |it| !it.chars().any(char::is_control));
+    (user, password).prop_map(|(user, password)| Credential { user, password: Secret::new(password) })
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https)];
+    let modules = prop::option::of(prop::collection::vec(credential(), 1..4))
+        .prop_map(|it| ModuleSet { basic_auth: it.map(|credentials| BasicAuth { credentials }) });
+    prop_oneof![
+        Just(Command::Tls(TlsSpec {})),
+        Just(Command::Tcp(TcpSpec {})),
+        (prop::collection::vec(scheme, 0..3), modules)
+            .prop_map(|(schemes, modules)| Command::Http(HttpSpec { schemes, modules })),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_command_is_given_back_by_its_line(command in any_command()) {
+        let line = command.to_string();
+        prop_assert_eq!(parse(&line), Ok(Parsed::Publish(command)), "{}", line);
+    }
+
+    #[test]
+    fn no_line_panics(line in "(http|tls|tcp|) ?(--[a-z-]{0,12}[ =]?)?.*") {
+        let _ = parse(&line);
+        let _ = UserName::parse(&line);
+    }
+}

@@ -1,0 +1,29 @@
+//! The language that a publisher speaks: the single definition of commands, flags, names and error codes.
+//!
+//! The server parses with it what arrives over ssh, the agent and the configuration files use the same types, and
+//! the reference in `docs/` is generated from it.
+
+mod code;
+mod command;
+mod endpoint;
+mod error;
+mod forward;
+mod host_name;
+mod modules;
+mod place;
+mod printable;
+mod reference;
+mod secret;
+mod words;
+
+pub use code::Code;
+pub use command::{Command, Parsed, UserName, parse};
+pub use endpoint::{HttpSpec, Scheme, TcpSpec, TlsSpec};
+pub use error::CommandError;
+pub use forward::Bind;
+pub use host_name::{HostName, HostPattern, NameError};
+pub use modules::{BasicAuth, Credential, Definition, ModuleConfig, ModuleSet, Objection, Stage};
+pub use place::{Placement, Schemes};
+pub use printable::{printable, printable_bytes};
+pub use reference::reference;
+pub use secret::Secret;

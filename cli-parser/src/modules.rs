@@ -1,0 +1,121 @@
+//! The modules of an endpoint: one line here, one file that says what can be said about it, and one file of the same
+//! name in the server that does it.
+
+use std::fmt;
+
+/// Hands `$each` one row per module. The order is the order of help.
+#[macro_export]
+macro_rules! for_each_module {
+    ($each:ident) => {
+        $each! {
+            basic_auth: BasicAuth = "Basic auth",
+        }
+    };
+}
+
+macro_rules! define {
+    ($($name:ident: $Type:ident = $heading:literal),* $(,)?) => {
+        $(pub(crate) mod $name;)*
+        $(pub use $name::$Type;)*
+
+        /// The modules that an endpoint was given.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, serde::Serialize, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct ModuleSet {
+            $(
+                #[command(flatten, next_help_heading = $heading)]
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $name: Option<$Type>,
+            )*
+        }
+
+        /// One configured module.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum ModuleConfig {
+            $(#[doc = $heading] $Type($Type),)*
+        }
+
+        impl ModuleConfig {
+            pub const fn stage(&self) -> Stage {
+                match self { $(Self::$Type(_) => <$Type as Definition>::STAGE,)* }
+            }
+        }
+
+        impl ModuleSet {
+            /// # Errors
+            /// The first module whose values do not go together.
+            pub fn check(&self) -> Result<(), Objection> {
+                $(if let Some(module) = &self.$name { module.check()?; })*
+                Ok(())
+            }
+
+            /// The configured modules in the order in which they run, whatever the order of flags was.
+            pub fn into_configs(self) -> Vec<ModuleConfig> {
+                let mut configs = Vec::new();
+                $(configs.extend(self.$name.map(ModuleConfig::$Type));)*
+                configs.sort_by_key(ModuleConfig::stage);
+                configs
+            }
+
+            /// Each flag as it would be typed, values unquoted.
+            pub(crate) fn flags(&self) -> Vec<(&'static str, Option<String>)> {
+                let mut flags = Vec::new();
+                $(if let Some(module) = &self.$name { module.flags(&mut flags); })*
+                flags
+            }
+        }
+    };
+}
+for_each_module!(define);
+
+pub use basic_auth::Credential;
+
+/// When a module runs. Requests pass the stages in this order, responses in reverse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    Connect,
+    Handshake,
+    Screen,
+    Authenticate,
+    Verify,
+    Guard,
+    Policy,
+    Convert,
+    Rewrite,
+    Encode,
+}
+
+/// What each module says about itself.
+pub trait Definition {
+    const STAGE: Stage;
+
+    /// # Errors
+    /// Values that are fine alone and wrong together.
+    fn check(&self) -> Result<(), Objection> {
+        Ok(())
+    }
+
+    /// Adds the flags that give this value back. The inverse of parsing.
+    fn flags(&self, flags: &mut Vec<(&'static str, Option<String>)>);
+}
+
+/// What is wrong with a value, without showing a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    pub code: crate::Code,
+    pub message: String,
+}
+
+impl Objection {
+    pub fn new(code: crate::Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Objection {}

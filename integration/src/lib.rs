@@ -1,0 +1,29 @@
+//! The harness: real clients and misbehaving upstreams around the built server.
+//!
+//! [`TestServer`] runs `hithed` as a child, [`OpenSsh`] publishes through it with the machine's own `ssh`,
+//! [`Origin`] is what is published, [`Visitor`] is who comes. A step that fails panics, which fails its test.
+#![expect(clippy::expect_used, clippy::panic, reason = "a harness fails its test by panicking")]
+#![expect(clippy::disallowed_methods, reason = "tasks of the harness end with the test's runtime")]
+
+pub mod child;
+pub mod clients;
+pub mod dev;
+pub mod origin;
+pub mod program;
+pub mod protocol;
+pub mod relay;
+pub mod server;
+pub mod ssh;
+pub mod terminal;
+pub mod visitor;
+pub mod wait;
+
+pub use child::{Child, Forwarding};
+pub use clients::{OtherClient, Program};
+pub use origin::Origin;
+pub use protocol::ProtocolClient;
+pub use relay::Relay;
+pub use server::TestServer;
+pub use ssh::OpenSsh;
+pub use visitor::{Reply, Visitor};
+pub use wait::{eventually, within};

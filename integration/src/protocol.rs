@@ -1,0 +1,190 @@
+//! A publisher that does what no stock client can be made to do: it decides for each channel open when and how
+//! to answer, sends requests in any order, and signs with keys of its own making.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use russh::client::{self, ChannelOpenHandle, DisconnectReason, Handle, Msg, Session};
+use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
+use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelStream};
+use tokio::sync::{mpsc, watch};
+
+use crate::wait::within;
+
+/// A connection of this publisher.
+pub struct ProtocolClient {
+    /// For whatever has no method here.
+    pub handle: Handle<Events>,
+    openings: mpsc::UnboundedReceiver<Opening>,
+    farewell: watch::Receiver<Option<String>>,
+}
+
+/// A channel that the server asks for and that has no answer yet.
+pub struct Opening {
+    /// Address and port of the forward, as the server sent them.
+    pub connected: (String, u32),
+    /// Address and port of the visitor, as the server sent them.
+    pub originator: (String, u32),
+    channel: Channel<Msg>,
+    reply: ChannelOpenHandle,
+}
+
+/// How a session's command ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Both outputs in the order of arrival.
+    pub output: String,
+    pub code: Option<u32>,
+}
+
+impl ProtocolClient {
+    /// Connects without logging in.
+    pub async fn connect(server: SocketAddr) -> Self {
+        let (sender, openings) = mpsc::unbounded_channel();
+        let (said, farewell) = watch::channel(None);
+        let config = Arc::new(client::Config { nodelay: true, ..Default::default() });
+        let connected = client::connect(config, server, Events { openings: sender, farewell: said });
+        let handle = within("an SSH handshake", connected).await.expect("an SSH handshake");
+        Self { handle, openings, farewell }
+    }
+
+    /// Connects and logs in with this private key (OpenSSH format).
+    pub async fn log_in(server: SocketAddr, user: &str, key: &Path) -> Self {
+        let mut client = Self::connect(server).await;
+        let key = load_secret_key(key, None).expect("a private key");
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+        let answer = within("a login", client.handle.authenticate_publickey(user, key)).await;
+        assert!(answer.expect("an answer to the login").success(), "the server accepts the key");
+        client
+    }
+
+    /// Asks for a forward; the number is what the server gave for port 0.
+    pub async fn forward(&self, address: &str, port: u32) -> Result<u32, russh::Error> {
+        within("the answer to a forward", self.handle.tcpip_forward(address, port)).await
+    }
+
+    /// Opens a session and sends an exec line; the server's words then come from the channel.
+    pub async fn exec(&self, line: &str) -> Channel<Msg> {
+        let opened = within("a session", self.handle.channel_open_session()).await;
+        let session = opened.expect("a session");
+        session.exec(true, line).await.expect("an exec request can be sent");
+        session
+    }
+
+    /// Waits for the next channel that the server wants to open.
+    pub async fn opening(&mut self) -> Opening {
+        within("a channel open by the server", self.openings.recv()).await.expect("a live connection")
+    }
+
+    /// Waits for the end of the connection; the text of the server's disconnect message, or of the error if
+    /// it sent none.
+    pub async fn farewell(&mut self) -> Option<String> {
+        let ended = self.farewell.wait_for(Option::is_some);
+        within("the end of the connection", ended).await.ok().and_then(|text| text.clone())
+    }
+}
+
+/// Reads a session until a line contains `part`; returns everything up to then.
+pub async fn read_until(session: &mut Channel<Msg>, part: &str) -> String {
+    let mut text = String::new();
+    within(&format!("{part:?} on a session"), async {
+        while !text.contains(part) {
+            let message = session.wait().await.unwrap_or_else(|| panic!("the session ended: {text}"));
+            text += &words(&message);
+        }
+    })
+    .await;
+    text
+}
+
+/// Reads a session to its end.
+pub async fn read_to_end(session: &mut Channel<Msg>) -> Ended {
+    let mut ended = Ended::default();
+    within("the end of a session", async {
+        while let Some(message) = session.wait().await {
+            ended.output += &words(&message);
+            if let ChannelMsg::ExitStatus { exit_status } = message {
+                ended.code = Some(exit_status);
+            }
+        }
+    })
+    .await;
+    ended
+}
+
+fn words(message: &ChannelMsg) -> String {
+    match message {
+        ChannelMsg::Data { data } | ChannelMsg::ExtendedData { data, .. } => {
+            String::from_utf8_lossy(data).into_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+impl Opening {
+    /// Confirms the channel.
+    pub async fn accept(self) -> ChannelStream<Msg> {
+        self.reply.accept().await;
+        self.channel.into_stream()
+    }
+
+    /// Refuses it as ssh does when nothing listens at the target.
+    pub async fn refuse(self) {
+        self.reply.reject(ChannelOpenFailure::ConnectFailed).await;
+    }
+}
+
+impl fmt::Debug for ProtocolClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProtocolClient").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").field("connected", &self.connected).finish_non_exhaustive()
+    }
+}
+
+/// What the connection reports to its [`ProtocolClient`].
+#[derive(Debug)]
+pub struct Events {
+    /// Unbounded, since the test decides how many visitors come.
+    openings: mpsc::UnboundedSender<Opening>,
+    farewell: watch::Sender<Option<String>>,
+}
+
+impl client::Handler for Events {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        connected_address: &str,
+        connected_port: u32,
+        originator_address: &str,
+        originator_port: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        let connected = (connected_address.to_owned(), connected_port);
+        let originator = (originator_address.to_owned(), originator_port);
+        let _ = self.openings.send(Opening { connected, originator, channel, reply });
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
+        let text = match &reason {
+            DisconnectReason::ReceivedDisconnect(said) => said.message.clone(),
+            DisconnectReason::Error(error) => error.to_string(),
+        };
+        self.farewell.send_replace(Some(text));
+        Ok(())
+    }
+}

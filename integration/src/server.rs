@@ -1,0 +1,287 @@
+//! `hithed serve` as a child: everything on free ports of the loopback, its own state directory, its own key.
+//! The addresses come from the ready file; the log is kept and shown when a test fails.
+
+mod options;
+mod ports;
+
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+pub use self::options::Options;
+use self::ports::PortBlock;
+use crate::OpenSsh;
+use crate::origin::Origin;
+use crate::visitor::Visitor;
+use crate::wait::eventually;
+
+/// A running server. It is killed, and its state removed, when dropped.
+#[derive(Debug)]
+pub struct TestServer {
+    process: Child,
+    options: Options,
+    ready: Ready,
+    ports: PortBlock,
+    folder: TempDir,
+}
+
+/// What the ready file says: every bound address.
+#[derive(Clone, Debug)]
+struct Ready {
+    ssh: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
+    https: Vec<SocketAddr>,
+}
+
+impl TestServer {
+    /// A server for the domain `localhost` at which [`Self::ssh`]'s key may publish.
+    pub async fn start() -> Self {
+        Self::with(|options| options).await
+    }
+
+    /// The same with other options: `TestServer::with(|options| options.arg("--grace").arg("1s"))`.
+    pub async fn with(adjust: impl FnOnce(Options) -> Options) -> Self {
+        let folder = tempfile::Builder::new().prefix("hithe-test-").tempdir().expect("a temporary folder");
+        let options = adjust(Options::default());
+        generate_key(&folder.path().join("id"), "ed25519");
+        authorize(folder.path(), &folder.path().join("id"));
+        let ports = PortBlock::reserve();
+        let process = options.spawn(folder.path(), &ports.range());
+        let unready = Ready { ssh: Vec::new(), http: Vec::new(), https: Vec::new() };
+        let mut server = Self { process, options, ready: unready, ports, folder };
+        server.await_ready().await;
+        server
+    }
+
+    /// For a server that must refuse to start: runs it to its end and returns what it said.
+    pub async fn refusing(adjust: impl FnOnce(Options) -> Options) -> Output {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        generate_key(&folder.path().join("id"), "ed25519");
+        authorize(folder.path(), &folder.path().join("id"));
+        let ports = PortBlock::reserve();
+        let command = adjust(Options::default()).command(folder.path(), &ports.range());
+        let mut command = tokio::process::Command::from(command);
+        let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
+        crate::within("the server refuses to start", run).await.expect("hithed runs")
+    }
+
+    async fn await_ready(&mut self) {
+        let file = self.folder.path().join("ready.json");
+        let process = &mut self.process;
+        let log = self.folder.path().join("log");
+        let text = eventually("the server writes its ready file", || {
+            if let Ok(Some(status)) = process.try_wait() {
+                panic!("hithed ended with {status} before it was ready:\n{}", read(&log));
+            }
+            std::fs::read_to_string(&file).ok()
+        })
+        .await;
+        self.ready = Ready::parse(&text);
+    }
+
+    /// Ends the server as a crash would and starts it again on the same addresses and state.
+    pub async fn restart(&mut self) {
+        self.kill();
+        std::fs::remove_file(self.folder.path().join("ready.json")).expect("the ready file");
+        let listen = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect();
+        self.options.ssh_listen = listen(&self.ready.ssh);
+        self.options.http_listen = listen(&self.ready.http);
+        self.options.https_listen = listen(&self.ready.https);
+        self.process = self.options.spawn(self.folder.path(), &self.ports.range());
+        self.await_ready().await;
+    }
+
+    /// The machine's `ssh` about to connect here; see [`OpenSsh`].
+    pub fn ssh(&self) -> OpenSsh {
+        OpenSsh::to(self.ssh_address(), self.user_key())
+    }
+
+    /// Publishes `origin` with stock ssh, `-R 0:…`, and this command; waits until it is public.
+    pub async fn publish(&self, origin: &Origin, command: &str) -> crate::Child {
+        self.ssh().forward_to("0", origin).command(command).publish().await
+    }
+
+    /// A visitor of this server, who trusts the server's own CA.
+    pub fn visitor(&self) -> Visitor {
+        Visitor::of(self.http_address(), self.https_address()).trusting(&self.ca())
+    }
+
+    /// The address for publishers.
+    pub fn ssh_address(&self) -> SocketAddr {
+        *self.ready.ssh.first().expect("an ssh address in the ready file")
+    }
+
+    /// The address for visitors without TLS.
+    pub fn http_address(&self) -> SocketAddr {
+        *self.ready.http.first().expect("an http address in the ready file")
+    }
+
+    /// The address for visitors with TLS.
+    pub fn https_address(&self) -> SocketAddr {
+        *self.ready.https.first().expect("an https address in the ready file")
+    }
+
+    /// Every bound address: of ssh, http and https.
+    pub fn addresses(&self) -> [&[SocketAddr]; 3] {
+        [&self.ready.ssh, &self.ready.http, &self.ready.https]
+    }
+
+    /// The numbers that `tcp` endpoints get here; no other server of this machine's tests has them.
+    pub fn tcp_ports(&self) -> RangeInclusive<u16> {
+        self.ports.range()
+    }
+
+    /// The domain below which names are given.
+    pub fn domain(&self) -> &str {
+        &self.options.domain
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// A folder for what else a test needs; removed with the server.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The certificate of the CA that the server made for itself.
+    pub fn ca(&self) -> PathBuf {
+        self.state_dir().join("ca.pem")
+    }
+
+    /// The private key that may publish (OpenSSH format, ed25519, no passphrase).
+    pub fn user_key(&self) -> PathBuf {
+        self.folder.path().join("id")
+    }
+
+    /// A new key of this type (`ed25519`, `ecdsa`, `rsa`), not known to the server.
+    pub fn another_key(&self, name: &str, kind: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        generate_key(&path, kind);
+        path
+    }
+
+    /// Lets `key` publish too.
+    pub fn authorize(&self, key: &Path) {
+        authorize(self.folder.path(), key);
+    }
+
+    /// The `authorized_keys` file.
+    pub fn authorized_keys(&self) -> PathBuf {
+        self.folder.path().join("authorized_keys")
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Resident memory in KiB, as the kernel counts it now.
+    pub fn rss_kib(&self) -> u64 {
+        let status = read(Path::new(&format!("/proc/{}/status", self.pid())));
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS of a live server");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+    }
+
+    /// CPU time used so far, all threads, in nanoseconds.
+    pub fn cpu_nanoseconds(&self) -> u64 {
+        cpu_nanoseconds(self.pid())
+    }
+
+    /// What the server logged so far.
+    pub fn log(&self) -> String {
+        read(&self.folder.path().join("log"))
+    }
+
+    /// Waits for a log line that contains `part`.
+    pub async fn logged(&self, part: &str) -> String {
+        eventually(&format!("the server logs {part:?}"), || {
+            self.log().lines().find(|line| line.contains(part)).map(str::to_owned)
+        })
+        .await
+    }
+
+    /// SIGTERM: asks for an orderly end.
+    pub fn sigterm(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGHUP: asks to read again what can be.
+    pub fn sighup(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// Waits for the process to end.
+    pub async fn wait(&mut self) -> ExitStatus {
+        let process = &mut self.process;
+        eventually("the server ends", || process.try_wait().expect("a child can be waited for")).await
+    }
+
+    /// SIGKILL, as a crash.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).expect("not zero");
+        kill_process(pid, signal).expect("the server still runs");
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "--- log of hithed {}\n{}", self.pid(), self.log());
+        }
+    }
+}
+
+impl Ready {
+    fn parse(text: &str) -> Self {
+        let json: serde_json::Value = serde_json::from_str(text).expect("the ready file is JSON");
+        let addresses = |key: &str| -> Vec<SocketAddr> {
+            let list = json.get(key).and_then(|list| list.as_array()).expect("a list of addresses");
+            let text = list.iter().map(|address| address.as_str().expect("an address is a string"));
+            text.map(|address| address.parse().expect("ADDRESS:PORT")).collect()
+        };
+        Self { ssh: addresses("ssh"), http: addresses("http"), https: addresses("https") }
+    }
+}
+
+/// CPU time of all threads of a process, in nanoseconds.
+pub fn cpu_nanoseconds(pid: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of a live process");
+    let spent = tasks.flatten().map(|task| read(&task.path().join("schedstat")));
+    spent.filter_map(|line| line.split(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+/// Makes a key pair without a passphrase at `path` and `path.pub`.
+pub fn generate_key(path: &Path, kind: &str) {
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-N", "", "-C", "ada@laptop", "-t", kind, "-f"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .status();
+    assert!(made.expect("ssh-keygen of openssh-client starts").success(), "ssh-keygen makes a key");
+}
+
+fn authorize(folder: &Path, key: &Path) {
+    let mut list = File::options().create(true).append(true).open(folder.join("authorized_keys"));
+    let line = std::fs::read(key.with_extension("pub")).expect("a public key");
+    list.as_mut().expect("authorized_keys").write_all(&line).expect("authorized_keys takes a line");
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,215 @@
+//! The bodies that pass through the proxy: streamed, never collected.
+//!
+//! A body that is polled only when the other side wants more *is* the back-pressure. What has to happen when a
+//! response is over (count it, keep its upstream connection) hangs on the [`Body`] and runs when it is dropped.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// The header that only Hithe itself may send.
+pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("hithe-error-code");
+
+/// The body of a request, or of a response to a visitor.
+pub(crate) struct Body {
+    content: Content,
+    ending: Option<Box<dyn Ending>>,
+    sent: u64,
+    ended: bool,
+    progress: Option<Arc<Progress>>,
+}
+
+enum Content {
+    Empty,
+    Full(Bytes),
+    /// From a visitor, or from the upstream.
+    Stream(Incoming),
+}
+
+/// What happens once when a response is over.
+pub(crate) trait Ending: Send {
+    /// `complete` tells whether the body was taken to its end; `sent` counts its bytes.
+    fn ended(&mut self, complete: bool, sent: u64);
+}
+
+impl Body {
+    pub(crate) fn empty() -> Self {
+        Self::of(Content::Empty)
+    }
+
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::of(Content::Full(bytes.into()))
+    }
+
+    pub(crate) fn stream(incoming: Incoming) -> Self {
+        if incoming.is_end_stream() { Self::empty() } else { Self::of(Content::Stream(incoming)) }
+    }
+
+    /// Runs `ending` when this response is over, and tells whoever runs the task how it gets on.
+    pub(crate) fn with_ending(mut self, ending: Box<dyn Ending>) -> Self {
+        self.ending = Some(ending);
+        self.progress = Progress::of_this_task();
+        self
+    }
+
+    fn of(content: Content) -> Self {
+        let ended = matches!(content, Content::Empty);
+        Self { content, ending: None, sent: 0, ended, progress: None }
+    }
+
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.content {
+            Content::Empty => Poll::Ready(None),
+            Content::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.content = Content::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Content::Stream(incoming) => Pin::new(incoming).poll_frame(cx),
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = self.poll_content(cx);
+        if let Some(progress) = &self.progress {
+            progress.note(matches!(polled, Poll::Ready(Some(_))));
+        }
+        let mut frame = ready!(polled);
+        match &mut frame {
+            None => self.ended = true,
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.sent += data.len() as u64;
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    scrub(trailers);
+                    // Trailers are the last frame of a message.
+                    self.ended = true;
+                }
+            }
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Full(bytes) => bytes.is_empty(),
+            Content::Stream(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Stream(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(mut ending) = self.ending.take() {
+            let complete = self.ended || self.is_end_stream();
+            ending.ended(complete, self.sent);
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("sent", &self.sent).field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+tokio::task_local! {
+    static PROGRESS: Arc<Progress>;
+}
+
+/// How the response of a task gets on. Whoever takes a body polls it only when there is room for more, so a body
+/// that handed out a frame and is not polled again waits for its visitor.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    frames: AtomicU64,
+    owed: AtomicBool,
+}
+
+impl Progress {
+    /// Runs a task whose response tells its progress here.
+    pub(crate) async fn of_task(progress: Arc<Self>, task: impl Future<Output = ()>) {
+        PROGRESS.scope(progress, task).await;
+    }
+
+    /// Frames that were handed out.
+    pub(crate) fn seen(&self) -> u64 {
+        self.frames.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn waits_for_visitor(&self) -> bool {
+        self.owed.load(Ordering::Acquire)
+    }
+
+    fn of_this_task() -> Option<Arc<Self>> {
+        PROGRESS.try_with(Arc::clone).ok()
+    }
+
+    fn note(&self, handed_out: bool) {
+        if handed_out {
+            self.frames.fetch_add(1, Ordering::AcqRel);
+        }
+        self.owed.store(handed_out, Ordering::Release);
+    }
+}
+
+/// Takes out of trailers what would have been taken out of headers.
+fn scrub(trailers: &mut HeaderMap) {
+    trailers.remove(ERROR_CODE);
+    trailers.remove(http::header::SET_COOKIE);
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    struct Told(Arc<AtomicU64>);
+
+    impl Ending for Told {
+        fn ended(&mut self, complete: bool, sent: u64) {
+            self.0.store(if complete { sent } else { u64::MAX }, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_tells_its_size_when_it_is_over() {
+        let told = Arc::new(AtomicU64::new(0));
+        let body = Body::full("hello").with_ending(Box::new(Told(Arc::clone(&told))));
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
+        assert_eq!(told.load(Ordering::SeqCst), 5);
+    }
+
+    #[test]
+    fn a_body_that_was_dropped_early_is_not_complete() {
+        let told = Arc::new(AtomicU64::new(0));
+        drop(Body::full("hello").with_ending(Box::new(Told(Arc::clone(&told)))));
+        assert_eq!(told.load(Ordering::SeqCst), u64::MAX);
+    }
+}

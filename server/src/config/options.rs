@@ -1,0 +1,148 @@
+//! The options of the server, each defined once: as a flag, an environment variable and a key of the file.
+//!
+//! Flags and environment, the file, and [`DEFAULTS`] are three values of [`Options`], laid over each other.
+
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use clap::Args;
+use hithe_cli_parser::{HostName, HostPattern};
+
+use super::values::{LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange};
+
+/// The lowest layer, in the words of the file.
+pub(crate) const DEFAULTS: &str = r#"
+domain = "localhost"
+ssh-listen = "[::]:2222"
+http-listen = "[::]:8080"
+https-listen = "[::]:8443"
+tcp-ports = "20000-20999"
+tcp-listen-address = "[::]"
+grace = "30s"
+log-level = "info"
+log-format = "text"
+reserved-labels = [
+    "www", "mail", "smtp", "imap", "pop", "mx", "ns", "ns1", "ns2", "_*", "wpad", "autodiscover", "autoconfig",
+    "mta-sts", "isatap", "localhost", "admin", "administrator", "hostmaster", "postmaster", "webmaster",
+]
+"#;
+
+/// A value that may be missing in one layer and then shows what lies below.
+trait Layer {
+    fn over(self, below: Self) -> Self;
+}
+
+impl<T> Layer for Option<T> {
+    fn over(self, below: Self) -> Self {
+        self.or(below)
+    }
+}
+
+impl<T> Layer for Vec<T> {
+    fn over(self, below: Self) -> Self {
+        if self.is_empty() { below } else { self }
+    }
+}
+
+/// A struct of layers is a layer.
+macro_rules! layered {
+    ($(#[$meta:meta])* pub struct $Name:ident { $($(#[$field_meta:meta])* pub $field:ident: $Type:ty,)* }) => {
+        $(#[$meta])*
+        pub struct $Name { $($(#[$field_meta])* pub $field: $Type,)* }
+
+        impl $Name {
+            /// What is missing here is taken from `below`.
+            pub(crate) fn over(self, below: Self) -> Self {
+                Self { $($field: Layer::over(self.$field, below.$field),)* }
+            }
+        }
+    };
+}
+
+layered! {
+    /// What the operator said, with types checked but not yet taken together.
+    #[derive(Clone, Debug, Default, Args)]
+    pub struct Options {
+        /// Read options from this TOML file; its keys are the names of these flags without the dashes
+        #[arg(long, value_name = "FILE")]
+        pub config: Option<PathBuf>,
+
+        /// Listen here for publishers; repeatable
+        #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', help_heading = "Listeners")]
+        pub ssh_listen: Vec<ListenAddress>,
+        /// Listen here for visitors over plain HTTP; repeatable
+        #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', help_heading = "Listeners")]
+        pub http_listen: Vec<ListenAddress>,
+        /// Listen here for visitors over HTTPS and TLS; repeatable
+        #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', help_heading = "Listeners")]
+        pub https_listen: Vec<ListenAddress>,
+        /// Ports that tcp endpoints may have
+        #[arg(long, value_name = "FIRST-LAST", help_heading = "Listeners")]
+        pub tcp_ports: Option<PortRange>,
+        /// Open the ports of tcp endpoints on this address
+        #[arg(long, value_name = "ADDRESS", help_heading = "Listeners")]
+        pub tcp_listen_address: Option<ListenIp>,
+        /// Port that visitors use for HTTP, if something forwards it to the bound one; URLs show it
+        #[arg(long, value_name = "PORT", help_heading = "Listeners")]
+        pub public_http_port: Option<NonZeroU16>,
+        /// Port that visitors use for HTTPS, if something forwards it to the bound one; URLs show it
+        #[arg(long, value_name = "PORT", help_heading = "Listeners")]
+        pub public_https_port: Option<NonZeroU16>,
+
+        /// Endpoints get names below this domain
+        #[arg(long, value_name = "NAME", help_heading = "Names")]
+        pub domain: Option<HostName>,
+        /// Let authorized keys publish under this custom domain too: example.com or *.example.com; repeatable
+        #[arg(long = "allow-domain", value_name = "PATTERN", value_delimiter = ',', help_heading = "Names")]
+        pub allow_domain: Vec<HostPattern>,
+        /// Labels below the domain that nobody can claim, in place of the default ones; a list or repeated
+        #[arg(long, value_name = "LABEL", value_delimiter = ',', help_heading = "Names")]
+        pub reserved_labels: Vec<LabelPattern>,
+
+        /// Public keys that may publish: a file in the format of sshd's authorized_keys, or a directory of such files
+        #[arg(long, value_name = "FILE|DIR", help_heading = "Access")]
+        pub authorized_keys: Option<PathBuf>,
+        /// Let any key publish. Only for a network in which you trust everybody
+        #[arg(
+            long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+            hide_possible_values = true, help_heading = "Access"
+        )]
+        pub open: Option<bool>,
+        /// Private key that the server shows to publishers, in place of its own one; repeatable
+        #[arg(long, value_name = "FILE", value_delimiter = ',', help_heading = "Access")]
+        pub host_key: Vec<PathBuf>,
+
+        /// Certificates as DIR/NAME/{fullchain,privkey}.pem, read again when they change; without, the server makes
+        /// its own authority in the state directory
+        #[arg(long, value_name = "DIR", help_heading = "TLS")]
+        pub certificates: Option<PathBuf>,
+
+        /// Keep keys, names and the own authority here [default: $STATE_DIRECTORY, /var/lib/hithed as root, else
+        /// ~/.local/state/hithed]
+        #[arg(long, value_name = "DIR", help_heading = "State")]
+        pub state_dir: Option<PathBuf>,
+        /// Write every bound address to this file as JSON when all sockets are bound
+        #[arg(long, value_name = "FILE", help_heading = "State")]
+        pub ready_file: Option<PathBuf>,
+        /// Time for visits to finish when the server is asked to end
+        #[arg(long, value_name = "TIME", help_heading = "State")]
+        pub grace: Option<Period>,
+
+        /// Log this and what is worse
+        #[arg(long, value_name = "LEVEL", help_heading = "Logging")]
+        pub log_level: Option<LogLevel>,
+        /// Shape of the log lines
+        #[arg(long, value_name = "FORMAT", help_heading = "Logging")]
+        pub log_format: Option<LogFormat>,
+    }
+}
+
+impl Options {
+    /// A default address gives way where IPv6 is off; one that was asked for does not.
+    pub(crate) fn may_fall_back(mut self) -> Self {
+        let lists = [&mut self.ssh_listen, &mut self.http_listen, &mut self.https_listen];
+        lists.into_iter().flatten().for_each(|it| it.fallback = true);
+        self.tcp_listen_address.iter_mut().for_each(|it| it.fallback = true);
+        self
+    }
+}

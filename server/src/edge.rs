@@ -1,0 +1,89 @@
+//! The public side: listeners that visitors connect to.
+//!
+//! A connection is accepted ([`accept`]), recognised ([`hello`]), matched with an endpoint of the
+//! [registry](crate::registry), and given to the [`proxy`](crate::proxy).
+
+pub(crate) mod accept;
+mod hello;
+mod http;
+mod https;
+mod tcp;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use hithe_cli_parser::HostName;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::certs::{self, Certificates};
+use crate::drain::DrainWatch;
+use crate::proxy::Site;
+use crate::registry::{OpenedPort, Registry};
+
+/// Connections of visitors at a time, over all listeners. Each holds a socket here, and perhaps a channel.
+const MAX_VISITORS: usize = 16_384;
+
+/// What visitors connect to: bound, nonblocking sockets, and the ports that publishers open.
+pub(crate) struct Listeners {
+    pub(crate) http: Vec<std::net::TcpListener>,
+    pub(crate) https: Vec<std::net::TcpListener>,
+    pub(crate) tcp: mpsc::Receiver<OpenedPort>,
+}
+
+/// What the public listeners share.
+pub(crate) struct EdgeContext {
+    site: Arc<Site>,
+    /// Offers `h2` and `http/1.1` by ALPN.
+    tls: Arc<rustls::ServerConfig>,
+    visitors: Arc<Semaphore>,
+    /// Owns the tasks of visits.
+    visits: DrainWatch,
+}
+
+impl EdgeContext {
+    /// `domain` is the server's own, `visits` owns the tasks of visits.
+    ///
+    /// # Errors
+    /// When the machine has no randomness.
+    pub(crate) fn new(
+        registry: Registry,
+        certificates: &Arc<Certificates>,
+        domain: &HostName,
+        visits: DrainWatch,
+    ) -> Result<Arc<Self>, rustls::Error> {
+        let routes = registry.clone();
+        let resolver = certificates.resolver(Arc::new(move |name: &HostName| routes.is_live(name.as_str())));
+        Ok(Self::with_tls(registry, certs::server_config(resolver)?, domain, visits))
+    }
+
+    fn with_tls(
+        registry: Registry,
+        tls: Arc<rustls::ServerConfig>,
+        domain: &HostName,
+        visits: DrainWatch,
+    ) -> Arc<Self> {
+        let site = Arc::new(Site { registry, domain: domain.clone(), visits: visits.clone() });
+        Arc::new(Self { site, tls, visitors: Arc::new(Semaphore::new(MAX_VISITORS)), visits })
+    }
+}
+
+/// Accepts visitors in tasks of its own until the drain begins.
+pub(crate) fn serve(context: &Arc<EdgeContext>, listeners: Listeners) {
+    for listener in listeners.http.into_iter().filter_map(asynchronous) {
+        context.visits.spawn(http::serve(listener, Arc::clone(context)));
+    }
+    for listener in listeners.https.into_iter().filter_map(asynchronous) {
+        context.visits.spawn(https::serve(listener, Arc::clone(context)));
+    }
+    context.visits.spawn(tcp::serve(listeners.tcp, Arc::clone(context)));
+}
+
+fn asynchronous(listener: std::net::TcpListener) -> Option<TcpListener> {
+    TcpListener::from_std(listener)
+        .inspect_err(|error| tracing::error!(%error, "a public listener cannot be served"))
+        .ok()
+}

@@ -1,0 +1,125 @@
+//! The only accept loop of the program, for visitors and publishers alike.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+/// A peer that vanished is noticed after 60 s + 4 x 15 s.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_RETRIES: u32 = 4;
+
+/// How long to wait when the system has no more sockets: doubled until others have ended.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts until `stop` resolves. The permit that comes with a connection is held as long as it lasts; without a
+/// free one, connections wait in the backlog of the system.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+    stop: impl Future<Output = ()>,
+    mut on: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) {
+    let mut stop = pin!(stop);
+    let mut pause = None;
+    let mut full = false;
+    loop {
+        let was_full = std::mem::replace(&mut full, permits.available_permits() == 0);
+        if full && !was_full {
+            tracing::warn!("the limit of connections is reached: new ones wait");
+        }
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
+        };
+        let accepted = tokio::select! {
+            () = &mut stop => return,
+            accepted = next => accepted,
+        };
+        match accepted {
+            Some((Ok((stream, peer)), permit)) => {
+                pause = None;
+                if let Err(error) = prepare(&stream) {
+                    tracing::debug!(%peer, %error, "a connection was gone before it began");
+                    continue;
+                }
+                on(stream, peer, permit);
+            }
+            Some((Err(error), _)) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection was gone before it began");
+            }
+            Some((Err(error), _)) => {
+                let length = next_pause(&mut pause, &error);
+                tokio::select! {
+                    () = &mut stop => return,
+                    () = sleep(length) => {}
+                }
+            }
+            // Somebody closed the semaphore: there is nothing more to accept.
+            None => return,
+        }
+    }
+}
+
+/// The system is out of sockets or memory. Said once for each burst.
+fn next_pause(pause: &mut Option<Duration>, error: &io::Error) -> Duration {
+    if pause.is_none() {
+        tracing::warn!(%error, "connections cannot be accepted now: raise the limit of open files");
+    }
+    let length = pause.map_or(FIRST_PAUSE, |last| LONGEST_PAUSE.min(last * 2));
+    *pause = Some(length);
+    length
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_over_the_limit_waits_for_one_to_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, mut arrivals) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let permits = Arc::new(Semaphore::new(1));
+        let loop_ = accept(listener, permits, async { drop(stopped.await) }, |stream, _, permit| {
+            tell.send((stream, permit)).unwrap();
+        });
+        let visitors = async {
+            let _first = TcpStream::connect(address).await.unwrap();
+            let _second = TcpStream::connect(address).await.unwrap();
+            let first = arrivals.recv().await.unwrap();
+            assert!(arrivals.try_recv().is_err());
+            drop(first);
+            drop(arrivals.recv().await.unwrap());
+            drop(stop);
+        };
+        tokio::join!(loop_, visitors);
+        assert!(TcpStream::connect(address).await.is_err(), "the listener closes with the loop");
+    }
+}

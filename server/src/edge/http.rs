@@ -1,0 +1,179 @@
+//! Connections of visitors that speak HTTP/1 or HTTP/2, whether TLS was ended on them or not.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use self::patience::Patience;
+use self::streams::Spawner;
+use super::EdgeContext;
+use super::accept::accept;
+use crate::body::Body;
+use crate::drain::DrainWatch;
+use crate::proxy::activity::Activity;
+use crate::proxy::http::Connection;
+use crate::proxy::tcp::STALL_LIMIT;
+use crate::stall::StallGuard;
+use crate::visit::Visitor;
+
+mod patience;
+mod streams;
+
+/// A connection without a request under way is closed after this.
+const IDLE: Duration = Duration::from_secs(5 * 60);
+
+/// What an idle visitor has left to say goodbye (HTTP/2 waits for an answer to its last ping).
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// Method, target and headers of a request.
+const MAX_HEAD: usize = 1 << 20;
+
+/// Requests at a time on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 128;
+
+/// What a visitor may have on its way to us: per upload, and per connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// What may wait here for a visitor, per download.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// Streams that a visitor opened and reset at once, before the connection is closed (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 32;
+/// Streams that we had to reset (CVE-2025-8671).
+const MAX_LOCAL_RESETS: usize = 256;
+
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves plain HTTP until the drain begins.
+pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
+    let permits = Arc::clone(&edge.visitors);
+    accept(listener, permits, edge.visits.draining(), |stream, peer, permit| {
+        let edge = Arc::clone(&edge);
+        let drain = edge.visits.clone();
+        drain.spawn(async move {
+            let activity = Activity::new(permit);
+            let stream = StallGuard::new(stream, STALL_LIMIT);
+            http1(&edge, stream, Visitor(peer), false, activity).await;
+        });
+    })
+    .await;
+}
+
+/// Serves one HTTP/1.0 or HTTP/1.1 connection to its end.
+pub(super) async fn http1(
+    edge: &EdgeContext,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    visitor: Visitor,
+    secure: bool,
+    activity: Arc<Activity>,
+) {
+    let connection = Connection::new(Arc::clone(&edge.site), visitor, secure, Arc::clone(&activity));
+    // hyper's own limit for reading a head also runs between requests, where five minutes are allowed.
+    let stream = Patience::new(stream, Arc::clone(&activity));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_HEAD)
+        // A visitor that closes its side has left: what it asked for need not be fetched to the end.
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(&connection, request)))
+        .with_upgrades();
+    finish(served, &activity, &edge.visits).await;
+}
+
+/// Serves one HTTP/2 connection to its end.
+pub(super) async fn http2(
+    edge: &EdgeContext,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    visitor: Visitor,
+    activity: Arc<Activity>,
+) {
+    let connection = Connection::new(Arc::clone(&edge.site), visitor, true, Arc::clone(&activity));
+    let served = http2::Builder::new(Spawner(edge.visits.clone()))
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(&connection, request)));
+    finish(served, &activity, &edge.visits).await;
+}
+
+fn answer(
+    connection: &Arc<Connection>,
+    request: http::Request<hyper::body::Incoming>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
+    let connection = Arc::clone(connection);
+    async move { Ok(crate::proxy::http::serve(connection, request).await) }
+}
+
+/// Runs a connection to its end, which comes early when it idles or the server drains.
+async fn finish(served: impl Graceful, activity: &Activity, drain: &DrainWatch) {
+    let mut served = pin!(served);
+    let idle = tokio::select! {
+        result = &mut served => return log_end(result),
+        () = activity.idle_for(IDLE) => true,
+        () = drain.draining() => false,
+    };
+    served.as_mut().end_soon();
+    tokio::select! {
+        result = &mut served => log_end(result),
+        // A drain has its own end; a visitor that idles has had its time.
+        () = sleep(GOODBYE), if idle => {}
+    }
+}
+
+fn log_end(result: hyper::Result<()>) {
+    if let Err(error) = result {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::debug!(%error, cause, "a visitor's connection ended early");
+    }
+}
+
+/// A connection that can be asked to finish what it has begun.
+trait Graceful: Future<Output = hyper::Result<()>> {
+    fn end_soon(self: Pin<&mut Self>);
+}
+
+impl<I, S> Graceful for http1::UpgradeableConnection<I, S>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    fn end_soon(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Graceful for http2::Connection<I, S, Spawner>
+where
+    Self: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send + 'static,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+{
+    fn end_soon(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}

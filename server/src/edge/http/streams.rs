@@ -1,0 +1,43 @@
+//! The streams of an HTTP/2 connection: each has an owner, and ends when its visitor takes nothing.
+//!
+//! On HTTP/1 a visitor that takes nothing blocks its socket. A stream can be blocked alone, by its own window, while
+//! the socket is well; its response would then wait in the tunnel for ever.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use crate::body::Progress;
+use crate::drain::DrainWatch;
+use crate::proxy::tcp::STALL_LIMIT;
+
+/// Gives the streams of a connection to the owner of all visits.
+#[derive(Clone)]
+pub(super) struct Spawner(pub(super) DrainWatch);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner {
+    fn execute(&self, stream: F) {
+        self.0.spawn(async move {
+            let progress = Arc::new(Progress::default());
+            tokio::select! {
+                () = Progress::of_task(Arc::clone(&progress), stream) => {}
+                // hyper resets a stream that is dropped.
+                () = stalled(&progress) => tracing::debug!("a visitor took nothing of a response for a minute"),
+            }
+        });
+    }
+}
+
+/// Resolves after once to twice the limit without progress, for one timer and no work in between.
+async fn stalled(progress: &Progress) {
+    let mut seen = progress.seen();
+    loop {
+        sleep(STALL_LIMIT).await;
+        let now = progress.seen();
+        if now == seen && progress.waits_for_visitor() {
+            return;
+        }
+        seen = now;
+    }
+}

@@ -1,0 +1,47 @@
+//! The https port: HTTP/2 or HTTP/1.1 by ALPN where TLS ends here, raw streams where it does not.
+
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::EdgeContext;
+use super::accept::accept;
+use super::http::{http1, http2};
+use super::tls::{Shaken, shake};
+use crate::proxy::activity::Activity;
+use crate::proxy::tcp::{STALL_LIMIT, carry};
+use crate::stall::StallGuard;
+use crate::visit::Visitor;
+
+/// Serves HTTPS and TLS until the drain begins.
+pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
+    let permits = Arc::clone(&edge.visitors);
+    accept(listener, permits, edge.visits.draining(), |stream, peer, permit| {
+        let edge = Arc::clone(&edge);
+        let drain = edge.visits.clone();
+        drain.spawn(async move { attend(&edge, stream, Visitor(peer), permit).await });
+    })
+    .await;
+}
+
+async fn attend(edge: &EdgeContext, stream: TcpStream, visitor: Visitor, permit: OwnedSemaphorePermit) {
+    let stream = StallGuard::new(stream, STALL_LIMIT);
+    let shaken = tokio::select! {
+        shaken = shake(stream, &edge.site.registry, &edge.tls) => shaken,
+        // Nothing was asked yet that would have to be finished.
+        () = edge.visits.draining() => return,
+    };
+    match shaken {
+        Some(Shaken::Terminated(stream)) => {
+            let activity = Activity::new(permit);
+            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                http2(edge, stream, visitor, activity).await;
+            } else {
+                http1(edge, stream, visitor, true, activity).await;
+            }
+        }
+        Some(Shaken::Through(endpoint, stream)) => carry(&endpoint, stream, visitor).await,
+        None => {}
+    }
+}

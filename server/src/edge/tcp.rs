@@ -1,0 +1,56 @@
+//! The ports of tcp endpoints: each has a listener of its own while its endpoint is live.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::EdgeContext;
+use super::accept::accept;
+use crate::endpoint::Endpoint;
+use crate::proxy::tcp::{STALL_LIMIT, carry};
+use crate::registry::OpenedPort;
+use crate::stall::StallGuard;
+use crate::visit::Visitor;
+
+/// Serves every port that is opened, until the drain begins.
+pub(crate) async fn serve(mut opened: mpsc::Receiver<OpenedPort>, edge: Arc<EdgeContext>) {
+    loop {
+        let port = tokio::select! {
+            port = opened.recv() => port,
+            () = edge.visits.draining() => return,
+        };
+        let Some(OpenedPort { listener, endpoint }) = port else { return };
+        match TcpListener::from_std(listener) {
+            Ok(listener) => {
+                let edge = Arc::clone(&edge);
+                let drain = edge.visits.clone();
+                drain.spawn(async move { attend(listener, endpoint, &edge).await });
+            }
+            Err(error) => {
+                tracing::warn!(url = %endpoint.url, %error, "a port cannot be served");
+                endpoint.withdrawn.cancel();
+            }
+        }
+    }
+}
+
+/// Accepts for one endpoint until it is withdrawn: the port is free for another at once.
+async fn attend(listener: TcpListener, endpoint: Arc<Endpoint>, edge: &EdgeContext) {
+    let permits = Arc::clone(&edge.visitors);
+    let withdrawn = endpoint.withdrawn.clone();
+    let stop = async {
+        tokio::select! {
+            () = withdrawn.cancelled() => {}
+            () = edge.visits.draining() => {}
+        }
+    };
+    accept(listener, permits, stop, |stream, peer, permit| {
+        let endpoint = Arc::clone(&endpoint);
+        edge.visits.spawn(async move {
+            carry(&endpoint, StallGuard::new(stream, STALL_LIMIT), Visitor(peer)).await;
+            drop(permit);
+        });
+    })
+    .await;
+}

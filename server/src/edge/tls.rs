@@ -1,0 +1,141 @@
+//! TLS: terminated here, or passed through untouched to a `tls` endpoint.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hithe_cli_parser::printable;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::hello::{self, HelloError, Opening, Replayed};
+use crate::endpoint::{Endpoint, Protocol};
+use crate::proxy::tcp::Wire;
+use crate::registry::{Registry, Slot};
+use crate::stall::StallGuard;
+
+/// From the first byte to the end of the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a refused visitor may take to read why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A fatal `internal_error` (RFC 8446 §6.2), from a server that could not reach the other end.
+const ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
+
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Cache-Control: no-store\r\n\
+    hithe-error-code: ERR_HITHE_3002\r\n\
+    Content-Length: 68\r\n\
+    Connection: close\r\n\r\n\
+    This port speaks HTTPS. Use https:// in the address.\nERR_HITHE_3002\n";
+
+pub(super) type Stream = Replayed<StallGuard<TcpStream>>;
+
+/// What a connection to the https port is to become.
+pub(super) enum Shaken {
+    /// An HTTP connection inside TLS. Boxed: it is as large as all the rest together.
+    Terminated(Box<TlsStream<Stream>>),
+    Through(Arc<Endpoint>, Stream),
+}
+
+/// Why there was no handshake.
+#[derive(Debug, thiserror::Error)]
+enum ShakeError {
+    #[error(transparent)]
+    Hello(#[from] HelloError),
+    #[error("the visitor does not speak TLS")]
+    NotTls,
+    #[error("the handshake failed")]
+    Handshake(#[source] io::Error),
+    #[error("the handshake took more than 10 s")]
+    TooSlow,
+}
+
+/// Recognises a connection and shakes hands where TLS ends here. One that fails is told why, and is gone.
+pub(super) async fn shake(
+    stream: StallGuard<TcpStream>,
+    registry: &Registry,
+    config: &Arc<rustls::ServerConfig>,
+) -> Option<Shaken> {
+    let shaken = match hello::first_byte(stream).await {
+        Ok(begun) => {
+            timeout(HANDSHAKE, begin(begun, registry, config)).await.unwrap_or(Err(ShakeError::TooSlow))
+        }
+        Err(error) => Err(error.into()),
+    };
+    shaken
+        .inspect_err(|error| {
+            let cause =
+                std::error::Error::source(error).map(|cause| printable(&cause.to_string()).into_owned());
+            tracing::debug!(cause, "a visitor did not get through TLS: {error}");
+        })
+        .ok()
+}
+
+async fn begin(
+    mut begun: Stream,
+    registry: &Registry,
+    config: &Arc<rustls::ServerConfig>,
+) -> Result<Shaken, ShakeError> {
+    let name = match hello::read(&mut begun).await {
+        Ok(Opening::Tls(name)) => name,
+        Ok(Opening::Other) => {
+            farewell(&mut begun, NOT_TLS).await;
+            return Err(ShakeError::NotTls);
+        }
+        Err(error) => {
+            if let HelloError::Malformed { alert, .. } = &error {
+                farewell(&mut begun, alert).await;
+            }
+            return Err(error.into());
+        }
+    };
+    let endpoint = name.and_then(|name| registry.web(&name, Slot::Secure));
+    if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.protocol == Protocol::Tls) {
+        return Ok(Shaken::Through(endpoint, begun));
+    }
+    // No SNI, or no certificate for it: the resolver has none to give, and rustls sends the alert.
+    let accepted = TlsAcceptor::from(Arc::clone(config)).accept(begun).await;
+    accepted.map(|stream| Shaken::Terminated(Box::new(stream))).map_err(ShakeError::Handshake)
+}
+
+/// Says why and closes. What the visitor still sends is read, for a reset would take the words away from it.
+async fn farewell(stream: &mut Stream, words: &[u8]) {
+    let said = async {
+        stream.write_all(words).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 1024];
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Nobody is left to be told if this fails.
+    let _ = timeout(FAREWELL, said).await;
+}
+
+impl Wire for Stream {
+    fn reset_on_close(&self) {
+        self.get_ref().reset_on_close();
+    }
+
+    fn refusal(&self) -> &'static [u8] {
+        &ALERT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_plain_http_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(NOT_TLS).unwrap();
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+        assert_eq!(text.matches(&hithe_cli_parser::Code::NOT_TLS.to_string()).count(), 2);
+    }
+}

@@ -1,0 +1,51 @@
+//! What visitors reach: a name or a port, a protocol, a module chain and a tunnel.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::modules::ModuleChain;
+use crate::tunnel::Tunnel;
+use crate::visit::VisitLogRef;
+
+/// Tells an endpoint from any other that has been or will be live in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct EndpointId(u64);
+
+impl EndpointId {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The protocol that visitors speak to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http,
+    Https,
+    /// Passed through by SNI, never decrypted.
+    Tls,
+    Tcp,
+}
+
+pub(crate) struct Endpoint {
+    pub(crate) id: EndpointId,
+    pub(crate) protocol: Protocol,
+    /// What a visitor types, such as `https://app.example.com`.
+    pub(crate) url: String,
+    pub(crate) modules: Arc<ModuleChain>,
+    /// Shared by the two endpoints that `--schemes http,https` makes of one forward.
+    pub(crate) tunnel: Arc<Tunnel>,
+    pub(crate) log: VisitLogRef,
+    /// Cancelled when the endpoint is withdrawn: its listener closes, running visits go on.
+    pub(crate) withdrawn: CancellationToken,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("id", &self.id).field("url", &self.url).finish_non_exhaustive()
+    }
+}

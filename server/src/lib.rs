@@ -1,0 +1,24 @@
+//! `hithed`: an SSH-native reverse tunnel server.
+//!
+//! A publisher connects with stock `ssh -R`; a visitor reaches the published service over HTTP, HTTPS, TLS or
+//! TCP. The way of a visit is [`edge`] -> [`registry`] -> [`modules`] -> [`proxy`] -> [`tunnel`] -> `ssh`.
+
+mod body;
+mod certs;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod drain;
+mod edge;
+mod endpoint;
+mod listen;
+pub mod logging;
+mod modules;
+mod proxy;
+mod registry;
+pub mod server;
+mod ssh;
+mod stall;
+mod store;
+mod tunnel;
+mod visit;

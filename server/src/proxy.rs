@@ -1,0 +1,25 @@
+//! The way of a visit from an endpoint to its upstream and back.
+//!
+//! [`http`] forwards requests one by one, [`tcp`] carries raw streams; [`respond`] is what Hithe itself answers.
+
+pub(crate) mod activity;
+mod forwarded;
+pub(crate) mod http;
+pub(crate) mod respond;
+mod socks;
+pub(crate) mod tcp;
+mod upgrade;
+
+use hithe_cli_parser::HostName;
+
+use crate::drain::DrainWatch;
+use crate::registry::Registry;
+
+/// What the proxy needs to know of the server.
+pub(crate) struct Site {
+    pub(crate) registry: Registry,
+    /// The server's own domain, which no upstream may set a cookie for.
+    pub(crate) domain: HostName,
+    /// Owns the tasks of visits that outlive their HTTP connection.
+    pub(crate) visits: DrainWatch,
+}

@@ -1,0 +1,101 @@
+//! Whether anything is under way on one visitor's connection. It ends an idle one, and gives its permit back when
+//! the connection and everything that came of it are over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep, sleep_until};
+
+#[derive(Debug)]
+pub(crate) struct Activity {
+    under_way: AtomicUsize,
+    begun: AtomicU64,
+    opened: Instant,
+    /// Milliseconds from `opened` to when nothing was under way any more.
+    idle_since: AtomicU64,
+    /// Counts against the limit of visitors' connections.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Activity {
+    pub(crate) fn new(permit: OwnedSemaphorePermit) -> Arc<Self> {
+        Arc::new(Self {
+            under_way: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+            opened: Instant::now(),
+            idle_since: AtomicU64::new(0),
+            _permit: permit,
+        })
+    }
+
+    /// A request is under way until what this gives is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// Requests so far.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
+    }
+
+    /// Resolves when nothing was under way for `limit`.
+    pub(crate) async fn idle_for(&self, limit: Duration) {
+        loop {
+            if !self.is_idle() {
+                // What ends meanwhile is idle for less than `limit` then.
+                sleep(limit).await;
+                continue;
+            }
+            let since = self.opened + Duration::from_millis(self.idle_since.load(Ordering::Acquire));
+            if since + limit <= Instant::now() {
+                return;
+            }
+            sleep_until(since + limit).await;
+        }
+    }
+}
+
+/// One request, until the last byte of its response.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Activity>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let since = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.idle_since.store(since, Ordering::Release);
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    async fn activity() -> Arc<Activity> {
+        Activity::new(Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_begins_when_the_last_request_is_over() {
+        let activity = activity().await;
+        let started = Instant::now();
+        let limit = Duration::from_secs(300);
+        let request = activity.begin();
+        let busy = async {
+            sleep(Duration::from_secs(1000)).await;
+            drop(request);
+        };
+        tokio::join!(busy, activity.idle_for(limit));
+        assert_eq!(started.elapsed().as_secs(), 1300);
+    }
+}

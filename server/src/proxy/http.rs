@@ -1,0 +1,307 @@
+//! One request of a visitor: by its authority to an endpoint, through the modules, to the upstream and back.
+
+mod target;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::{CONTENT_LENGTH, PROXY_AUTHENTICATE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use self::target::Route;
+use super::Site;
+use super::activity::{Activity, UnderWay};
+use super::forwarded::{self, Origin};
+use super::respond::{self, Form, ProxyError};
+use super::upgrade::{self, Upgrade};
+use crate::body::{Body, Ending};
+use crate::endpoint::{Endpoint, EndpointId};
+use crate::modules::{Flow, Visit};
+use crate::tunnel::pool::{SendError, Upstream};
+use crate::visit::{VisitRecord, Visitor};
+
+/// One connection of a visitor that speaks HTTP.
+pub(crate) struct Connection {
+    site: Arc<Site>,
+    visitor: Visitor,
+    /// Whether TLS was terminated on it.
+    secure: bool,
+    origin: Origin,
+    activity: Arc<Activity>,
+    /// Upstream connections that authenticate as a whole (NTLM, Negotiate), and so serve this visitor alone.
+    tied: Mutex<Vec<(EndpointId, Upstream)>>,
+}
+
+/// More than one is kept only for an HTTP/2 connection that reaches several such endpoints.
+const MAX_TIED: usize = 8;
+
+impl Connection {
+    pub(crate) fn new(site: Arc<Site>, visitor: Visitor, secure: bool, activity: Arc<Activity>) -> Arc<Self> {
+        let address = HeaderValue::try_from(visitor.ip().to_string());
+        let origin = Origin {
+            address: address.unwrap_or(HeaderValue::from_static("unknown")),
+            scheme: HeaderValue::from_static(if secure { "https" } else { "http" }),
+        };
+        Arc::new(Self { site, visitor, secure, origin, activity, tied: Mutex::default() })
+    }
+
+    fn take_tied(&self, endpoint: &Endpoint) -> Option<Upstream> {
+        let mut tied = self.tied.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = tied.iter().position(|(id, upstream)| *id == endpoint.id && upstream.is_ready())?;
+        let (_, mut upstream) = tied.swap_remove(found);
+        upstream.resume();
+        Some(upstream)
+    }
+
+    fn tie(&self, endpoint: &Endpoint, upstream: Upstream) {
+        let mut tied = self.tied.lock().unwrap_or_else(PoisonError::into_inner);
+        tied.retain(|(_, upstream)| !upstream.is_closed());
+        if tied.len() < MAX_TIED {
+            tied.push((endpoint.id, upstream));
+        }
+    }
+}
+
+/// Answers one request. There is no limit on how long an upstream may take.
+pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
+    let form = Form::wanted(request.headers());
+    let under_way = connection.activity.begin();
+    let mut request = request.map(Body::stream);
+    let endpoint = match target::route(&connection.site.registry, connection.secure, &mut request) {
+        Ok(Route::Endpoint(endpoint)) => endpoint,
+        Ok(Route::Redirect(response)) => return response,
+        Err(error) => return error.answer(form),
+    };
+    let mut visit = Visiting {
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        status: StatusCode::OK,
+        started: Instant::now(),
+        upstream: None,
+        tied: false,
+        connection,
+        endpoint,
+        _under_way: under_way,
+    };
+    match visit.exchange(request).await {
+        Ok(Exchange::Response(response)) => {
+            visit.status = response.status();
+            response.map(|body| body.with_ending(Box::new(visit)))
+        }
+        Ok(Exchange::Upgrade(response, upgrade)) => {
+            visit.status = response.status();
+            let visits = visit.connection.site.visits.clone();
+            visits.spawn(upgrade.carry(visit));
+            response
+        }
+        Err(error) => {
+            visit.status = error.status();
+            error.answer(form).map(|body| body.with_ending(Box::new(visit)))
+        }
+    }
+}
+
+/// A request under way, until its response is over.
+pub(super) struct Visiting {
+    connection: Arc<Connection>,
+    endpoint: Arc<Endpoint>,
+    method: Method,
+    uri: Uri,
+    status: StatusCode,
+    started: Instant,
+    /// The connection that the response comes from.
+    upstream: Option<Upstream>,
+    /// Whether that connection stays with this visitor's.
+    tied: bool,
+    _under_way: UnderWay,
+}
+
+/// What came of a request that was not refused.
+enum Exchange {
+    Response(Response<Body>),
+    Upgrade(Response<Body>, Upgrade),
+}
+
+impl Visiting {
+    async fn exchange(&mut self, mut request: Request<Body>) -> Result<Exchange, ProxyError> {
+        let visit = &mut Visit { visitor: self.connection.visitor };
+        let endpoint = Arc::clone(&self.endpoint);
+        let version = request.version();
+        let mut asked = forwarded::prepare_request(request.headers_mut(), &self.connection.origin)
+            .filter(|_| version == Version::HTTP_11);
+        if !endpoint.modules.is_empty() {
+            admit(endpoint.modules.connect(visit))?;
+            admit(endpoint.modules.request(&mut request, visit).await)?;
+        }
+        let visitor_side = asked.take().map(|protocol| {
+            forwarded::insert_upgrade(request.headers_mut(), protocol);
+            hyper::upgrade::on(&mut request)
+        });
+        frame(&mut request)?;
+        let mut response = self.forward(request).await?;
+        let upstream_side = match (response.status(), visitor_side) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(visitor_side)) => {
+                Some(Upgrade::new(visitor_side, &mut response))
+            }
+            (StatusCode::SWITCHING_PROTOCOLS, None) => return Err(ProxyError::UnaskedUpgrade),
+            _ => None,
+        };
+        if has_foreign_coding(response.headers()) {
+            return Err(ProxyError::ForeignCoding);
+        }
+        self.tied |= authenticates_connection(&response);
+        let protocol = upstream_side.as_ref().and_then(|_| forwarded::requested_upgrade(response.headers()));
+        forwarded::prepare_response(response.headers_mut(), self.connection.site.domain.as_str());
+        *response.version_mut() = Version::HTTP_11;
+        let mut response = response.map(Body::stream);
+        endpoint.modules.response(&mut response, visit);
+        Ok(match upstream_side {
+            None => Exchange::Response(response),
+            Some(upgrade) => {
+                let protocol = protocol.unwrap_or(HeaderValue::from_static("websocket"));
+                forwarded::insert_upgrade(response.headers_mut(), protocol);
+                Exchange::Upgrade(response, upgrade)
+            }
+        })
+    }
+
+    /// Sends the request over a kept connection if there is one, else over a new one.
+    ///
+    /// A kept connection may have been closed by the upstream a moment ago. What was not sent goes over a new one;
+    /// what was sent goes again only if it is safe, has no body, and not one byte of an answer came.
+    async fn forward(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, ProxyError> {
+        let tunnel = Arc::clone(&self.endpoint.tunnel);
+        let visitor = self.connection.visitor;
+        let mut upstream = match self.connection.take_tied(&self.endpoint) {
+            Some(upstream) => {
+                self.tied = true;
+                upstream
+            }
+            None => tunnel.upstream(visitor).await?,
+        };
+        loop {
+            let again = upstream.is_reused().then(|| repeatable(&request)).flatten();
+            match upstream.send(request).await {
+                Ok(response) => {
+                    self.upstream = Some(upstream);
+                    return Ok(response);
+                }
+                Err(SendError::Broken(error)) => return Err(ProxyError::Broken(error)),
+                Err(SendError::Unsent(unsent)) if upstream.is_reused() => request = *unsent,
+                Err(SendError::Unsent(_) | SendError::Silent(_)) => match again {
+                    Some(again) => request = again,
+                    None => return Err(self.silent(&upstream)),
+                },
+            }
+            self.tied = false;
+            upstream = tunnel.connect(visitor).await?;
+        }
+    }
+
+    fn silent(&self, upstream: &Upstream) -> ProxyError {
+        if let Some(log) = self.endpoint.log.as_ref().filter(|_| !upstream.is_reused()) {
+            log.advise(respond::NO_TARGET);
+        }
+        ProxyError::Silent
+    }
+}
+
+impl Ending for Visiting {
+    fn ended(&mut self, complete: bool, sent: u64) {
+        if let Some(upstream) = self.upstream.take().filter(|_| complete) {
+            if self.tied {
+                self.connection.tie(&self.endpoint, upstream);
+            } else {
+                self.endpoint.tunnel.park(upstream);
+            }
+        }
+        if let Some(log) = &self.endpoint.log {
+            log.record(VisitRecord::Request {
+                visitor: self.connection.visitor,
+                method: self.method.clone(),
+                uri: self.uri.clone(),
+                status: self.status,
+                duration: self.started.elapsed(),
+                sent,
+            });
+        }
+    }
+}
+
+impl upgrade::Carried for Visiting {
+    fn ended(mut self, sent: u64) {
+        // A connection that changed its protocol carries no other request.
+        self.upstream = None;
+        Ending::ended(&mut self, true, sent);
+    }
+}
+
+fn admit(flow: Flow) -> Result<(), ProxyError> {
+    match flow {
+        Flow::Continue => Ok(()),
+        Flow::Refuse(refusal) => Err(ProxyError::Module(refusal)),
+    }
+}
+
+/// Makes the length of the body plain to an HTTP/1.1 upstream, whatever the visitor spoke.
+fn frame(request: &mut Request<Body>) -> Result<(), ProxyError> {
+    *request.version_mut() = Version::HTTP_11;
+    // What hyper noted of the visitor's connection means nothing on the upstream's.
+    request.extensions_mut().clear();
+    let length = request.headers().get(CONTENT_LENGTH);
+    if !request.body().is_end_stream() {
+        if length.is_none() {
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        return Ok(());
+    }
+    match length.map(HeaderValue::as_bytes) {
+        Some(b"0") => {}
+        // HTTP/2 may announce a body and end the stream: the upstream would take the next request for it.
+        Some(_) => return Err(ProxyError::BadRequest("its body is not as long as it says")),
+        None if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) => {
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// A copy of a request that may be sent twice (RFC 9110 §9.2.1 and §9.2.2).
+fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if !safe || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(Body::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// Whether a body is encoded for the transfer in a way that we cannot undo and the visitor did not ask for.
+fn has_foreign_coding(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(TRANSFER_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+}
+
+/// NTLM and Negotiate authenticate the connection and not the request (RFC 4559 §4).
+fn authenticates_connection(response: &Response<Incoming>) -> bool {
+    let challenges = match response.status() {
+        StatusCode::UNAUTHORIZED => response.headers().get_all(WWW_AUTHENTICATE),
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => response.headers().get_all(PROXY_AUTHENTICATE),
+        _ => return false,
+    };
+    challenges.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |challenge| {
+            let scheme = challenge.split_whitespace().next().unwrap_or("");
+            scheme.eq_ignore_ascii_case("ntlm") || scheme.eq_ignore_ascii_case("negotiate")
+        },
+    )
+}

@@ -1,0 +1,121 @@
+//! Which endpoint a request is for: by its authority, never by the connection's SNI (RFC 9112 §3.2, RFC 9113
+//! §8.3.1).
+
+use std::sync::Arc;
+
+use hithe_cli_parser::HostName;
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+
+use super::super::respond::{ProxyError, redirect};
+use crate::body::Body;
+use crate::endpoint::{Endpoint, Protocol};
+use crate::registry::{Registry, Slot};
+
+pub(super) enum Route {
+    Endpoint(Arc<Endpoint>),
+    /// Answered already, with the way to https.
+    Redirect(Response<Body>),
+}
+
+/// Finds the endpoint, and brings the request into the form in which an upstream wants it: a path and a `Host`.
+pub(super) fn route(
+    registry: &Registry,
+    secure: bool,
+    request: &mut Request<Body>,
+) -> Result<Route, ProxyError> {
+    let host = host(request)?;
+    let slot = if secure { Slot::Secure } else { Slot::Plain };
+    if let Some(endpoint) = registry.web(host.as_str(), slot) {
+        return match endpoint.protocol {
+            Protocol::Tls => Err(ProxyError::Misdirected),
+            _ => Ok(Route::Endpoint(endpoint)),
+        };
+    }
+    let elsewhere = if secure { None } else { registry.web(host.as_str(), Slot::Secure) };
+    elsewhere
+        .filter(|endpoint| endpoint.protocol == Protocol::Https)
+        .and_then(|endpoint| redirect(&location(&host, &endpoint, request.uri())))
+        .map(Route::Redirect)
+        .ok_or_else(|| ProxyError::NoEndpoint(host.as_str().to_owned()))
+}
+
+/// The https URL of the name that was asked for, which for a wildcard is not the one of the endpoint.
+fn location(host: &HostName, endpoint: &Endpoint, uri: &Uri) -> String {
+    let authority = endpoint.url.split("://").nth(1).unwrap_or_default();
+    let port = authority.split_once(':').map(|(_, port)| format!(":{port}")).unwrap_or_default();
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = if path.starts_with('/') { path } else { "/" };
+    format!("https://{}{port}{path}", host.as_str())
+}
+
+fn host(request: &mut Request<Body>) -> Result<HostName, ProxyError> {
+    if request.method() == Method::CONNECT {
+        return Err(ProxyError::Method(Method::CONNECT));
+    }
+    if request.headers().get_all(TRANSFER_ENCODING).iter().any(|coding| {
+        // hyper decodes only this one; another before it would reach the upstream without its name.
+        !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+    }) {
+        return Err(ProxyError::BadRequest("its transfer coding is not supported"));
+    }
+    match request.uri().authority().cloned() {
+        Some(authority) => host_of_absolute(request, &authority),
+        None => host_of_origin(request),
+    }
+}
+
+/// HTTP/2, or what a client sends that takes us for a forward proxy.
+fn host_of_absolute(request: &mut Request<Body>, authority: &Authority) -> Result<HostName, ProxyError> {
+    let named = single_host(request.headers())?;
+    if request.uri().scheme().is_none() || authority.as_str().contains('@') {
+        return Err(ProxyError::BadRequest("its target is not a URL of a web site"));
+    }
+    if named.is_some_and(|named| !named.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+        return Err(ProxyError::BadRequest("its target and its Host header differ"));
+    }
+    let host = parse(authority.as_str())?;
+    if named.is_none() {
+        let named = HeaderValue::from_str(authority.as_str());
+        let named = named.map_err(|_| ProxyError::BadRequest("its target is not a URL of a web site"))?;
+        request.headers_mut().insert(HOST, named);
+    }
+    let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    check_path(request.method(), path.path())?;
+    *request.uri_mut() = Uri::from(path);
+    Ok(host)
+}
+
+fn host_of_origin(request: &Request<Body>) -> Result<HostName, ProxyError> {
+    let named = single_host(request.headers())?.ok_or(ProxyError::BadRequest("it has no Host header"))?;
+    let named = named.to_str().map_err(|_| ProxyError::BadRequest("its Host header is not a host name"))?;
+    check_path(request.method(), request.uri().path())?;
+    parse(named)
+}
+
+fn check_path(method: &Method, path: &str) -> Result<(), ProxyError> {
+    if path.starts_with('/') || (path == "*" && method == Method::OPTIONS) {
+        return Ok(());
+    }
+    Err(ProxyError::BadRequest("its target is not a path"))
+}
+
+fn single_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, ProxyError> {
+    let mut values = headers.get_all(HOST).iter();
+    let first = values.next();
+    match values.next() {
+        None => Ok(first),
+        Some(_) => Err(ProxyError::BadRequest("it has more than one Host header")),
+    }
+}
+
+/// A valid authority that is no name, such as an address, is only not found.
+fn parse(authority: &str) -> Result<HostName, ProxyError> {
+    HostName::from_authority(authority).ok_or_else(|| match authority.parse::<Authority>() {
+        Ok(valid) if !valid.host().is_empty() && !authority.contains('@') => {
+            ProxyError::NoEndpoint(valid.host().to_owned())
+        }
+        _ => ProxyError::BadRequest("its Host header is not a host name"),
+    })
+}

@@ -1,0 +1,348 @@
+//! Which endpoint answers for which name or port, and to whom names and ports belong.
+//!
+//! Two halves: the [ledger](ledger) says who claims what and changes rarely, under one lock; the routes say what is
+//! public and are read by every visit without it. `ssh` claims, `edge` looks up; they meet only here.
+
+mod ledger;
+mod names;
+mod ports;
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use dashmap::DashMap;
+use futures_util::future::BoxFuture;
+use hithe_cli_parser::{Code, HostName, HostPattern};
+use hithe_keys::Fingerprint;
+use tokio::sync::mpsc;
+
+pub(crate) use ledger::{Claim, Lease, SessionId};
+pub(crate) use names::{NameRules, NameSecret};
+pub(crate) use ports::OpenedPort;
+
+use crate::config::ListenIp;
+use crate::endpoint::Endpoint;
+use crate::store::PastOwners;
+use ledger::{Key, Ledger};
+
+/// Handle of the one registry of the process.
+#[derive(Clone)]
+pub(crate) struct Registry(Arc<Inner>);
+
+struct Inner {
+    exact: DashMap<Box<str>, Routes>,
+    /// Keyed by what follows `*.`.
+    wild: DashMap<Box<str>, Routes>,
+    ports: DashMap<u16, Arc<Endpoint>>,
+    ledger: Mutex<Ledger>,
+    rules: NameRules,
+    range: ports::PortRange,
+    opened: mpsc::Sender<OpenedPort>,
+}
+
+/// The two public sides of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Slot {
+    /// The HTTP port.
+    Plain,
+    /// The HTTPS port: an `https` or a `tls` endpoint.
+    Secure,
+}
+
+#[derive(Default)]
+struct Routes {
+    plain: Option<Arc<Endpoint>>,
+    secure: Option<Arc<Endpoint>>,
+}
+
+impl Routes {
+    fn slot(&mut self, slot: Slot) -> &mut Option<Arc<Endpoint>> {
+        match slot {
+            Slot::Plain => &mut self.plain,
+            Slot::Secure => &mut self.secure,
+        }
+    }
+
+    fn at(&self, slot: Slot) -> Option<&Arc<Endpoint>> {
+        match slot {
+            Slot::Plain => self.plain.as_ref(),
+            Slot::Secure => self.secure.as_ref(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.plain.is_none() && self.secure.is_none()
+    }
+}
+
+/// To whom names belong: the key that a publisher logged in with.
+pub(crate) type Owner = Fingerprint;
+
+/// What the registry must know of a session that holds names. Implemented by `ssh`, faked in tests.
+pub(crate) trait Holder: Send + Sync {
+    fn id(&self) -> SessionId;
+    fn owner(&self) -> Owner;
+    /// Asks the publisher's client whether it is still there; answers within a second.
+    fn is_alive(&self) -> BoxFuture<'_, bool>;
+    /// Ends the session at once. Its names are free when this returns.
+    fn evict(&self);
+}
+
+/// Why a name or a port was not given. The publisher reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) hint: &'static str,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code, message: impl Into<String>, hint: &'static str) -> Self {
+        Self { code, message: message.into(), hint }
+    }
+}
+
+/// What [`Registry::new`] needs.
+pub(crate) struct RegistryConfig {
+    pub(crate) rules: NameRules,
+    pub(crate) tcp_ports: RangeInclusive<u16>,
+    pub(crate) tcp_address: ListenIp,
+    pub(crate) past: PastOwners,
+}
+
+impl Registry {
+    /// The receiver is for `edge::tcp`, which accepts on the ports that publishers open.
+    pub(crate) fn new(config: RegistryConfig) -> (Self, mpsc::Receiver<OpenedPort>) {
+        let (opened, receiver) = mpsc::channel(ports::OPENED_BACKLOG);
+        let inner = Inner {
+            exact: DashMap::new(),
+            wild: DashMap::new(),
+            ports: DashMap::new(),
+            ledger: Mutex::new(Ledger::new(config.past)),
+            rules: config.rules,
+            range: ports::PortRange::new(config.tcp_ports, config.tcp_address),
+            opened,
+        };
+        (Self(Arc::new(inner)), receiver)
+    }
+
+    /// The endpoint of a host name: the exact one, otherwise that of the longest matching wildcard.
+    /// `host` is lower case, without port and trailing dot.
+    pub(crate) fn web(&self, host: &str, slot: Slot) -> Option<Arc<Endpoint>> {
+        if let Some(endpoint) = self.0.exact.get(host).and_then(|routes| routes.at(slot).cloned()) {
+            return Some(endpoint);
+        }
+        if self.0.wild.is_empty() {
+            return None;
+        }
+        let mut rest = host;
+        while let Some((_, parent)) = rest.split_once('.') {
+            if let Some(endpoint) = self.0.wild.get(parent).and_then(|routes| routes.at(slot).cloned()) {
+                return Some(endpoint);
+            }
+            rest = parent;
+        }
+        None
+    }
+
+    /// Whether any endpoint answers for `host`.
+    pub(crate) fn is_live(&self, host: &str) -> bool {
+        self.web(host, Slot::Secure).is_some() || self.web(host, Slot::Plain).is_some()
+    }
+
+    /// The endpoint of a TCP port.
+    pub(crate) fn port(&self, port: u16) -> Option<Arc<Endpoint>> {
+        self.0.ports.get(&port).map(|endpoint| Arc::clone(&endpoint))
+    }
+
+    pub(crate) fn domain(&self) -> &HostName {
+        &self.0.rules.domain
+    }
+
+    pub(crate) fn tcp_ports(&self) -> &RangeInclusive<u16> {
+        self.0.range.ports()
+    }
+
+    /// Makes a session known, so that its key can claim names. Undone by [`Self::forget`].
+    pub(crate) fn enter(&self, holder: Arc<dyn Holder>) {
+        self.ledger().sessions.insert(holder.id(), holder);
+    }
+
+    /// Takes back everything that a session still holds.
+    pub(crate) fn forget(&self, session: SessionId) {
+        let mut ledger = self.ledger();
+        ledger.sessions.remove(&session);
+        for (key, claim) in ledger.claims_of(session) {
+            self.release(&mut ledger, &key, claim);
+        }
+    }
+
+    /// The other sessions of the same owner, whose life may have to be asked before a name is given away.
+    pub(crate) fn others_of(&self, owner: Owner, session: SessionId) -> Vec<Arc<dyn Holder>> {
+        let ledger = self.ledger();
+        let others = ledger.sessions.values().filter(|h| h.owner() == owner && h.id() != session);
+        others.take(MAX_ASKED).cloned().collect()
+    }
+
+    /// Places a claim on a name, without making anything public.
+    ///
+    /// # Errors
+    /// The name is not valid here, or another key holds it, is above it with a live name, or held it last.
+    pub(crate) fn claim_name(&self, holder: &dyn Holder, name: &HostPattern) -> Result<Claim, Refusal> {
+        self.0.rules.check(name)?;
+        let mut ledger = self.ledger();
+        ledger.check_name(holder.owner(), name, SystemTime::now())?;
+        self.check_quota(&ledger, holder.owner())?;
+        Ok(self.place(&mut ledger, holder, Key::from(name)))
+    }
+
+    /// Places a claim on the first random name of this key that it has not live.
+    ///
+    /// # Errors
+    /// The key has used up its share of names.
+    pub(crate) fn claim_random_name(&self, holder: &dyn Holder) -> Result<(Claim, HostPattern), Refusal> {
+        let mut ledger = self.ledger();
+        self.check_quota(&ledger, holder.owner())?;
+        for index in 0..names::MAX_INDEX {
+            let name = HostPattern::Exact(self.0.rules.random(holder.owner(), index)?);
+            let key = Key::from(&name);
+            let free =
+                !ledger.is_held(&key) && ledger.check_name(holder.owner(), &name, SystemTime::now()).is_ok();
+            if free {
+                return Ok((self.place(&mut ledger, holder, key), name));
+            }
+        }
+        Err(Refusal::new(
+            Code::NAME_IN_USE,
+            "this key has used up its random names",
+            "end tunnels that you no longer need, or ask for a name with -R NAME:443:…",
+        ))
+    }
+
+    /// Places a claim on a TCP port: the one asked for, otherwise the first of this key that is free.
+    /// The socket is bound if it can be, but does not listen.
+    ///
+    /// # Errors
+    /// The port is outside the range, held by another key, or in use on this machine.
+    pub(crate) fn claim_port(&self, holder: &dyn Holder, port: Option<u16>) -> Result<Claim, Refusal> {
+        let mut ledger = self.ledger();
+        self.check_quota(&ledger, holder.owner())?;
+        let Some(port) = port else { return self.claim_random_port(&mut ledger, holder) };
+        self.0.range.check(port)?;
+        if self.0.rules.open {
+            return Err(ports::not_chosen_when_open());
+        }
+        ledger.check_port(holder.owner(), port, SystemTime::now())?;
+        let key = Key::Port(port);
+        // Held by another session of this key: who has the port is settled when publishing.
+        let socket = if ledger.is_held(&key) { None } else { Some(self.0.range.bind(port)?) };
+        let mut claim = self.place(&mut ledger, holder, key);
+        claim.socket = socket;
+        Ok(claim)
+    }
+
+    fn claim_random_port(&self, ledger: &mut Ledger, holder: &dyn Holder) -> Result<Claim, Refusal> {
+        for port in self.0.range.candidates(&self.0.rules.secret, holder.owner()) {
+            let key = Key::Port(port);
+            let taken =
+                ledger.is_held(&key) || ledger.check_port(holder.owner(), port, SystemTime::now()).is_err();
+            if taken {
+                continue;
+            }
+            if let Ok(socket) = self.0.range.bind(port) {
+                let mut claim = self.place(ledger, holder, key);
+                claim.socket = Some(socket);
+                return Ok(claim);
+            }
+        }
+        Err(ports::range_exhausted(self.0.range.ports()))
+    }
+
+    fn check_quota(&self, ledger: &Ledger, owner: Owner) -> Result<(), Refusal> {
+        if self.0.rules.open && ledger.claims_of_owner(owner) >= OPEN_ENDPOINTS_PER_KEY {
+            return Err(Refusal::new(
+                Code::NAME_IN_USE,
+                format!("an open server gives each key {OPEN_ENDPOINTS_PER_KEY} endpoints at a time"),
+                "end a tunnel that you no longer need",
+            ));
+        }
+        Ok(())
+    }
+
+    fn place(&self, ledger: &mut Ledger, holder: &dyn Holder, key: Key) -> Claim {
+        let id = ledger.place(holder, key.clone(), SystemTime::now());
+        Claim { registry: self.clone(), key, id, session: holder.id(), socket: None }
+    }
+
+    /// Everything that is remembered of owners, for the store.
+    pub(crate) fn past_owners(&self) -> PastOwners {
+        self.ledger().remembered(SystemTime::now())
+    }
+
+    /// Whether there is something to store since the last question.
+    pub(crate) fn owners_changed(&self) -> bool {
+        std::mem::take(&mut self.ledger().changed)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn release(&self, ledger: &mut Ledger, key: &Key, claim: ledger::ClaimId) {
+        for (slot, endpoint) in ledger.release(key, claim, SystemTime::now()) {
+            self.unroute(key, slot, &endpoint);
+            endpoint.withdrawn.cancel();
+        }
+    }
+
+    fn route(&self, key: &Key, slot: Slot, endpoint: &Arc<Endpoint>) {
+        match key {
+            Key::Exact(name) => {
+                *self.0.exact.entry(name.clone()).or_default().slot(slot) = Some(Arc::clone(endpoint));
+            }
+            Key::Wild(name) => {
+                *self.0.wild.entry(name.clone()).or_default().slot(slot) = Some(Arc::clone(endpoint));
+            }
+            Key::Port(port) => {
+                self.0.ports.insert(*port, Arc::clone(endpoint));
+            }
+        }
+    }
+
+    /// Removes a route only if it is still that of `endpoint`: a late farewell must not evict a successor.
+    fn unroute(&self, key: &Key, slot: Slot, endpoint: &Endpoint) {
+        let remove = |table: &DashMap<Box<str>, Routes>, name: &str| {
+            if let Some(mut routes) = table.get_mut(name)
+                && routes.at(slot).is_some_and(|held| held.id == endpoint.id)
+            {
+                *routes.slot(slot) = None;
+            }
+            table.remove_if(name, |_, routes| routes.is_empty());
+        };
+        match key {
+            Key::Exact(name) => remove(&self.0.exact, name),
+            Key::Wild(name) => remove(&self.0.wild, name),
+            Key::Port(port) => {
+                self.0.ports.remove_if(port, |_, held| held.id == endpoint.id);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+/// More sessions of one key than this are not asked whether they live: the question costs each a round trip.
+const MAX_ASKED: usize = 64;
+
+/// `--open` lets anyone publish, so each key gets a small share.
+const OPEN_ENDPOINTS_PER_KEY: usize = 4;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

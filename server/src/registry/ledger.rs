@@ -1,0 +1,329 @@
+//! Who claims which name or port, and who held it last.
+//!
+//! A claim is placed when a forward is asked for and makes nothing public; publishing turns it into a [`Lease`].
+//! Dropping either gives the name back, unless the session was evicted in the meantime.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use hithe_cli_parser::{Code, HostName, HostPattern};
+
+use super::{Holder, Owner, Refusal, Registry, Slot, ports};
+use crate::endpoint::Endpoint;
+use crate::store::PastOwners;
+
+/// One SSH connection of a publisher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SessionId(u64);
+
+impl SessionId {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What can be claimed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Key {
+    Exact(Box<str>),
+    /// What follows `*.`.
+    Wild(Box<str>),
+    Port(u16),
+}
+
+impl From<&HostPattern> for Key {
+    fn from(pattern: &HostPattern) -> Self {
+        match pattern {
+            HostPattern::Exact(name) => Self::Exact(name.as_str().into()),
+            HostPattern::Wildcard(name) => Self::Wild(name.as_str().into()),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Wild(name) => write!(f, "*.{name}"),
+            Self::Port(port) => write!(f, "port {port}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ClaimId(u64);
+
+/// A place in the ledger that is not public.
+#[must_use = "the name is free again as soon as the claim is dropped"]
+pub(crate) struct Claim {
+    pub(super) registry: Registry,
+    pub(super) key: Key,
+    pub(super) id: ClaimId,
+    pub(super) session: SessionId,
+    /// Bound but not listening, where the key is a port.
+    pub(super) socket: Option<socket2::Socket>,
+}
+
+impl Claim {
+    /// The port, where the claim is one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self.key {
+            Key::Port(port) => Some(port),
+            Key::Exact(_) | Key::Wild(_) => None,
+        }
+    }
+
+    /// Makes endpoints public under the claimed name, all or none.
+    ///
+    /// # Errors
+    /// Another session of the same owner, or this one, already answers there.
+    pub(crate) fn publish(self, endpoints: Vec<(Slot, Arc<Endpoint>)>) -> Result<Lease, Refusal> {
+        let registry = self.registry.clone();
+        let mut ledger = registry.ledger();
+        ledger.publish(&self, &endpoints)?;
+        for (slot, endpoint) in &endpoints {
+            registry.route(&self.key, *slot, endpoint);
+        }
+        drop(ledger);
+        Ok(Lease(self))
+    }
+
+    /// Makes a TCP endpoint public: listens, and hands the listener to the edge.
+    ///
+    /// # Errors
+    /// As [`Self::publish`]; or the port is in use on this machine, or the server cannot take more ports now.
+    pub(crate) async fn publish_port(mut self, endpoint: Arc<Endpoint>) -> Result<Lease, Refusal> {
+        let Some(port) = self.port() else { return self.publish(vec![(Slot::Plain, endpoint)]) };
+        self.registry.ledger().check_slot(&self, Slot::Plain)?;
+        let bound = self.socket.take();
+        let listener = self.registry.0.range.listen(port, bound).await?;
+        let opened = self.registry.0.opened.clone();
+        let permit = opened.try_reserve().map_err(|_| ports::too_many_at_once())?;
+        let lease = self.publish(vec![(Slot::Plain, Arc::clone(&endpoint))])?;
+        permit.send(ports::OpenedPort { listener, endpoint });
+        Ok(lease)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut ledger = self.registry.ledger();
+        self.registry.release(&mut ledger, &self.key, self.id);
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// A public name or port. The endpoints behind it are withdrawn when it is dropped.
+#[derive(Debug)]
+#[must_use = "the endpoint is withdrawn as soon as the lease is dropped"]
+pub(crate) struct Lease(#[expect(dead_code, reason = "held for its drop")] Claim);
+
+struct Entry {
+    owner: Owner,
+    /// More than one while sessions of one owner wait to settle who publishes.
+    holds: Vec<(ClaimId, SessionId)>,
+    public: Vec<(Slot, ClaimId, Arc<Endpoint>)>,
+}
+
+pub(super) struct Ledger {
+    entries: HashMap<Key, Entry>,
+    pub(super) sessions: HashMap<SessionId, Arc<dyn Holder>>,
+    past: PastOwners,
+    /// Since it was stored last.
+    pub(super) changed: bool,
+    next: u64,
+}
+
+impl Ledger {
+    pub(super) fn new(past: PastOwners) -> Self {
+        Self { entries: HashMap::new(), sessions: HashMap::new(), past, changed: false, next: 0 }
+    }
+
+    pub(super) fn place(&mut self, holder: &dyn Holder, key: Key, now: SystemTime) -> ClaimId {
+        self.next += 1;
+        let id = ClaimId(self.next);
+        self.changed = true;
+        self.past.note(key.to_string(), holder.owner(), now);
+        let fresh = || Entry { owner: holder.owner(), holds: Vec::new(), public: Vec::new() };
+        self.entries.entry(key).or_insert_with(fresh).holds.push((id, holder.id()));
+        id
+    }
+
+    /// Forgets a claim and returns what it had made public.
+    pub(super) fn release(
+        &mut self,
+        key: &Key,
+        claim: ClaimId,
+        now: SystemTime,
+    ) -> Vec<(Slot, Arc<Endpoint>)> {
+        let Some(entry) = self.entries.get_mut(key) else { return Vec::new() };
+        let Some(place) = entry.holds.iter().position(|(held, _)| *held == claim) else { return Vec::new() };
+        entry.holds.swap_remove(place);
+        let withdrawn = entry.public.extract_if(.., |(_, held, _)| *held == claim);
+        let withdrawn = withdrawn.map(|(slot, _, endpoint)| (slot, endpoint)).collect();
+        if entry.holds.is_empty() {
+            let owner = entry.owner;
+            self.entries.remove(key);
+            self.changed = true;
+            self.past.note(key.to_string(), owner, now);
+        }
+        withdrawn
+    }
+
+    pub(super) fn publish(
+        &mut self,
+        claim: &Claim,
+        endpoints: &[(Slot, Arc<Endpoint>)],
+    ) -> Result<(), Refusal> {
+        for (slot, _) in endpoints {
+            self.check_slot(claim, *slot)?;
+        }
+        let entry = self.entries.get_mut(&claim.key).ok_or_else(evicted)?;
+        let public = endpoints.iter().map(|(slot, endpoint)| (*slot, claim.id, Arc::clone(endpoint)));
+        entry.public.extend(public);
+        Ok(())
+    }
+
+    pub(super) fn check_slot(&self, claim: &Claim, slot: Slot) -> Result<(), Refusal> {
+        let entry = self.entries.get(&claim.key).ok_or_else(evicted)?;
+        let session_of = |id: ClaimId| entry.holds.iter().find(|(held, _)| *held == id).map(|(_, s)| *s);
+        session_of(claim.id).ok_or_else(evicted)?;
+        let Some((_, holder, _)) = entry.public.iter().find(|(taken, ..)| *taken == slot) else {
+            return Ok(());
+        };
+        if session_of(*holder) == Some(claim.session) {
+            return Err(Refusal::new(
+                Code::NAME_IN_USE,
+                format!("{} is already published by this session", claim.key),
+                "leave one of the two -R out",
+            ));
+        }
+        Err(Refusal::new(
+            Code::NAME_IN_USE,
+            format!("{} is in use by another session of your key, which is alive", claim.key),
+            "end that session first, or publish under another name",
+        ))
+    }
+
+    pub(super) fn is_held(&self, key: &Key) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    pub(super) fn claims_of(&self, session: SessionId) -> Vec<(Key, ClaimId)> {
+        let holds = self.entries.iter().flat_map(|(key, entry)| entry.holds.iter().map(move |h| (key, h)));
+        holds.filter(|(_, (_, holder))| *holder == session).map(|(key, (id, _))| (key.clone(), *id)).collect()
+    }
+
+    pub(super) fn claims_of_owner(&self, owner: Owner) -> usize {
+        self.entries.values().filter(|entry| entry.owner == owner).map(|entry| entry.holds.len()).sum()
+    }
+
+    /// Whether `owner` may have `name`: nobody else holds it, held it lately, or holds something above it; and a
+    /// wildcard covers no live name of somebody else.
+    pub(super) fn check_name(
+        &self,
+        owner: Owner,
+        name: &HostPattern,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let key = Key::from(name);
+        self.check_holder(owner, &key, now)?;
+        let base = match name {
+            HostPattern::Exact(name) | HostPattern::Wildcard(name) => name,
+        };
+        for above in above(base, matches!(name, HostPattern::Wildcard(_))) {
+            if let Some(entry) = self.entries.get(&above)
+                && entry.owner != owner
+            {
+                return Err(taken(
+                    &key.to_string(),
+                    &format!("it lies below {above}, which is another key's"),
+                ));
+            }
+        }
+        if let HostPattern::Wildcard(base) = name
+            && let Some(below) = self.foreign_below(owner, base)
+        {
+            return Err(taken(&key.to_string(), &format!("{below} below it is another key's")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_port(&self, owner: Owner, port: u16, now: SystemTime) -> Result<(), Refusal> {
+        self.check_holder(owner, &Key::Port(port), now)
+    }
+
+    fn check_holder(&self, owner: Owner, key: &Key, now: SystemTime) -> Result<(), Refusal> {
+        match self.entries.get(key) {
+            Some(entry) if entry.owner != owner => Err(taken(&key.to_string(), "another key is using it")),
+            Some(_) => Ok(()),
+            None => match self.past.owner(&key.to_string(), now) {
+                Some(last) if last != owner => Err(taken(&key.to_string(), "it belongs to another key")),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn foreign_below(&self, owner: Owner, base: &HostName) -> Option<&Key> {
+        let below = |name: &str| {
+            name.strip_suffix(base.as_str()).is_some_and(|left| left.is_empty() || left.ends_with('.'))
+        };
+        let foreign = |(key, entry): &(&Key, &Entry)| {
+            entry.owner != owner
+                && match key {
+                    Key::Exact(name) => below(name) && **name != *base.as_str(),
+                    Key::Wild(name) => below(name),
+                    Key::Port(_) => false,
+                }
+        };
+        self.entries.iter().find(foreign).map(|(key, _)| key)
+    }
+
+    /// The owners of all that is live now or was lately.
+    pub(super) fn remembered(&mut self, now: SystemTime) -> PastOwners {
+        for (key, entry) in &self.entries {
+            self.past.note(key.to_string(), entry.owner, now);
+        }
+        self.past.clone()
+    }
+}
+
+/// The keys whose holder rules over `name`: every name above it, and every wildcard that covers it.
+fn above(name: &HostName, wildcard: bool) -> Vec<Key> {
+    let mut keys = Vec::new();
+    let mut rest = name.as_str();
+    if wildcard {
+        keys.push(Key::Exact(rest.into()));
+    }
+    while let Some((_, parent)) = rest.split_once('.') {
+        keys.push(Key::Exact(parent.into()));
+        keys.push(Key::Wild(parent.into()));
+        rest = parent;
+    }
+    keys
+}
+
+fn taken(what: &str, why: &str) -> Refusal {
+    let hint = "choose another one, or leave it out to be given a free one (-R 0:…)";
+    Refusal::new(Code::NAME_IN_USE, format!("{what} is not available: {why}"), hint)
+}
+
+fn evicted() -> Refusal {
+    let hint = "connect again";
+    Refusal::new(Code::NAME_IN_USE, "this session was replaced by a newer one of the same key", hint)
+}

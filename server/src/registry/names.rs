@@ -1,0 +1,152 @@
+//! Which names may be claimed at all, and the random names of keys that ask for none.
+
+use std::fmt;
+
+use hithe_cli_parser::{Code, HostName, HostPattern};
+use petname::Petnames;
+use ring::hmac;
+
+use super::{Owner, Refusal};
+use crate::config::ReservedLabels;
+
+/// Which names the operator lets publishers claim.
+#[derive(Debug)]
+pub(crate) struct NameRules {
+    pub(crate) domain: HostName,
+    /// Labels directly below the domain that nobody may claim.
+    pub(crate) reserved: ReservedLabels,
+    /// Names outside the domain that may be claimed (`--allow-domain`).
+    pub(crate) custom: Vec<HostPattern>,
+    /// Any key may publish (`--open`): no custom domains, no wildcards, no chosen ports.
+    pub(crate) open: bool,
+    pub(crate) secret: NameSecret,
+}
+
+impl NameRules {
+    /// # Errors
+    /// Says which rule the name breaks and what to ask for instead.
+    pub(super) fn check(&self, name: &HostPattern) -> Result<(), Refusal> {
+        if self.open && matches!(name, HostPattern::Wildcard(_)) {
+            let hint = "ask for one name at a time";
+            return Err(Refusal::new(Code::new(318), "an open server gives no wildcards", hint));
+        }
+        match name {
+            HostPattern::Exact(name) if *name == self.domain => {
+                let hint = "ask for a name below it, such as -R app:443:localhost:80";
+                Err(Refusal::new(Code::new(320), format!("{name} is the server's own name"), hint))
+            }
+            HostPattern::Wildcard(base) if *base == self.domain => {
+                let message = format!("*.{base} would take every name of this server");
+                Err(Refusal::new(Code::new(318), message, "ask for a wildcard of your own name: '*.app'"))
+            }
+            HostPattern::Exact(base) | HostPattern::Wildcard(base) if base.is_below(&self.domain) => {
+                self.check_label(base)
+            }
+            _ => self.check_custom(name),
+        }
+    }
+
+    fn check_label(&self, name: &HostName) -> Result<(), Refusal> {
+        let left = name.as_str().strip_suffix(self.domain.as_str()).unwrap_or_default();
+        let label = left.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+        if self.reserved.contains(label) {
+            let message = format!("the name {label}.{} is reserved by the operator", self.domain);
+            return Err(Refusal::new(Code::new(320), message, "choose another name"));
+        }
+        Ok(())
+    }
+
+    fn check_custom(&self, name: &HostPattern) -> Result<(), Refusal> {
+        let allowed = !self.open && self.custom.iter().any(|rule| covers(rule, name));
+        if allowed {
+            return Ok(());
+        }
+        let hint = "names of this server end in its domain; for others the operator must start it with --allow-domain";
+        let message = format!("{name} does not lie below {}", self.domain);
+        Err(Refusal::new(Code::new(319), message, hint))
+    }
+
+    /// The `index`th random name of a key, such as `brave-otter-7k3q9` below the domain.
+    pub(super) fn random(&self, owner: Owner, index: u32) -> Result<HostName, Refusal> {
+        let label = self.secret.label(owner, index);
+        HostName::parse(&format!("{label}.{}", self.domain)).map_err(|error| {
+            Refusal::new(
+                error.code(),
+                error.to_string(),
+                "the operator should give the server a shorter domain",
+            )
+        })
+    }
+}
+
+/// Whether a rule of `--allow-domain` covers a claim.
+fn covers(rule: &HostPattern, name: &HostPattern) -> bool {
+    match (rule, name) {
+        (HostPattern::Exact(rule), HostPattern::Exact(name)) => rule == name,
+        (HostPattern::Wildcard(base), HostPattern::Exact(name)) => name.is_below(base),
+        (HostPattern::Wildcard(base), HostPattern::Wildcard(name)) => name == base || name.is_below(base),
+        (HostPattern::Exact(_), HostPattern::Wildcard(_)) => false,
+    }
+}
+
+/// The secret of the state directory from which names and ports are derived, so that a key keeps its names over
+/// restarts and nobody else can compute them.
+pub(crate) struct NameSecret(hmac::Key);
+
+impl NameSecret {
+    pub(crate) fn new(secret: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// 64 bits that depend on the secret, the purpose, the key and the index.
+    pub(super) fn derive(&self, purpose: &str, owner: Owner, index: u32) -> u64 {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(purpose.as_bytes());
+        context.update(owner.as_bytes());
+        context.update(&index.to_be_bytes());
+        let tag = context.sign();
+        tag.as_ref().iter().take(8).fold(0, |bits, byte| (bits << 8) | u64::from(*byte))
+    }
+
+    /// Two words and five characters: 17 bits of words and 25 of characters, so that a name cannot be guessed by
+    /// trying and collides by chance only among millions.
+    fn label(&self, owner: Owner, index: u32) -> String {
+        let words = Petnames::small();
+        let mut bits = self.derive("name", owner, index);
+        let mut pick = |among: usize| {
+            let among = among.max(1) as u64;
+            let chosen = bits % among;
+            bits /= among;
+            usize::try_from(chosen).unwrap_or(0)
+        };
+        let adjective = words.adjectives.get(pick(words.adjectives.len())).copied().unwrap_or("plain");
+        let noun = words.nouns.get(pick(words.nouns.len())).copied().unwrap_or("name");
+        let mut label = format!("{adjective}-{noun}-");
+        label.extend((0..5).filter_map(|_| ALPHABET.get(pick(ALPHABET.len()))).map(|byte| char::from(*byte)));
+        label
+    }
+}
+
+impl fmt::Debug for NameSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NameSecret(..)")
+    }
+}
+
+/// Crockford's base 32: no letter that reads as a digit.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// A key that has this many random names live is refused another.
+pub(super) const MAX_INDEX: u32 = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_random_name_holds_at_least_forty_bits() {
+        let words = Petnames::small();
+        let choices = words.adjectives.len() as f64 * words.nouns.len() as f64 * 32f64.powi(5);
+        assert!(choices.log2() >= 40.0, "{}", choices.log2());
+    }
+}

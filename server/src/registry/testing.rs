@@ -1,0 +1,90 @@
+//! A registry for the tests of other modules, and holders that are alive or dead as a test says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::BoxFuture;
+use hithe_cli_parser::{HostName, HostPattern};
+use hithe_keys::Fingerprint;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::config::{Config, Options};
+
+/// A publisher that needs no SSH.
+pub(crate) struct FakeHolder {
+    pub(crate) id: SessionId,
+    pub(crate) owner: Owner,
+    pub(crate) alive: AtomicBool,
+    registry: Registry,
+}
+
+impl FakeHolder {
+    /// `key` stands for the key pair.
+    pub(crate) fn enter(registry: &Registry, key: u8) -> Arc<Self> {
+        let owner: Fingerprint = fingerprint(key);
+        let holder =
+            Self { id: SessionId::next(), owner, alive: AtomicBool::new(true), registry: registry.clone() };
+        let holder = Arc::new(holder);
+        registry.enter(Arc::clone(&holder) as _);
+        holder
+    }
+}
+
+impl Holder for FakeHolder {
+    fn id(&self) -> SessionId {
+        self.id
+    }
+
+    fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    fn is_alive(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(self.alive.load(Ordering::Relaxed)))
+    }
+
+    fn evict(&self) {
+        self.registry.forget(self.id);
+    }
+}
+
+fn fingerprint(key: u8) -> Fingerprint {
+    let key = russh::keys::ssh_key::public::Ed25519PublicKey([key; 32]);
+    Fingerprint::of(&russh::keys::PublicKey::from(key))
+}
+
+impl Registry {
+    pub(crate) fn for_test() -> Self {
+        Self::for_test_on("w.test", 20000..=20999).0
+    }
+
+    pub(crate) fn for_test_on(
+        domain: &str,
+        tcp_ports: RangeInclusive<u16>,
+    ) -> (Self, mpsc::Receiver<OpenedPort>) {
+        let options = Options { open: Some(true), ..Options::default() };
+        let config = Config::try_from(options).unwrap();
+        Self::new(RegistryConfig {
+            rules: NameRules {
+                domain: HostName::parse(domain).unwrap(),
+                reserved: config.reserved_labels,
+                custom: vec![HostPattern::parse("*.custom.test").unwrap()],
+                open: false,
+                secret: NameSecret::new(&[7; 32]),
+            },
+            tcp_ports,
+            tcp_address: "127.0.0.1".parse().unwrap(),
+            past: PastOwners::default(),
+        })
+    }
+
+    /// Routes without a claim, for tests of the public side. `*.w.test` is a wildcard.
+    pub(crate) fn publish_for_test(&self, name: &str, slot: Slot, endpoint: Arc<Endpoint>) {
+        let key = match name.strip_prefix("*.") {
+            Some(base) => Key::Wild(base.into()),
+            None => Key::Exact(name.into()),
+        };
+        self.route(&key, slot, &endpoint);
+    }
+}

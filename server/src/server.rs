@@ -1,0 +1,308 @@
+//! Start and end of the whole: binds every socket or says which one failed, serves, drains.
+//!
+//! Visitors drain first, publishers last: a visit needs the session that carries it.
+
+mod shutdown;
+mod upkeep;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hithe_keys::{AuthorizedKeys, host};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+
+pub use shutdown::Shutdown;
+
+use crate::certs::Certificates;
+use crate::config::{Config, KeyPolicy, ListenAddress};
+use crate::drain::{Drain, DrainWatch, Outcome};
+use crate::edge::{self, EdgeContext};
+use crate::listen;
+use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
+use crate::ssh::{self, Admission, Algorithms, KeyRing, PublicPorts, Publishers};
+use crate::store::Store;
+
+/// Why the server cannot start. The operator reads it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address} (--{option}): {source}{}", advice(source))]
+    Listen { option: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("{0}")]
+    State(String),
+    #[error("cannot write {path}: {source}")]
+    ReadyFile { path: std::path::PathBuf, source: std::io::Error },
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "; another program listens there: stop it, or choose another port",
+        std::io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need root or CAP_NET_BIND_SERVICE (docs/operating.md)"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        _ => "",
+    }
+}
+
+fn state(error: impl std::error::Error) -> StartError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    StartError::State(text)
+}
+
+/// Every bound address.
+#[derive(Clone, Debug, Serialize)]
+pub struct Addresses {
+    pub ssh: Vec<SocketAddr>,
+    pub http: Vec<SocketAddr>,
+    pub https: Vec<SocketAddr>,
+}
+
+/// A server whose sockets are bound and listen; [`Self::run`] serves them.
+pub struct Server {
+    config: Config,
+    sockets: Sockets,
+    addresses: Addresses,
+    registry: Registry,
+    opened: mpsc::Receiver<OpenedPort>,
+    certificates: Arc<Certificates>,
+    keys: KeyRing,
+    algorithms: Algorithms,
+    store: Store,
+    visitors: (Drain, DrainWatch),
+    edge: Arc<EdgeContext>,
+}
+
+struct Sockets {
+    ssh: Vec<std::net::TcpListener>,
+    http: Vec<std::net::TcpListener>,
+    https: Vec<std::net::TcpListener>,
+}
+
+impl Server {
+    /// Reads keys and certificates and binds all sockets. Nothing is accepted yet.
+    ///
+    /// # Errors
+    /// Names the file or the socket that is at fault, and what to do.
+    pub fn bind(config: Config) -> Result<Self, StartError> {
+        let store = Store::open(&config.state_dir).map_err(state)?;
+        let algorithms = Algorithms::new(host_keys(&config)?);
+        let keys = key_ring(&config.keys)?;
+        let certificates = Arc::new(Certificates::load(&config).map_err(state)?);
+        let rules = NameRules {
+            domain: config.domain.clone(),
+            reserved: config.reserved_labels.clone(),
+            custom: config.allow_domains.clone(),
+            open: config.keys == KeyPolicy::Open,
+            secret: NameSecret::new(&store.name_secret().map_err(state)?),
+        };
+        let (registry, opened) = Registry::new(RegistryConfig {
+            rules,
+            tcp_ports: config.tcp_ports.clone(),
+            tcp_address: config.tcp_listen_address,
+            past: store.past_owners(),
+        });
+        let visitors = Drain::new();
+        let edge = EdgeContext::new(registry.clone(), &certificates, &config.domain, visitors.1.clone());
+        let edge = edge.map_err(state)?;
+        let sockets = Sockets {
+            ssh: listen_on("ssh-listen", &config.listen.ssh)?,
+            http: listen_on("http-listen", &config.listen.http)?,
+            https: listen_on("https-listen", &config.listen.https)?,
+        };
+        let addresses = Addresses {
+            ssh: addresses(&sockets.ssh),
+            http: addresses(&sockets.http),
+            https: addresses(&sockets.https),
+        };
+        if let Some(path) = &config.ready_file {
+            write_ready_file(path, &addresses)?;
+        }
+        Ok(Self {
+            config,
+            sockets,
+            addresses,
+            registry,
+            opened,
+            certificates,
+            keys,
+            algorithms,
+            store,
+            visitors,
+            edge,
+        })
+    }
+
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Where the server's own certificate authority stands, for visitors to trust.
+    pub fn ca_file(&self) -> Option<std::path::PathBuf> {
+        self.certificates.ca_file()
+    }
+
+    /// Serves until `shutdown` begins and the drain is over.
+    pub async fn run(self, shutdown: Shutdown) {
+        self.announce();
+        let (publishers, publisher_tasks) = Drain::new();
+        let upkeep = upkeep::Upkeep {
+            certificates: Arc::clone(&self.certificates),
+            keys: self.keys.clone(),
+            policy: self.config.keys.clone(),
+            registry: self.registry.clone(),
+            store: self.store.clone(),
+        };
+        let grace = self.config.grace;
+        let visitors = self.serve(&publisher_tasks);
+        tokio::select! {
+            () = shutdown.begun() => {}
+            () = upkeep.run() => {}
+        }
+        tracing::info!(?grace, "shutting down: finishing running visits");
+        let visits = visitors.drain(grace, shutdown.hurried()).await;
+        let sessions = publishers.drain(PUBLISHER_GRACE, shutdown.hurried()).await;
+        upkeep.save();
+        match (visits, sessions) {
+            (Outcome::Cut(visits), _) => tracing::warn!(visits, "shut down; visits were cut"),
+            (Outcome::Drained, _) => tracing::info!("shut down; every visit was finished"),
+        }
+    }
+
+    /// Starts to accept. What is returned ends the visitors.
+    fn serve(self, publishers: &DrainWatch) -> Drain {
+        let (drain, visitors) = self.visitors;
+        let public = PublicPorts {
+            http: public_port(self.config.public_http_port, &self.addresses.http),
+            https: public_port(self.config.public_https_port, &self.addresses.https),
+        };
+        let context = Arc::new(Publishers {
+            registry: self.registry.clone(),
+            certificates: Arc::clone(&self.certificates),
+            keys: self.keys,
+            public,
+            tasks: publishers.clone(),
+            visitors: visitors.clone(),
+            algorithms: self.algorithms,
+            admission: Admission::default(),
+        });
+        accept_publishers(self.sockets.ssh, &context, &visitors, publishers);
+        let listeners =
+            edge::Listeners { http: self.sockets.http, https: self.sockets.https, tcp: self.opened };
+        edge::serve(&self.edge, listeners);
+        drain
+    }
+
+    fn announce(&self) {
+        let show = |addresses: &[SocketAddr]| {
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        tracing::info!(
+            ssh = show(&self.addresses.ssh),
+            http = show(&self.addresses.http),
+            https = show(&self.addresses.https),
+            domain = %self.config.domain,
+            "hithed {} is ready",
+            env!("CARGO_PKG_VERSION")
+        );
+        if self.config.keys == KeyPolicy::Open {
+            tracing::warn!(
+                "OPEN: ANY key may publish on this server. Give --authorized-keys to choose who may"
+            );
+        }
+        if let Some(path) = self.ca_file() {
+            tracing::info!(
+                ca = %path.display(),
+                "visitors see certificates of this server's own authority; let them trust this file, or give --certificates"
+            );
+        }
+    }
+}
+
+/// Stops accepting as soon as visitors drain.
+fn accept_publishers(
+    sockets: Vec<std::net::TcpListener>,
+    context: &Arc<Publishers>,
+    visitors: &DrainWatch,
+    publishers: &DrainWatch,
+) {
+    let permits = Arc::new(Semaphore::new(MAX_PUBLISHERS));
+    for listener in sockets.into_iter().filter_map(|socket| TcpListener::from_std(socket).ok()) {
+        let (context, permits) = (Arc::clone(context), Arc::clone(&permits));
+        let (stop, tasks) = (visitors.clone(), publishers.clone());
+        visitors.spawn(async move {
+            let stop = async move { stop.draining().await };
+            edge::accept::accept(listener, permits, stop, move |socket, peer, permit| {
+                let context = Arc::clone(&context);
+                tasks.spawn(async move {
+                    ssh::serve(context, socket, peer).await;
+                    drop(permit);
+                });
+            })
+            .await;
+        });
+    }
+}
+
+fn listen_on(
+    option: &'static str,
+    wanted: &[ListenAddress],
+) -> Result<Vec<std::net::TcpListener>, StartError> {
+    let listen = |wanted: &ListenAddress| {
+        let failed = |source| StartError::Listen { option, address: wanted.address, source };
+        listen::listen(*wanted).map_err(failed)
+    };
+    wanted.iter().map(listen).collect()
+}
+
+fn addresses(sockets: &[std::net::TcpListener]) -> Vec<SocketAddr> {
+    sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+}
+
+fn public_port(said: Option<u16>, bound: &[SocketAddr]) -> u16 {
+    said.or_else(|| bound.first().map(SocketAddr::port)).unwrap_or_default()
+}
+
+fn host_keys(config: &Config) -> Result<Vec<russh::keys::PrivateKey>, StartError> {
+    if config.host_keys.is_empty() {
+        return Ok(vec![host::load_or_create(&config.state_dir).map_err(state)?]);
+    }
+    config.host_keys.iter().map(|path| host::load(path).map_err(state)).collect()
+}
+
+fn key_ring(policy: &KeyPolicy) -> Result<KeyRing, StartError> {
+    match policy {
+        KeyPolicy::Open => Ok(KeyRing::Open),
+        KeyPolicy::Authorized(path) => {
+            let (keys, complaints) = AuthorizedKeys::load(path).map_err(state)?;
+            upkeep::complain(&complaints);
+            if keys.is_empty() {
+                tracing::warn!(path = %path.display(), "no key in here can be used: nobody can publish");
+            }
+            Ok(KeyRing::Authorized(Arc::new(ArcSwap::from_pointee(keys))))
+        }
+    }
+}
+
+fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), StartError> {
+    let failed = |source| StartError::ReadyFile { path: path.to_owned(), source };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    serde_json::to_writer(&file, addresses).map_err(|error| failed(error.into()))?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// Connections of publishers, logged in or not; more wait in the kernel's queue.
+const MAX_PUBLISHERS: usize = 16 * 1024;
+/// Time for publishers to be told and to leave, once the last visitor has gone.
+const PUBLISHER_GRACE: Duration = Duration::from_secs(3);

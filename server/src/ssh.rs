@@ -1,0 +1,189 @@
+//! The side of the publishers: SSH connections whose forwards become endpoints.
+//!
+//! [`handler`] translates russh's callbacks into events, [`session`] is the actor that decides, [`forwards`] answers
+//! `-R` requests at once, [`publish`] makes endpoints public, [`console`] is what the publisher reads.
+
+mod admission;
+mod auth;
+mod console;
+mod forwards;
+mod handler;
+mod link;
+mod publish;
+mod publisher;
+mod session;
+mod text;
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
+use russh::server::{Config, run_stream};
+use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use admission::Admission;
+pub(crate) use auth::KeyRing;
+
+use crate::certs::Certificates;
+use crate::drain::DrainWatch;
+use crate::registry::Registry;
+use handler::Handler;
+use link::{Link, Pulse};
+
+/// What every session needs of the server.
+pub(crate) struct Publishers {
+    pub(crate) registry: Registry,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) keys: KeyRing,
+    pub(crate) public: PublicPorts,
+    /// Owns the sessions; it drains after the visitors.
+    pub(crate) tasks: DrainWatch,
+    /// Begins to drain first: the sign to tell the consoles.
+    pub(crate) visitors: DrainWatch,
+    pub(crate) algorithms: Algorithms,
+    pub(crate) admission: Admission,
+}
+
+/// The ports that URLs show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PublicPorts {
+    pub(crate) http: u16,
+    pub(crate) https: u16,
+}
+
+/// Serves one connection of a publisher until it ends.
+pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: SocketAddr) {
+    let Some(admitted) = context.admission.admit(peer.ip()) else {
+        tracing::debug!(%peer, "too many connections that have not logged in");
+        return;
+    };
+    let kill = CancellationToken::new();
+    let pulse = Arc::new(Pulse::default());
+    let deadline = Instant::now() + LOGIN_GRACE;
+    let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(link::WRITE_STALL));
+    let mut link = Link::new(socket, Arc::clone(&pulse), &kill);
+    let handler = Handler::new(Arc::clone(&context), peer, pulse, kill.clone(), admitted);
+    let logged_in = handler.logged_in();
+    let running = async {
+        let version = link.peek_version().await?;
+        let config = context.algorithms.for_client(&version);
+        run_stream(config, link, handler).await?.await
+    };
+    let overdue = async {
+        sleep_until(deadline).await;
+        if !logged_in.is_cancelled() {
+            kill.cancel();
+        }
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        ended = running => ended,
+        () = overdue => return,
+    };
+    // A client that just goes away is how most tunnels end.
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "the connection of a publisher ended");
+    }
+}
+
+/// russh's settings, one set for each kind of client.
+pub(crate) struct Algorithms {
+    modern: Arc<Config>,
+    legacy: Arc<Config>,
+}
+
+impl Algorithms {
+    pub(crate) fn new(host_keys: Vec<PrivateKey>) -> Self {
+        let modern = config(host_keys.clone(), MODERN_CIPHERS);
+        let legacy = config(host_keys, LEGACY_CIPHERS);
+        Self { modern: Arc::new(modern), legacy: Arc::new(legacy) }
+    }
+
+    /// AEADs only for clients that are known to have one.
+    fn for_client(&self, version: &str) -> Arc<Config> {
+        let has_aead = ["SSH-2.0-OpenSSH_", "SSH-2.0-PuTTY_", "SSH-2.0-hithe"];
+        match has_aead.iter().any(|known| version.starts_with(known)) {
+            true => Arc::clone(&self.modern),
+            false => Arc::clone(&self.legacy),
+        }
+    }
+}
+
+fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name]) -> Config {
+    Config {
+        server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-hithed_", env!("CARGO_PKG_VERSION")))),
+        methods: MethodSet::from([MethodKind::PublicKey, MethodKind::KeyboardInteractive].as_slice()),
+        // Keys are looked up by hash and nothing depends on the user name: there is no time to hide.
+        auth_rejection_time: Duration::ZERO,
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys,
+        // A rekey that the server starts can end a busy session; clients start it by themselves (RFC 4253 §9).
+        limits: Limits {
+            rekey_write_limit: usize::MAX,
+            rekey_read_limit: usize::MAX,
+            rekey_time_limit: Duration::from_secs(100 * 365 * 24 * 3600),
+        },
+        window_size: WINDOW,
+        maximum_packet_size: 32 * 1024,
+        preferred: Preferred {
+            kex: Cow::Borrowed(KEX),
+            key: Cow::Borrowed(KEYS),
+            cipher: Cow::Borrowed(ciphers),
+            mac: Cow::Borrowed(MACS),
+            compression: Cow::Borrowed(&[compression::NONE]),
+            ..Preferred::default()
+        },
+        max_auth_attempts: 10,
+        inactivity_timeout: None,
+        // Dead at (max + 1) intervals of silence: 15 s.
+        keepalive_interval: Some(Duration::from_secs(5)),
+        keepalive_max: 2,
+        nodelay: true,
+        ..Config::default()
+    }
+}
+
+const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+
+/// No `ssh-rsa`, which signs with SHA-1.
+const KEYS: &[Algorithm] = &[
+    Algorithm::Ed25519,
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+    Algorithm::SkEd25519,
+    Algorithm::SkEcdsaSha2NistP256,
+];
+
+const MODERN_CIPHERS: &[cipher::Name] =
+    &[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305];
+
+/// Old libraries have counter mode only.
+const LEGACY_CIPHERS: &[cipher::Name] = &[
+    cipher::AES_256_GCM,
+    cipher::AES_128_GCM,
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_256_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_128_CTR,
+];
+
+const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
+
+/// Bytes in flight of one channel. Small while a slow visitor is held back by it alone.
+const WINDOW: u32 = 2 * 1024 * 1024;
+/// From accept to login.
+const LOGIN_GRACE: Duration = Duration::from_secs(20);

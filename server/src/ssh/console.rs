@@ -1,0 +1,158 @@
+//! What a publisher reads on a session channel: lines that never hold up data.
+//!
+//! Each console is a task with a bounded queue. When the terminal stops reading (Ctrl-S), the queue fills, further
+//! lines are dropped and counted; the channel's own window keeps it from the other channels.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use russh::ChannelWriteHalf;
+use russh::server::Msg;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::text;
+use crate::drain::DrainWatch;
+use crate::visit::{VisitLog, VisitRecord};
+
+/// The writing end of one session channel.
+pub(super) struct Console {
+    lines: mpsc::Sender<Line>,
+    dropped: Arc<AtomicU64>,
+    end: Option<oneshot::Sender<u32>>,
+}
+
+enum Line {
+    Text(String),
+    Visit(VisitRecord),
+    /// From now on lines end in CR LF.
+    Terminal,
+}
+
+impl Console {
+    pub(super) fn open(channel: ChannelWriteHalf<Msg>, tasks: &DrainWatch) -> Self {
+        let (lines, queue) = mpsc::channel(QUEUE);
+        let (end, ended) = oneshot::channel();
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer = Writer { channel, queue, dropped: Arc::clone(&dropped), terminal: false };
+        tasks.spawn(writer.run(ended));
+        Self { lines, dropped, end: Some(end) }
+    }
+
+    /// The client asked for a terminal.
+    pub(super) fn is_terminal(&self) {
+        self.send(Line::Terminal);
+    }
+
+    pub(super) fn print(&self, text: impl Into<String>) {
+        self.send(Line::Text(text.into()));
+    }
+
+    /// What is printed so far goes out, then the exit status, then the channel is closed.
+    pub(super) fn end(&mut self, status: u32) {
+        if let Some(end) = self.end.take() {
+            let _ = end.send(status);
+        }
+    }
+
+    /// Where the visits of this console's endpoints are told.
+    pub(super) fn log(&self) -> Arc<dyn VisitLog> {
+        Arc::new(ConsoleLog { lines: self.lines.clone(), dropped: Arc::clone(&self.dropped) })
+    }
+
+    fn send(&self, line: Line) {
+        if self.lines.try_send(line).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+struct ConsoleLog {
+    lines: mpsc::Sender<Line>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl ConsoleLog {
+    fn send(&self, line: Line) {
+        if self.lines.try_send(line).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl VisitLog for ConsoleLog {
+    fn record(&self, record: VisitRecord) {
+        self.send(Line::Visit(record));
+    }
+
+    fn advise(&self, advice: &'static str) {
+        self.send(Line::Text(format!("{advice}\n")));
+    }
+}
+
+struct Writer {
+    channel: ChannelWriteHalf<Msg>,
+    queue: mpsc::Receiver<Line>,
+    dropped: Arc<AtomicU64>,
+    terminal: bool,
+}
+
+impl Writer {
+    async fn run(mut self, mut ended: oneshot::Receiver<u32>) {
+        let status = loop {
+            tokio::select! {
+                biased;
+                status = &mut ended => break status.ok(),
+                line = self.queue.recv() => {
+                    let Some(line) = line else { break None };
+                    let Some(text) = self.render(line) else { continue };
+                    // A terminal that reads nothing must not keep the end from coming.
+                    tokio::select! {
+                        biased;
+                        written = self.channel.data_bytes(text) => if written.is_err() { return },
+                        status = &mut ended => break status.ok(),
+                    }
+                }
+            }
+        };
+        let Some(status) = status else { return };
+        let _ = timeout(FLUSH, self.flush()).await;
+        let _ = self.channel.exit_status(status).await;
+        let _ = self.channel.eof().await;
+        let _ = self.channel.close().await;
+    }
+
+    async fn flush(&mut self) {
+        self.queue.close();
+        while let Ok(line) = self.queue.try_recv() {
+            if let Some(text) = self.render(line)
+                && self.channel.data_bytes(text).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn render(&mut self, line: Line) -> Option<Bytes> {
+        let mut text = match self.dropped.swap(0, Ordering::Relaxed) {
+            0 => String::new(),
+            lines => text::dropped(lines),
+        };
+        match line {
+            Line::Text(line) => text.push_str(&line),
+            Line::Visit(record) => text.push_str(&text::visit(&record)),
+            Line::Terminal => self.terminal = true,
+        }
+        if self.terminal {
+            text = text.replace('\n', "\r\n");
+        }
+        (!text.is_empty()).then(|| text.into())
+    }
+}
+
+/// Lines that wait for a terminal; more are dropped and counted.
+const QUEUE: usize = 256;
+/// How long the end waits for a terminal to take what was printed before.
+const FLUSH: Duration = Duration::from_secs(2);

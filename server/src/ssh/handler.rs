@@ -1,0 +1,358 @@
+//! russh's callbacks, translated. They run inside the connection's own read loop, so they never wait: events go to
+//! the session's actor by a bounded queue, and what must be answered at once is answered from state that is here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use hithe_cli_parser::{Bind, Command, UserName};
+use hithe_keys::Fingerprint;
+use russh::keys::ssh_key::Certificate;
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler as RusshHandler, Msg, PublicKeyOffer, Response, Session as RusshSession,
+    VerifiedPublicKey,
+};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty, Sig};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Admitted;
+use super::auth::{self, Identity};
+use super::forwards::ForwardTable;
+use super::link::Pulse;
+use super::publisher::{Publisher, disconnect_text};
+use super::session::{Event, Session};
+use super::{Publishers, text};
+use crate::registry::SessionId;
+use crate::tunnel::channel::MAX_OPENS;
+
+pub(super) struct Handler {
+    context: Arc<Publishers>,
+    peer: SocketAddr,
+    pulse: Arc<Pulse>,
+    kill: CancellationToken,
+    logged_in: CancellationToken,
+    /// Given back at login.
+    admitted: Option<Admitted>,
+    user: String,
+    identity: Option<Identity>,
+    offered: Option<Fingerprint>,
+    explained: bool,
+    live: Option<Live>,
+}
+
+/// What there is after login.
+struct Live {
+    events: mpsc::Sender<Event>,
+    publisher: Arc<Publisher>,
+    user_command: Option<Command>,
+    forwards: ForwardTable,
+    terminals: Vec<ChannelId>,
+    open_channels: usize,
+}
+
+impl Handler {
+    pub(super) fn new(
+        context: Arc<Publishers>,
+        peer: SocketAddr,
+        pulse: Arc<Pulse>,
+        kill: CancellationToken,
+        admitted: Admitted,
+    ) -> Self {
+        Self {
+            context,
+            peer,
+            pulse,
+            kill,
+            logged_in: CancellationToken::new(),
+            admitted: Some(admitted),
+            user: String::new(),
+            identity: None,
+            offered: None,
+            explained: false,
+            live: None,
+        }
+    }
+
+    /// Cancelled when the client has logged in.
+    pub(super) fn logged_in(&self) -> CancellationToken {
+        self.logged_in.clone()
+    }
+
+    /// A full queue means a client that sends faster than its session can decide: it is cut.
+    fn tell(&self, event: Event) {
+        let Some(live) = &self.live else { return };
+        if live.events.try_send(event).is_err() {
+            tracing::debug!(peer = %self.peer, "a publisher's client sends more requests than are handled: cut");
+            self.kill.cancel();
+        }
+    }
+
+    fn begin(&mut self, session: &RusshSession, user_command: Option<Command>) {
+        let Some(identity) = self.identity.clone() else { return };
+        let publisher = Arc::new(Publisher {
+            session: SessionId::next(),
+            identity,
+            peer: self.peer,
+            handle: session.handle(),
+            opens: Arc::new(Semaphore::new(MAX_OPENS)),
+            kill: self.kill.clone(),
+            pulse: Arc::clone(&self.pulse),
+            tasks: self.context.tasks.clone(),
+            registry: self.context.registry.clone(),
+            asking: Arc::new(AtomicBool::new(false)),
+        });
+        tracing::info!(
+            session = %publisher.session,
+            peer = %self.peer,
+            key = %publisher.identity.fingerprint,
+            "publisher logged in"
+        );
+        publisher.registry.enter(Arc::clone(&publisher) as _);
+        let (events, queue) = mpsc::channel(EVENTS);
+        let context = Arc::clone(&self.context);
+        let actor = Session::new(context, Arc::clone(&publisher), user_command.clone(), queue);
+        self.context.tasks.spawn(actor.run());
+        self.live = Some(Live {
+            events,
+            publisher,
+            user_command,
+            forwards: ForwardTable::default(),
+            terminals: Vec::new(),
+            open_channels: 0,
+        });
+    }
+}
+
+impl Drop for Handler {
+    /// Names are free when the connection is, whatever the actor still has to do.
+    fn drop(&mut self) {
+        self.kill.cancel();
+        if let Some(live) = &self.live {
+            live.publisher.registry.forget(live.publisher.session);
+        }
+    }
+}
+
+impl RusshHandler for Handler {
+    type Error = russh::Error;
+
+    async fn auth_publickey_offered(
+        &mut self,
+        _user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
+        self.offered = Some(Fingerprint::of(offer.public_key));
+        match self.context.keys.identify(offer.public_key, offer.algorithm) {
+            Some(_) => Ok(Auth::Accept),
+            None => Ok(Auth::reject()),
+        }
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        self.identity = self.context.keys.identify(key.public_key, key.algorithm);
+        user.clone_into(&mut self.user);
+        Ok(if self.identity.is_some() { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn auth_openssh_certificate(&mut self, _: &str, _: &Certificate) -> Result<Auth, Self::Error> {
+        Ok(Auth::reject())
+    }
+
+    /// One round without a prompt: the only place where a client that cannot log in is shown a reason.
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        _user: &str,
+        _submethods: &str,
+        response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        if response.is_some() || std::mem::replace(&mut self.explained, true) {
+            let only_keys = MethodSet::from([MethodKind::PublicKey].as_slice());
+            return Ok(Auth::Reject { proceed_with_methods: Some(only_keys), partial_success: false });
+        }
+        Ok(Auth::Partial {
+            name: "".into(),
+            instructions: auth::refusal_text(self.offered).into(),
+            prompts: Vec::new().into(),
+        })
+    }
+
+    async fn auth_succeeded(&mut self, session: &mut RusshSession) -> Result<(), Self::Error> {
+        self.logged_in.cancel();
+        self.admitted = None;
+        if self.context.visitors.is_draining() {
+            return session.disconnect(Disconnect::ByApplication, "the server is shutting down", "");
+        }
+        match UserName::parse(&self.user) {
+            UserName::UnknownVersion(version) => {
+                let text = disconnect_text(&text::unknown_version(&version));
+                return session.disconnect(Disconnect::ByApplication, &text, "");
+            }
+            UserName::Command(command) => self.begin(session, Some(command)),
+            UserName::Version2 => self.begin(session, None),
+        }
+        Ok(())
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        _session: &mut RusshSession,
+    ) -> Result<bool, Self::Error> {
+        let Some(live) = &mut self.live else { return Ok(false) };
+        let bind = Bind { address: address.to_owned(), port: *port };
+        let granted = if self.context.visitors.is_draining() {
+            Err(super::session::draining())
+        } else {
+            live.forwards.grant(&live.publisher, live.user_command.as_ref(), bind.clone())
+        };
+        match granted {
+            Ok(forward) => {
+                *port = forward.tag;
+                self.tell(Event::Forward(forward));
+                Ok(true)
+            }
+            Err(refusal) => {
+                self.tell(Event::Refused(bind, refusal));
+                Ok(false)
+            }
+        }
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _session: &mut RusshSession,
+    ) -> Result<bool, Self::Error> {
+        let Some(live) = &mut self.live else { return Ok(false) };
+        let known = live.forwards.cancel(address, port);
+        if known {
+            self.tell(Event::Cancel { address: address.to_owned(), tag: port });
+        }
+        Ok(known)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        if live.open_channels >= MAX_SESSION_CHANNELS {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        live.open_channels += 1;
+        reply.accept().await;
+        // Input arrives by `data` as well; the read half would fill up if nobody read it.
+        let (_, writer) = channel.split();
+        self.tell(Event::Opened(writer));
+        Ok(())
+    }
+
+    async fn channel_close(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        if let Some(live) = &mut self.live {
+            live.open_channels = live.open_channels.saturating_sub(1);
+            live.terminals.retain(|terminal| *terminal != channel);
+        }
+        self.tell(Event::Closed(channel));
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        channel: ChannelId,
+        _term: &str,
+        _columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        _modes: &[(Pty, u32)],
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        if let Some(live) = &mut self.live {
+            live.terminals.push(channel);
+        }
+        self.tell(Event::Terminal(channel));
+        session.channel_success(channel)
+    }
+
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        _name: &str,
+        _value: &str,
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(channel)
+    }
+
+    async fn shell_request(
+        &mut self,
+        channel: ChannelId,
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        session.channel_success(channel)?;
+        self.tell(Event::Shell(channel));
+        Ok(())
+    }
+
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        line: &[u8],
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        session.channel_success(channel)?;
+        self.tell(Event::Exec(channel, String::from_utf8_lossy(line).into_owned()));
+        Ok(())
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        _name: &str,
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(channel)
+    }
+
+    /// A terminal in raw mode sends Ctrl-C as a byte.
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        let is_terminal = self.live.as_ref().is_some_and(|live| live.terminals.contains(&channel));
+        if is_terminal && data.contains(&CTRL_C) {
+            self.tell(Event::Interrupt(channel));
+        }
+        Ok(())
+    }
+
+    async fn signal(
+        &mut self,
+        channel: ChannelId,
+        signal: Sig,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        if matches!(signal, Sig::INT | Sig::TERM | Sig::HUP) {
+            self.tell(Event::Interrupt(channel));
+        }
+        Ok(())
+    }
+}
+
+const CTRL_C: u8 = 0x03;
+/// Requests of one session that wait for its actor, which answers without waiting; more end the session.
+const EVENTS: usize = 128;
+/// As sshd's `MaxSessions`.
+const MAX_SESSION_CHANNELS: usize = 10;

@@ -1,0 +1,227 @@
+//! Makes the forwards of one command public, or says why not.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use hithe_cli_parser::{Bind, Code, Command, HostPattern, ModuleSet, Placement};
+use tokio_util::sync::CancellationToken;
+
+use super::Publishers;
+use super::forwards::Forward;
+use super::publisher::Publisher;
+use crate::endpoint::{Endpoint, EndpointId, Protocol};
+use crate::modules::ModuleChain;
+use crate::registry::{Claim, Holder, Lease, Refusal, Slot};
+use crate::tunnel::Tunnel;
+use crate::tunnel::channel::ChannelDialer;
+use crate::visit::VisitLogRef;
+
+/// A forward that is public.
+pub(super) struct Live {
+    pub(super) bind: Bind,
+    pub(super) tag: u32,
+    pub(super) urls: Vec<String>,
+    /// Ends the visits as well.
+    cut: CancellationToken,
+    #[expect(dead_code, reason = "held for its drop")]
+    lease: Lease,
+    #[expect(dead_code, reason = "held for its drop: until then the same -R is a duplicate")]
+    forward: Forward,
+}
+
+impl Live {
+    /// Ends the running visits with the endpoint. Without this, only new visits are refused.
+    pub(super) fn cut(self) {
+        self.cut.cancel();
+    }
+}
+
+/// A forward that could not be made public.
+pub(super) struct Failed {
+    pub(super) bind: Bind,
+    pub(super) refusal: Refusal,
+}
+
+/// Publishes each forward with the command's options.
+pub(super) async fn publish(
+    context: Arc<Publishers>,
+    publisher: Arc<Publisher>,
+    command: Command,
+    forwards: Vec<Forward>,
+    log: VisitLogRef,
+) -> Vec<Result<Live, Failed>> {
+    evict_the_dead(&publisher).await;
+    let mut results = Vec::with_capacity(forwards.len());
+    for forward in forwards {
+        let bind = forward.bind.clone();
+        let publishing =
+            Publishing { context: &context, publisher: &publisher, command: &command, log: &log };
+        results.push(publishing.run(forward).await.map_err(|refusal| Failed { bind, refusal }));
+    }
+    results
+}
+
+/// Names of a session whose client is gone are given to its successor: each is asked, all at once.
+async fn evict_the_dead(publisher: &Publisher) {
+    let others = publisher.registry.others_of(publisher.owner(), publisher.session);
+    join_all(others.iter().map(|other| async move {
+        if !other.is_alive().await {
+            tracing::info!(session = %other.id(), "the client does not answer: its successor takes over");
+            other.evict();
+        }
+    }))
+    .await;
+}
+
+struct Publishing<'a> {
+    context: &'a Publishers,
+    publisher: &'a Arc<Publisher>,
+    command: &'a Command,
+    log: &'a VisitLogRef,
+}
+
+impl Publishing<'_> {
+    async fn run(&self, mut forward: Forward) -> Result<Live, Refusal> {
+        let registry = &self.context.registry;
+        let placement = self.command.place(&forward.bind, registry.tcp_ports()).map_err(|error| Refusal {
+            code: error.code(),
+            message: error.message().to_owned(),
+            hint: "see ssh HOST http --help",
+        })?;
+        let cut = CancellationToken::new();
+        let claim = forward.claim.take();
+        let (lease, urls) = match placement {
+            Placement::Tcp { port } => self.tcp(&forward, claim, port, &cut).await?,
+            Placement::Tls => {
+                let (claim, name) = self.name(&forward, claim)?;
+                self.web(claim, &name, self.tunnel(&forward, &cut), &[Protocol::Tls])?
+            }
+            Placement::Http(schemes) => {
+                let (claim, name) = self.name(&forward, claim)?;
+                let mut protocols = Vec::new();
+                if schemes.http {
+                    protocols.push(Protocol::Http);
+                }
+                if schemes.https {
+                    self.check_certificate(&name)?;
+                    protocols.push(Protocol::Https);
+                }
+                self.web(claim, &name, self.tunnel(&forward, &cut), &protocols)?
+            }
+        };
+        Ok(Live { bind: forward.bind.clone(), tag: forward.tag, urls, cut, lease, forward })
+    }
+
+    /// The name that the forward asked for, or a random one.
+    fn name(&self, forward: &Forward, claim: Option<Claim>) -> Result<(Claim, HostPattern), Refusal> {
+        match (&forward.name, claim) {
+            (Some(name), Some(claim)) => Ok((claim, name.clone())),
+            // A TCP port that was kept in case the command is tcp is given back here.
+            (_, unused) => {
+                drop(unused);
+                self.context.registry.claim_random_name(&**self.publisher)
+            }
+        }
+    }
+
+    fn web(
+        &self,
+        claim: Claim,
+        name: &HostPattern,
+        tunnel: Arc<Tunnel>,
+        protocols: &[Protocol],
+    ) -> Result<(Lease, Vec<String>), Refusal> {
+        let modules = Arc::new(self.modules()?);
+        let endpoints: Vec<_> = protocols
+            .iter()
+            .map(|protocol| {
+                let slot = if *protocol == Protocol::Http { Slot::Plain } else { Slot::Secure };
+                let url = self.url(*protocol, name);
+                (slot, self.endpoint(*protocol, url, Arc::clone(&modules), Arc::clone(&tunnel)))
+            })
+            .collect();
+        let urls = endpoints.iter().map(|(_, endpoint)| endpoint.url.clone()).collect();
+        Ok((claim.publish(endpoints)?, urls))
+    }
+
+    async fn tcp(
+        &self,
+        forward: &Forward,
+        claim: Option<Claim>,
+        port: Option<u16>,
+        cut: &CancellationToken,
+    ) -> Result<(Lease, Vec<String>), Refusal> {
+        let claim = match (claim, port) {
+            (Some(claim), Some(_)) => claim,
+            // Asked again for a random one: the end of a dead predecessor may have freed the key's own port.
+            (chosen_at_the_forward, port) => {
+                drop(chosen_at_the_forward);
+                self.context.registry.claim_port(&**self.publisher, port)?
+            }
+        };
+        let number = claim.port().unwrap_or_default();
+        let url = format!("tcp://{}:{number}", self.context.registry.domain());
+        let modules = Arc::new(self.modules()?);
+        let endpoint = self.endpoint(Protocol::Tcp, url.clone(), modules, self.tunnel(forward, cut));
+        Ok((claim.publish_port(endpoint).await?, vec![url]))
+    }
+
+    fn endpoint(
+        &self,
+        protocol: Protocol,
+        url: String,
+        modules: Arc<ModuleChain>,
+        tunnel: Arc<Tunnel>,
+    ) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            id: EndpointId::next(),
+            protocol,
+            url,
+            modules,
+            tunnel,
+            log: self.log.clone(),
+            withdrawn: CancellationToken::new(),
+        })
+    }
+
+    fn modules(&self) -> Result<ModuleChain, Refusal> {
+        let set = match self.command {
+            Command::Http(http) => http.modules.clone(),
+            Command::Tls(_) | Command::Tcp(_) => ModuleSet::default(),
+        };
+        ModuleChain::build(set.into_configs())
+            .map_err(|error| Refusal::new(Code::BAD_FLAG, error.to_string(), "see ssh HOST http --help"))
+    }
+
+    fn tunnel(&self, forward: &Forward, cut: &CancellationToken) -> Arc<Tunnel> {
+        let tasks = self.context.tasks.clone();
+        let dialer = ChannelDialer {
+            handle: self.publisher.handle.clone(),
+            asked: Bind { address: forward.bind.address.clone(), port: forward.tag },
+            opens: Arc::clone(&self.publisher.opens),
+            tasks: tasks.clone(),
+            cut: cut.clone(),
+        };
+        Arc::new(Tunnel::new(Arc::new(dialer), tasks))
+    }
+
+    fn check_certificate(&self, name: &HostPattern) -> Result<(), Refusal> {
+        let (HostPattern::Exact(base) | HostPattern::Wildcard(base)) = name;
+        let domain = self.context.registry.domain();
+        if base.is_below(domain) || self.context.certificates.covers(base) {
+            return Ok(());
+        }
+        let hint =
+            "the operator can put one under --certificates; or publish with tls and your own certificate";
+        Err(Refusal::new(Code::new(319), format!("this server has no certificate for {name}"), hint))
+    }
+
+    fn url(&self, protocol: Protocol, name: &HostPattern) -> String {
+        let (scheme, port, usual) = match protocol {
+            Protocol::Http => ("http", self.context.public.http, 80),
+            Protocol::Https | Protocol::Tcp => ("https", self.context.public.https, 443),
+            Protocol::Tls => ("tls", self.context.public.https, 443),
+        };
+        if port == usual { format!("{scheme}://{name}") } else { format!("{scheme}://{name}:{port}") }
+    }
+}

@@ -1,0 +1,93 @@
+//! One logged-in publisher, as the registry and the session's tasks see it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use russh::Disconnect;
+use russh::server::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::Identity;
+use super::link::Pulse;
+use crate::drain::DrainWatch;
+use crate::registry::{Holder, Owner, Registry, SessionId};
+
+pub(super) struct Publisher {
+    pub(super) session: SessionId,
+    pub(super) identity: Identity,
+    pub(super) peer: SocketAddr,
+    pub(super) handle: Handle,
+    /// Bounds the channel opens in flight.
+    pub(super) opens: Arc<Semaphore>,
+    pub(super) kill: CancellationToken,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) tasks: DrainWatch,
+    pub(super) registry: Registry,
+    /// One question at a time: a client that answers none must not gather a queue of them.
+    pub(super) asking: Arc<AtomicBool>,
+}
+
+impl Publisher {
+    /// Ends the connection with a text that the client shows. Only the first is sent.
+    pub(super) fn disconnect(&self, text: &str) {
+        let (handle, kill) = (self.handle.clone(), self.kill.clone());
+        let text = disconnect_text(text);
+        self.tasks.spawn(async move {
+            let _ = handle.disconnect(Disconnect::ByApplication, text, String::new()).await;
+            tokio::time::sleep(FAREWELL).await;
+            kill.cancel();
+        });
+    }
+
+    fn ask(&self) {
+        if self.asking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (handle, asking) = (self.handle.clone(), Arc::clone(&self.asking));
+        self.tasks.spawn(async move {
+            // Every client refuses this request at once and shows nothing of it.
+            let _ = handle.forward_tcpip(String::new(), 0).await;
+            asking.store(false, Ordering::Release);
+        });
+    }
+}
+
+impl Holder for Publisher {
+    fn id(&self) -> SessionId {
+        self.session
+    }
+
+    fn owner(&self) -> Owner {
+        self.identity.fingerprint
+    }
+
+    fn is_alive(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            self.ask();
+            !self.kill.is_cancelled() && self.pulse.beats_within(ANSWER_WAIT).await
+        })
+    }
+
+    fn evict(&self) {
+        self.registry.forget(self.session);
+        self.kill.cancel();
+    }
+}
+
+/// Clients show one line; longer texts and control characters are cut.
+pub(super) fn disconnect_text(text: &str) -> String {
+    text.chars()
+        .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { ' ' })
+        .take(MAX_DISCONNECT)
+        .collect()
+}
+
+const MAX_DISCONNECT: usize = 299;
+/// How long a client may take to answer whether it is still there.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Time for a disconnect to reach the client before the connection is cut.
+const FAREWELL: Duration = Duration::from_secs(2);

@@ -1,0 +1,65 @@
+//! The way from an endpoint to its publisher: one stream for each upstream connection.
+//!
+//! [`Dial`] is the seam between the public side and SSH; [`channel`] is the only implementation that speaks SSH,
+//! and [`pool`] keeps HTTP connections to the upstream alive between requests.
+
+pub(crate) mod channel;
+pub(crate) mod pool;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::drain::DrainWatch;
+use crate::visit::Visitor;
+
+/// A stream to the upstream. An end of stream on reading is the upstream's half-close; a publisher that closed the
+/// channel without one reads as [`std::io::ErrorKind::ConnectionReset`]. Dropping it closes the channel.
+pub(crate) type TunnelStream = Box<dyn TunnelIo>;
+
+pub(crate) trait TunnelIo: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> TunnelIo for S {}
+
+/// Opens streams towards one forward of a publisher. Whether the publisher is on this machine is its secret.
+pub(crate) trait Dial: Send + Sync {
+    /// Opens a stream for `visitor`. Dropping the future gives up waiting, never harms the session.
+    fn dial(&self, visitor: Visitor) -> BoxFuture<'_, Result<TunnelStream, DialError>>;
+}
+
+/// Why no stream could be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("nothing is listening where the publisher's -R points to")]
+    Refused,
+    #[error("the publisher's client does not accept connections for this forward any more")]
+    Prohibited,
+    #[error("the publisher is gone")]
+    Gone,
+    #[error("the publisher did not answer in time")]
+    Timeout,
+    #[error("too many connections are being opened to this publisher")]
+    Busy,
+}
+
+/// What an endpoint holds of its publisher.
+pub(crate) struct Tunnel {
+    pub(crate) dial: Arc<dyn Dial>,
+    /// Idle HTTP connections to the upstream, shared by all visitors.
+    pub(crate) pool: pool::Pool,
+    /// Owns the tasks that drive upstream connections. It drains after the visitors.
+    pub(crate) tasks: DrainWatch,
+}
+
+impl Tunnel {
+    pub(crate) fn new(dial: Arc<dyn Dial>, tasks: DrainWatch) -> Self {
+        Self { dial, pool: pool::Pool::default(), tasks }
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").finish_non_exhaustive()
+    }
+}

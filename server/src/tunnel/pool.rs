@@ -1,0 +1,305 @@
+//! HTTP/1.1 connections to the upstream, kept alive between requests and shared by all visitors of a tunnel.
+//!
+//! A connection is parked when a response was read to its end, and taken again only if hyper says that it is
+//! ready. One task drives each connection; one more exists only while something is parked.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{DialError, Tunnel, TunnelStream};
+use crate::body::Body;
+use crate::visit::Visitor;
+
+/// How long a publisher may take to open a stream.
+pub(crate) const DIAL_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Node closes an idle connection after 5 s; a request on its way to a closed connection is lost.
+const IDLE_LIMIT: Duration = Duration::from_secs(4);
+
+/// What an upstream that announces a longer `Keep-Alive: timeout` is taken at its word for.
+const LONGEST_IDLE: Duration = Duration::from_secs(60);
+
+/// More idle connections than this serve nobody: a burst that large opens new ones.
+const MAX_IDLE: usize = 64;
+
+/// Response heads of the upstream, as those of visitors, are at most 1 MiB.
+const MAX_HEAD: usize = 1 << 20;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+impl Tunnel {
+    /// A connection that is idle, or else a new one.
+    pub(crate) async fn upstream(self: &Arc<Self>, visitor: Visitor) -> Result<Upstream, DialError> {
+        match self.pool.take() {
+            Some(upstream) => Ok(upstream),
+            None => self.connect(visitor).await,
+        }
+    }
+
+    /// A new connection to the upstream.
+    pub(crate) async fn connect(&self, visitor: Visitor) -> Result<Upstream, DialError> {
+        let heard = Arc::new(AtomicU64::new(0));
+        let stream = Heard { stream: self.open(visitor).await?, bytes: Arc::clone(&heard) };
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_HEAD)
+            .max_header_size(MAX_HEAD)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|_| DialError::Gone)?;
+        self.tasks.spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        Ok(Upstream { sender, heard, heard_before: 0, idle_limit: IDLE_LIMIT, reused: false })
+    }
+
+    /// A raw stream to the upstream.
+    pub(crate) async fn open(&self, visitor: Visitor) -> Result<TunnelStream, DialError> {
+        timeout(DIAL_DEADLINE, self.dial.dial(visitor)).await.unwrap_or(Err(DialError::Timeout))
+    }
+
+    /// Keeps a connection whose response was read to its end.
+    pub(crate) fn park(self: &Arc<Self>, upstream: Upstream) {
+        if upstream.sender.is_closed() || upstream.idle_limit.is_zero() || self.tasks.is_draining() {
+            return;
+        }
+        if self.pool.put(upstream) {
+            let tunnel = Arc::downgrade(self);
+            let tasks = self.tasks.clone();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = reap(&tunnel) => {}
+                    () = tasks.draining() => if let Some(tunnel) = tunnel.upgrade() { tunnel.pool.clear() },
+                }
+            });
+        }
+    }
+}
+
+/// Closes connections that were idle for too long, until none is left.
+async fn reap(tunnel: &Weak<Tunnel>) {
+    loop {
+        let Some(next) = tunnel.upgrade().and_then(|tunnel| tunnel.pool.reap(Instant::now())) else { return };
+        sleep_until(next).await;
+    }
+}
+
+/// The idle connections of one tunnel.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(Mutex<Idle>);
+
+#[derive(Debug, Default)]
+struct Idle {
+    parked: Vec<Parked>,
+    reaping: bool,
+}
+
+#[derive(Debug)]
+struct Parked {
+    upstream: Upstream,
+    until: Instant,
+}
+
+impl Pool {
+    /// The connection that was parked last: the others may end.
+    fn take(&self) -> Option<Upstream> {
+        let now = Instant::now();
+        let mut idle = self.lock();
+        idle.parked.retain(|parked| parked.until > now && !parked.upstream.sender.is_closed());
+        // One whose request body is still being sent is not ready: it stays.
+        let ready = idle.parked.iter().rposition(|parked| parked.upstream.sender.is_ready())?;
+        let mut upstream = idle.parked.remove(ready).upstream;
+        drop(idle);
+        upstream.resume();
+        Some(upstream)
+    }
+
+    /// Whether a reaper has to be started.
+    fn put(&self, upstream: Upstream) -> bool {
+        let until = Instant::now() + upstream.idle_limit;
+        let mut idle = self.lock();
+        if idle.parked.len() >= MAX_IDLE {
+            idle.parked.remove(0);
+        }
+        idle.parked.push(Parked { upstream, until });
+        !std::mem::replace(&mut idle.reaping, true)
+    }
+
+    /// When to look again, or `None` if nothing is left.
+    fn reap(&self, now: Instant) -> Option<Instant> {
+        let mut idle = self.lock();
+        idle.parked.retain(|parked| parked.until > now && !parked.upstream.sender.is_closed());
+        let next = idle.parked.iter().map(|parked| parked.until).min();
+        idle.reaping = next.is_some();
+        next
+    }
+
+    fn clear(&self) {
+        let mut idle = self.lock();
+        idle.parked.clear();
+        idle.reaping = false;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Idle> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One HTTP/1.1 connection to the upstream. Dropping it closes the connection when its last request is done.
+pub(crate) struct Upstream {
+    sender: SendRequest<Body>,
+    /// Bytes read from the upstream; the other end is with the task that drives the connection.
+    heard: Arc<AtomicU64>,
+    heard_before: u64,
+    idle_limit: Duration,
+    reused: bool,
+}
+
+/// Why no response came.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// Nothing was sent: the request is as it was.
+    Unsent(Box<Request<Body>>),
+    /// The connection ended before the first byte of a response.
+    Silent(hyper::Error),
+    /// The upstream began to answer, but that was not HTTP, or it broke off.
+    Broken(hyper::Error),
+}
+
+impl Upstream {
+    pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        match self.sender.try_send_request(request).await {
+            Ok(response) => {
+                self.idle_limit = idle_limit(response.headers());
+                Ok(response)
+            }
+            Err(mut error) => Err(match error.take_message() {
+                Some(request) => SendError::Unsent(Box::new(request)),
+                None if self.is_silent() => SendError::Silent(error.into_error()),
+                None => SendError::Broken(error.into_error()),
+            }),
+        }
+    }
+
+    /// Whether an earlier request went over this connection.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Notes that another request begins.
+    pub(crate) fn resume(&mut self) {
+        self.reused = true;
+        self.heard_before = self.heard.load(Ordering::Acquire);
+    }
+
+    fn is_silent(&self) -> bool {
+        self.heard.load(Ordering::Acquire) == self.heard_before
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("reused", &self.reused).finish_non_exhaustive()
+    }
+}
+
+/// The upstream's `Keep-Alive: timeout=SECONDS` less a second for the way there, or 4 s if it does not say.
+fn idle_limit(headers: &HeaderMap) -> Duration {
+    let announced = headers.get(KEEP_ALIVE).and_then(|value| {
+        let (_, seconds) = value
+            .to_str()
+            .ok()?
+            .split(',')
+            .filter_map(|parameter| parameter.split_once('='))
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+        seconds.trim().parse().ok()
+    });
+    match announced {
+        Some(seconds) => LONGEST_IDLE.min(Duration::from_secs(u64::saturating_sub(seconds, 1))),
+        None => IDLE_LIMIT,
+    }
+}
+
+/// Counts what is read, to tell an upstream that said nothing from one that broke off.
+struct Heard {
+    stream: TunnelStream,
+    bytes: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let count = buf.filled().len() - before;
+        if count > 0 {
+            self.bytes.fetch_add(count as u64, Ordering::AcqRel);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_idle_limit_is_a_second_under_what_the_upstream_announces() {
+        for (value, seconds) in
+            [("timeout=5", 4), ("timeout=1", 0), ("timeout=0", 0), ("max=3, Timeout = 72", 60), ("x", 4)]
+        {
+            let headers = HeaderMap::from_iter([(KEEP_ALIVE, value.parse().unwrap())]);
+            assert_eq!(idle_limit(&headers), Duration::from_secs(seconds), "{value}");
+        }
+        assert_eq!(idle_limit(&HeaderMap::new()), IDLE_LIMIT);
+    }
+}
