@@ -309,10 +309,10 @@ pub enum UserName {
 
 impl UserName {
     pub fn parse(user: &str) -> Self {
-        if NAMES.contains(&user) {
-            if let Ok(Parsed::Publish(command)) = parse(user) {
-                return Self::Command(command);
-            }
+        if NAMES.contains(&user)
+            && let Ok(Parsed::Publish(command)) = parse(user)
+        {
+            return Self::Command(command);
         }
         let number =
             user.strip_prefix('v').filter(|it| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit()));

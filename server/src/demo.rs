@@ -125,8 +125,10 @@ fn fresh_key(state: &Path) -> anyhow::Result<std::path::PathBuf> {
     let key = host::load_or_create(&directory).context("cannot make a key for the publisher")?;
     std::fs::rename(directory.join("ssh_host_ed25519_key"), directory.join("id_ed25519"))?;
     let authorized = state.join("authorized_keys");
-    let line = key.public_key().to_openssh().context("cannot write the publisher's key")?;
-    std::fs::write(&authorized, format!("{line} demo@localhost\n"))?;
+    let mut public = key.public_key().clone();
+    public.set_comment("demo@localhost");
+    let line = public.to_openssh().context("cannot write the publisher's key")?;
+    std::fs::write(&authorized, format!("{line}\n"))?;
     Ok(authorized)
 }
 
@@ -151,7 +153,12 @@ fn publish_command(state: &Path, ssh_port: u16, upstream: u16) -> Vec<String> {
 
 /// As one would type it, in lines that fit a terminal.
 fn shell_line(words: &[String]) -> String {
-    let quoted: Vec<_> = words.iter().map(|word| shell_words::quote(word).into_owned()).collect();
+    let plain = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"@%+=:,./-_".contains(&b));
+    let quote = |word: &String| match plain(word) {
+        true => word.clone(),
+        false => shell_words::quote(word).into_owned(),
+    };
+    let quoted: Vec<_> = words.iter().map(quote).collect();
     quoted.join(" ").replace(" -o ", " \\\n    -o ").replace(" -R ", " \\\n    -R ")
 }
 

@@ -34,7 +34,6 @@ struct Inner {
     exact: DashMap<Box<str>, Routes>,
     /// Keyed by what follows `*.`.
     wild: DashMap<Box<str>, Routes>,
-    ports: DashMap<u16, Arc<Endpoint>>,
     ledger: Mutex<Ledger>,
     rules: NameRules,
     range: ports::PortRange,
@@ -118,7 +117,6 @@ impl Registry {
         let inner = Inner {
             exact: DashMap::new(),
             wild: DashMap::new(),
-            ports: DashMap::new(),
             ledger: Mutex::new(Ledger::new(config.past)),
             rules: config.rules,
             range: ports::PortRange::new(config.tcp_ports, config.tcp_address),
@@ -149,11 +147,6 @@ impl Registry {
     /// Whether any endpoint answers for `host`.
     pub(crate) fn is_live(&self, host: &str) -> bool {
         self.web(host, Slot::Secure).is_some() || self.web(host, Slot::Plain).is_some()
-    }
-
-    /// The endpoint of a TCP port.
-    pub(crate) fn port(&self, port: u16) -> Option<Arc<Endpoint>> {
-        self.0.ports.get(&port).map(|endpoint| Arc::clone(&endpoint))
     }
 
     pub(crate) fn domain(&self) -> &HostName {
@@ -304,9 +297,8 @@ impl Registry {
             Key::Wild(name) => {
                 *self.0.wild.entry(name.clone()).or_default().slot(slot) = Some(Arc::clone(endpoint));
             }
-            Key::Port(port) => {
-                self.0.ports.insert(*port, Arc::clone(endpoint));
-            }
+            // Its listener knows its endpoint.
+            Key::Port(_) => {}
         }
     }
 
@@ -323,9 +315,7 @@ impl Registry {
         match key {
             Key::Exact(name) => remove(&self.0.exact, name),
             Key::Wild(name) => remove(&self.0.wild, name),
-            Key::Port(port) => {
-                self.0.ports.remove_if(port, |_, held| held.id == endpoint.id);
-            }
+            Key::Port(_) => {}
         }
     }
 }

@@ -82,6 +82,12 @@ pub struct Server {
     edge: Arc<EdgeContext>,
 }
 
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
 struct Sockets {
     ssh: Vec<std::net::TcpListener>,
     http: Vec<std::net::TcpListener>,

@@ -58,8 +58,13 @@ impl Pairs {
 }
 
 impl Module for Pairs {
-    fn request<'a>(&'a self, request: &'a mut Request<Body>, _visit: &'a mut Visit) -> BoxFuture<'a, Flow> {
-        let flow = if self.admit(request) { Flow::Continue } else { Flow::Refuse(refusal()) };
+    fn request<'a>(&'a self, request: &'a mut Request<Body>, visit: &'a mut Visit) -> BoxFuture<'a, Flow> {
+        let flow = if self.admit(request) {
+            Flow::Continue
+        } else {
+            tracing::debug!(visitor = %visit.visitor.ip(), "basic auth refused a request");
+            Flow::Refuse(refusal())
+        };
         Box::pin(std::future::ready(flow))
     }
 }

@@ -190,7 +190,7 @@ impl Visiting {
                 }
                 Err(SendError::Broken(error)) => return Err(ProxyError::Broken(error)),
                 Err(SendError::Unsent(unsent)) if upstream.is_reused() => request = *unsent,
-                Err(SendError::Unsent(_) | SendError::Silent(_)) => match again {
+                Err(SendError::Unsent(_) | SendError::Silent) => match again {
                     Some(again) => request = again,
                     None => return Err(self.silent(&upstream)),
                 },

@@ -87,11 +87,11 @@ impl Claim {
     ///
     /// # Errors
     /// Another session of the same owner, or this one, already answers there.
-    pub(crate) fn publish(self, endpoints: Vec<(Slot, Arc<Endpoint>)>) -> Result<Lease, Refusal> {
+    pub(crate) fn publish(self, endpoints: &[(Slot, Arc<Endpoint>)]) -> Result<Lease, Refusal> {
         let registry = self.registry.clone();
         let mut ledger = registry.ledger();
-        ledger.publish(&self, &endpoints)?;
-        for (slot, endpoint) in &endpoints {
+        ledger.publish(&self, endpoints)?;
+        for (slot, endpoint) in endpoints {
             registry.route(&self.key, *slot, endpoint);
         }
         drop(ledger);
@@ -103,13 +103,13 @@ impl Claim {
     /// # Errors
     /// As [`Self::publish`]; or the port is in use on this machine, or the server cannot take more ports now.
     pub(crate) async fn publish_port(mut self, endpoint: Arc<Endpoint>) -> Result<Lease, Refusal> {
-        let Some(port) = self.port() else { return self.publish(vec![(Slot::Plain, endpoint)]) };
+        let Some(port) = self.port() else { return self.publish(&[(Slot::Plain, endpoint)]) };
         self.registry.ledger().check_slot(&self, Slot::Plain)?;
         let bound = self.socket.take();
         let listener = self.registry.0.range.listen(port, bound).await?;
         let opened = self.registry.0.opened.clone();
         let permit = opened.try_reserve().map_err(|_| ports::too_many_at_once())?;
-        let lease = self.publish(vec![(Slot::Plain, Arc::clone(&endpoint))])?;
+        let lease = self.publish(&[(Slot::Plain, Arc::clone(&endpoint))])?;
         permit.send(ports::OpenedPort { listener, endpoint });
         Ok(lease)
     }

@@ -80,6 +80,7 @@ impl Registry {
     }
 
     /// Routes without a claim, for tests of the public side. `*.w.test` is a wildcard.
+    #[expect(clippy::needless_pass_by_value, reason = "reads better in tests")]
     pub(crate) fn publish_for_test(&self, name: &str, slot: Slot, endpoint: Arc<Endpoint>) {
         let key = match name.strip_prefix("*.") {
             Some(base) => Key::Wild(base.into()),

@@ -36,7 +36,7 @@ fn name(text: &str) -> HostPattern {
 }
 
 fn publish(registry: &Registry, holder: &FakeHolder, text: &str) -> Result<Lease, Refusal> {
-    registry.claim_name(holder, &name(text))?.publish(vec![(Slot::Secure, endpoint())])
+    registry.claim_name(holder, &name(text))?.publish(&[(Slot::Secure, endpoint())])
 }
 
 fn refused(registry: &Registry, holder: &FakeHolder, text: &str) -> Code {
@@ -50,7 +50,7 @@ fn a_claim_makes_nothing_public_and_a_dropped_lease_withdraws() {
     let claim = registry.claim_name(&*ada, &name("app.w.test")).unwrap();
     assert!(!registry.is_live("app.w.test"));
     let endpoint = endpoint();
-    let lease = claim.publish(vec![(Slot::Secure, Arc::clone(&endpoint))]).unwrap();
+    let lease = claim.publish(&[(Slot::Secure, Arc::clone(&endpoint))]).unwrap();
     assert!(registry.is_live("app.w.test"));
     drop(lease);
     assert!(!registry.is_live("app.w.test"));
@@ -74,7 +74,7 @@ fn one_key_may_have_a_name_on_both_ports_but_each_once() {
     let ada = FakeHolder::enter(&registry, 1);
     let _secure = publish(&registry, &ada, "app.w.test").unwrap();
     let plain = registry.claim_name(&*ada, &name("app.w.test")).unwrap();
-    let _plain = plain.publish(vec![(Slot::Plain, endpoint())]).unwrap();
+    let _plain = plain.publish(&[(Slot::Plain, endpoint())]).unwrap();
     let again = publish(&registry, &ada, "app.w.test").unwrap_err();
     assert!(again.message.contains("already published by this session"));
     let other_session = FakeHolder::enter(&registry, 1);
@@ -90,7 +90,7 @@ fn an_evicted_session_gives_its_names_at_once_and_its_late_farewell_harms_nobody
     let old_lease = publish(&registry, &old, "app.w.test").unwrap();
     let claim = registry.claim_name(&*new, &name("app.w.test")).unwrap();
     old.evict();
-    let _new_lease = claim.publish(vec![(Slot::Secure, endpoint())]).unwrap();
+    let _new_lease = claim.publish(&[(Slot::Secure, endpoint())]).unwrap();
     drop(old_lease);
     assert!(registry.is_live("app.w.test"));
 }

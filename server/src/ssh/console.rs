@@ -4,7 +4,7 @@
 //! lines are dropped and counted; the channel's own window keeps it from the other channels.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,7 +59,11 @@ impl Console {
 
     /// Where the visits of this console's endpoints are told.
     pub(super) fn log(&self) -> Arc<dyn VisitLog> {
-        Arc::new(ConsoleLog { lines: self.lines.clone(), dropped: Arc::clone(&self.dropped) })
+        Arc::new(ConsoleLog {
+            lines: self.lines.clone(),
+            dropped: Arc::clone(&self.dropped),
+            advised: AtomicBool::new(false),
+        })
     }
 
     fn send(&self, line: Line) {
@@ -72,6 +76,8 @@ impl Console {
 struct ConsoleLog {
     lines: mpsc::Sender<Line>,
     dropped: Arc<AtomicU64>,
+    /// Each request of a broken forward has the same advice; it is given once.
+    advised: AtomicBool,
 }
 
 impl ConsoleLog {
@@ -88,7 +94,9 @@ impl VisitLog for ConsoleLog {
     }
 
     fn advise(&self, advice: &'static str) {
-        self.send(Line::Text(format!("{advice}\n")));
+        if !self.advised.swap(true, Ordering::Relaxed) {
+            self.send(Line::Text(format!("{advice}\n")));
+        }
     }
 }
 

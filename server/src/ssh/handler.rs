@@ -93,7 +93,6 @@ impl Handler {
         let publisher = Arc::new(Publisher {
             session: SessionId::next(),
             identity,
-            peer: self.peer,
             handle: session.handle(),
             opens: Arc::new(Semaphore::new(MAX_OPENS)),
             kill: self.kill.clone(),

@@ -110,7 +110,7 @@ impl Link {
         self.taken = 0;
         self.ahead.clear();
         loop {
-            if let Poll::Pending = self.socket.get_ref().poll_read_ready(cx)? {
+            if self.socket.get_ref().poll_read_ready(cx)?.is_pending() {
                 self.ahead = Vec::new();
                 return Poll::Pending;
             }

@@ -94,7 +94,7 @@ impl Publishing<'_> {
             Placement::Tcp { port } => self.tcp(&forward, claim, port, &cut).await?,
             Placement::Tls => {
                 let (claim, name) = self.name(&forward, claim)?;
-                self.web(claim, &name, self.tunnel(&forward, &cut), &[Protocol::Tls])?
+                self.web(claim, &name, &self.tunnel(&forward, &cut), &[Protocol::Tls])?
             }
             Placement::Http(schemes) => {
                 let (claim, name) = self.name(&forward, claim)?;
@@ -106,7 +106,7 @@ impl Publishing<'_> {
                     self.check_certificate(&name)?;
                     protocols.push(Protocol::Https);
                 }
-                self.web(claim, &name, self.tunnel(&forward, &cut), &protocols)?
+                self.web(claim, &name, &self.tunnel(&forward, &cut), &protocols)?
             }
         };
         Ok(Live { bind: forward.bind.clone(), tag: forward.tag, urls, cut, lease, forward })
@@ -128,7 +128,7 @@ impl Publishing<'_> {
         &self,
         claim: Claim,
         name: &HostPattern,
-        tunnel: Arc<Tunnel>,
+        tunnel: &Arc<Tunnel>,
         protocols: &[Protocol],
     ) -> Result<(Lease, Vec<String>), Refusal> {
         let modules = Arc::new(self.modules()?);
@@ -137,11 +137,11 @@ impl Publishing<'_> {
             .map(|protocol| {
                 let slot = if *protocol == Protocol::Http { Slot::Plain } else { Slot::Secure };
                 let url = self.url(*protocol, name);
-                (slot, self.endpoint(*protocol, url, Arc::clone(&modules), Arc::clone(&tunnel)))
+                (slot, self.endpoint(*protocol, url, Arc::clone(&modules), Arc::clone(tunnel)))
             })
             .collect();
         let urls = endpoints.iter().map(|(_, endpoint)| endpoint.url.clone()).collect();
-        Ok((claim.publish(endpoints)?, urls))
+        Ok((claim.publish(&endpoints)?, urls))
     }
 
     async fn tcp(

@@ -1,6 +1,5 @@
 //! One logged-in publisher, as the registry and the session's tasks see it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +18,6 @@ use crate::registry::{Holder, Owner, Registry, SessionId};
 pub(super) struct Publisher {
     pub(super) session: SessionId,
     pub(super) identity: Identity,
-    pub(super) peer: SocketAddr,
     pub(super) handle: Handle,
     /// Bounds the channel opens in flight.
     pub(super) opens: Arc<Semaphore>,

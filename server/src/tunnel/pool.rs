@@ -173,7 +173,7 @@ pub(crate) enum SendError {
     /// Nothing was sent: the request is as it was.
     Unsent(Box<Request<Body>>),
     /// The connection ended before the first byte of a response.
-    Silent(hyper::Error),
+    Silent,
     /// The upstream began to answer, but that was not HTTP, or it broke off.
     Broken(hyper::Error),
 }
@@ -187,7 +187,10 @@ impl Upstream {
             }
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => SendError::Unsent(Box::new(request)),
-                None if self.is_silent() => SendError::Silent(error.into_error()),
+                None if self.is_silent() => {
+                    tracing::debug!(error = %error.into_error(), "the upstream closed before it answered");
+                    SendError::Silent
+                }
                 None => SendError::Broken(error.into_error()),
             }),
         }
