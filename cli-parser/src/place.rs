@@ -52,7 +52,7 @@ fn place_http(said: &[Scheme], port: u32) -> Result<Placement, CommandError> {
     if port != 0 && !said.contains(&by_port) {
         let message = format!("port {port} is {}, which --schemes leaves out", by_port.as_str());
         return Err(
-            CommandError::new(Code::PORT_NOT_FOR_COMMAND, message).hint("use -R 0:…, or change --schemes")
+            CommandError::new(Code::PORT_NOT_FOR_COMMAND, message).hint("use -R 0:..., or change --schemes")
         );
     }
     Ok(Placement::Http(Schemes { http: said.contains(&Scheme::Http), https: said.contains(&Scheme::Https) }))
@@ -60,7 +60,7 @@ fn place_http(said: &[Scheme], port: u32) -> Result<Placement, CommandError> {
 
 fn wrong(message: &str, bind: &Bind) -> CommandError {
     CommandError::new(Code::PORT_NOT_FOR_COMMAND, format!("{message}, not {}", bind.port))
-        .hint("use -R 0:… to let the server choose")
+        .hint("use -R 0:... to let the server choose")
 }
 
 #[cfg(test)]

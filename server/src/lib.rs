@@ -1,7 +1,7 @@
 //! `hithed`: an SSH-native reverse tunnel server.
 //!
 //! A publisher connects with stock `ssh -R`; a visitor reaches the published service over HTTP, HTTPS, TLS or
-//! TCP. The way of a visit is [`edge`] -> [`registry`] -> [`modules`] -> [`proxy`] -> [`tunnel`] -> `ssh`.
+//! TCP. The way of a visit is `edge` -> `registry` -> `modules` -> `proxy` -> `tunnel` -> `ssh`.
 
 mod body;
 mod certs;

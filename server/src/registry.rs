@@ -209,7 +209,7 @@ impl Registry {
         Err(Refusal::new(
             Code::NAME_IN_USE,
             "this key has used up its random names",
-            "end tunnels that you no longer need, or ask for a name with -R NAME:443:…",
+            "end tunnels that you no longer need, or ask for a name with -R NAME:443:...",
         ))
     }
 

@@ -319,7 +319,7 @@ fn above(name: &HostName, wildcard: bool) -> Vec<Key> {
 }
 
 fn taken(what: &str, why: &str) -> Refusal {
-    let hint = "choose another one, or leave it out to be given a free one (-R 0:…)";
+    let hint = "choose another one, or leave it out to be given a free one (-R 0:...)";
     Refusal::new(Code::NAME_IN_USE, format!("{what} is not available: {why}"), hint)
 }
 

@@ -46,7 +46,8 @@ impl PortRange {
             self.ports.start(),
             self.ports.end()
         );
-        Err(Refusal::new(Code::PORT_NOT_FOR_COMMAND, message, "use -R 0:… to let the server choose"))
+        let hint = "use -R 0:... to let the server choose; http has 80 or 443, tls has 443";
+        Err(Refusal::new(Code::PORT_NOT_FOR_COMMAND, message, hint))
     }
 
     /// The ports of the range in the order in which a key tries them: its own first ones, then the rest in turn.
@@ -86,11 +87,11 @@ impl PortRange {
 
 fn in_use(port: u16, error: &io::Error) -> Refusal {
     let message = format!("port {port} cannot be opened on the server: {error}");
-    Refusal::new(Code::NAME_IN_USE, message, "use -R 0:… to let the server choose")
+    Refusal::new(Code::NAME_IN_USE, message, "use -R 0:... to let the server choose")
 }
 
 pub(super) fn not_chosen_when_open() -> Refusal {
-    let hint = "use -R 0:… to let the server choose";
+    let hint = "use -R 0:... to let the server choose";
     Refusal::new(Code::PORT_NOT_FOR_COMMAND, "an open server gives no chosen TCP port", hint)
 }
 

@@ -89,7 +89,7 @@ impl ForwardTable {
         }
         if self.given.contains(&bind.port) {
             let message = format!("this connection was given {} for another -R 0", bind.port);
-            return Err(Refusal::new(Code::NAME_IN_USE, message, "use -R 0:… to let the server choose"));
+            return Err(Refusal::new(Code::NAME_IN_USE, message, "use -R 0:... to let the server choose"));
         }
         Ok(())
     }
@@ -139,7 +139,8 @@ fn claim(
 fn outside(registry: &Registry, port: u32) -> Refusal {
     let range = registry.tcp_ports();
     let message = format!("port {port} is outside of this server's range {}-{}", range.start(), range.end());
-    Refusal::new(Code::PORT_NOT_FOR_COMMAND, message, "use -R 0:… to let the server choose")
+    let hint = "use -R 0:... to let the server choose; http has 80 or 443, tls has 443";
+    Refusal::new(Code::PORT_NOT_FOR_COMMAND, message, hint)
 }
 
 const MAX_FORWARDS: usize = 32;

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use russh::Disconnect;
 use russh::server::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Identity;
@@ -36,7 +37,8 @@ impl Publisher {
         let text = disconnect_text(text);
         self.tasks.spawn(async move {
             let _ = handle.disconnect(Disconnect::ByApplication, text, String::new()).await;
-            tokio::time::sleep(FAREWELL).await;
+            // Cancelled by the end of the connection, which is what usually follows.
+            let _ = timeout(FAREWELL, kill.cancelled()).await;
             kill.cancel();
         });
     }
