@@ -264,7 +264,7 @@ impl Registry {
     }
 
     fn place(&self, ledger: &mut Ledger, holder: &dyn Holder, key: Key) -> Claim {
-        let id = ledger.place(holder, key.clone(), SystemTime::now());
+        let id = ledger.place(holder, key.clone());
         Claim { registry: self.clone(), key, id, session: holder.id(), socket: None }
     }
 

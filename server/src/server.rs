@@ -199,7 +199,8 @@ impl Server {
             tasks: publishers.clone(),
             visitors: visitors.clone(),
             algorithms: self.algorithms,
-            admission: Admission::default(),
+            admission: Admission::before_login(),
+            open_admission: (self.config.keys == KeyPolicy::Open).then(Admission::when_open),
         });
         accept_publishers(self.sockets.ssh, &context, &visitors, publishers);
         let listeners =

@@ -47,6 +47,8 @@ pub(crate) struct Publishers {
     pub(crate) visitors: DrainWatch,
     pub(crate) algorithms: Algorithms,
     pub(crate) admission: Admission,
+    /// On an open server: counts every connection.
+    pub(crate) open_admission: Option<Admission>,
 }
 
 /// The ports that URLs show.
@@ -62,6 +64,11 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
         tracing::debug!(%peer, "too many connections that have not logged in");
         return;
     };
+    let counted = context.open_admission.as_ref().map(|admission| admission.admit(peer.ip()));
+    if matches!(counted, Some(None)) {
+        tracing::debug!(%peer, "too many connections from this source to an open server");
+        return;
+    }
     let kill = CancellationToken::new();
     let pulse = Arc::new(Pulse::default());
     let deadline = Instant::now() + LOGIN_GRACE;

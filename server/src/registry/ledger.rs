@@ -138,6 +138,8 @@ struct Entry {
     /// More than one while sessions of one owner wait to settle who publishes.
     holds: Vec<(ClaimId, SessionId)>,
     public: Vec<(Slot, ClaimId, Arc<Endpoint>)>,
+    /// A claim alone gives no right to the name afterwards.
+    was_public: bool,
 }
 
 pub(super) struct Ledger {
@@ -154,12 +156,11 @@ impl Ledger {
         Self { entries: HashMap::new(), sessions: HashMap::new(), past, changed: false, next: 0 }
     }
 
-    pub(super) fn place(&mut self, holder: &dyn Holder, key: Key, now: SystemTime) -> ClaimId {
+    pub(super) fn place(&mut self, holder: &dyn Holder, key: Key) -> ClaimId {
         self.next += 1;
         let id = ClaimId(self.next);
-        self.changed = true;
-        self.past.note(key.to_string(), holder.owner(), now);
-        let fresh = || Entry { owner: holder.owner(), holds: Vec::new(), public: Vec::new() };
+        let fresh =
+            || Entry { owner: holder.owner(), holds: Vec::new(), public: Vec::new(), was_public: false };
         self.entries.entry(key).or_insert_with(fresh).holds.push((id, holder.id()));
         id
     }
@@ -177,10 +178,12 @@ impl Ledger {
         let withdrawn = entry.public.extract_if(.., |(_, held, _)| *held == claim);
         let withdrawn = withdrawn.map(|(slot, _, endpoint)| (slot, endpoint)).collect();
         if entry.holds.is_empty() {
-            let owner = entry.owner;
+            let (owner, was_public) = (entry.owner, entry.was_public);
             self.entries.remove(key);
-            self.changed = true;
-            self.past.note(key.to_string(), owner, now);
+            if was_public {
+                self.changed = true;
+                self.past.note(key.to_string(), owner, now);
+            }
         }
         withdrawn
     }
@@ -196,6 +199,8 @@ impl Ledger {
         let entry = self.entries.get_mut(&claim.key).ok_or_else(evicted)?;
         let public = endpoints.iter().map(|(slot, endpoint)| (*slot, claim.id, Arc::clone(endpoint)));
         entry.public.extend(public);
+        entry.was_public = true;
+        self.changed = true;
         Ok(())
     }
 
@@ -296,7 +301,7 @@ impl Ledger {
 
     /// The owners of all that is live now or was lately.
     pub(super) fn remembered(&mut self, now: SystemTime) -> PastOwners {
-        for (key, entry) in &self.entries {
+        for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.was_public) {
             self.past.note(key.to_string(), entry.owner, now);
         }
         self.past.clone()

@@ -177,3 +177,13 @@ async fn a_port_is_given_again_after_a_drop_and_to_nobody_else() {
     assert_eq!(registry.claim_port(&*bob, Some(port)).unwrap_err().code, Code::NAME_IN_USE);
     assert_eq!(registry.claim_port(&*ada, None).unwrap().port(), Some(port));
 }
+
+#[test]
+fn a_claim_that_was_never_public_gives_no_right_to_the_name() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let claim = registry.claim_name(&*ada, &name("app.w.test")).unwrap();
+    assert_eq!(refused(&registry, &bob, "app.w.test"), Code::NAME_IN_USE);
+    drop(claim);
+    let _lease = publish(&registry, &bob, "app.w.test").unwrap();
+}

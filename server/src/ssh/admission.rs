@@ -1,4 +1,5 @@
-//! How many connections may be there that have not logged in: in total, and from one source.
+//! How many connections may be there: in total, and from one source. One count for those that have not logged in,
+//! and on an open server one for all.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,9 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
-/// Counts connections until they have logged in or ended.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Admission(Arc<Counts>);
+/// Counts connections while their [`Admitted`] lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission {
+    counts: Arc<Counts>,
+    max_total: usize,
+    max_per_source: usize,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -16,7 +21,7 @@ struct Counts {
     by_source: DashMap<IpAddr, usize>,
 }
 
-/// A place among those that have not logged in. Dropped on login.
+/// A place among those that are counted.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     counts: Arc<Counts>,
@@ -24,10 +29,20 @@ pub(crate) struct Admitted {
 }
 
 impl Admission {
+    /// For connections that have not logged in.
+    pub(crate) fn before_login() -> Self {
+        Self { counts: Arc::default(), max_total: MAX_TOTAL, max_per_source: MAX_PER_SOURCE }
+    }
+
+    /// For all connections to an open server, which anyone may make.
+    pub(crate) fn when_open() -> Self {
+        Self { counts: Arc::default(), max_total: usize::MAX, max_per_source: MAX_PER_SOURCE_WHEN_OPEN }
+    }
+
     /// `None` when too many wait already, in total or from this source.
     pub(crate) fn admit(&self, source: IpAddr) -> Option<Admitted> {
-        let counts = Arc::clone(&self.0);
-        if counts.total.fetch_add(1, Ordering::Relaxed) >= MAX_TOTAL {
+        let counts = Arc::clone(&self.counts);
+        if counts.total.fetch_add(1, Ordering::Relaxed) >= self.max_total {
             counts.total.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
@@ -38,7 +53,7 @@ impl Admission {
             *count
         };
         let admitted = Admitted { counts, source };
-        (from_source <= MAX_PER_SOURCE).then_some(admitted)
+        (from_source <= self.max_per_source).then_some(admitted)
     }
 }
 
@@ -54,6 +69,7 @@ impl Drop for Admitted {
 
 const MAX_TOTAL: usize = 1024;
 const MAX_PER_SOURCE: usize = 64;
+const MAX_PER_SOURCE_WHEN_OPEN: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -61,13 +77,13 @@ mod tests {
 
     #[test]
     fn one_source_cannot_take_all_places() {
-        let admission = Admission::default();
+        let admission = Admission::before_login();
         let source: IpAddr = "192.0.2.1".parse().unwrap();
         let held: Vec<_> = (0..MAX_PER_SOURCE).map(|_| admission.admit(source).unwrap()).collect();
         assert!(admission.admit(source).is_none());
         assert!(admission.admit("192.0.2.2".parse().unwrap()).is_some());
         drop(held);
         assert!(admission.admit(source).is_some());
-        assert!(admission.0.by_source.is_empty() || admission.0.by_source.len() == 1);
+        assert!(admission.counts.by_source.is_empty() || admission.counts.by_source.len() == 1);
     }
 }

@@ -128,7 +128,7 @@ fn claim(
             if let Some(name) = name.filter(|name| !is_domain(name)) {
                 let message = format!("{name} can be had on port 80 or 443, not on {port}");
                 let hint = "a tcp endpoint has a port and no name: leave the name out";
-                return Err(Refusal::new(Code::PORT_NOT_FOR_COMMAND, message, hint));
+                return Err(Refusal::new(Code::TCP_WITH_NAME, message, hint));
             }
             let port = u16::try_from(port).map_err(|_| outside(registry, port))?;
             registry.claim_port(publisher, Some(port)).map(Some)

@@ -151,6 +151,10 @@ impl Publishing<'_> {
         port: Option<u16>,
         cut: &CancellationToken,
     ) -> Result<(Lease, Vec<String>), Refusal> {
+        if let Some(name) = forward.name.as_ref().filter(|_| port.is_none()) {
+            let message = format!("a tcp endpoint has a port and no name, so it cannot be {name}");
+            return Err(Refusal::new(Code::TCP_WITH_NAME, message, "leave the name out: -R 0:localhost:22"));
+        }
         let claim = match (claim, port) {
             (Some(claim), Some(_)) => claim,
             // Asked again for a random one: the end of a dead predecessor may have freed the key's own port.
