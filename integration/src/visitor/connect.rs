@@ -61,7 +61,7 @@ impl Visitor {
         within("a TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
     }
 
-    /// Sends these bytes to the HTTP listener, ends its side, and returns all that comes back.
+    /// Sends these bytes to the HTTP listener and returns all that comes back until the server closes.
     pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
         exchange(self.dial(self.http).await, bytes.as_ref()).await
     }
@@ -123,7 +123,6 @@ async fn exchange(mut stream: impl Io, bytes: &[u8]) -> Vec<u8> {
     within("an exchange of raw bytes", async {
         // The server may well refuse and close before it took everything.
         let _ = stream.write_all(bytes).await;
-        let _ = stream.shutdown().await;
         let _ = stream.read_to_end(&mut answer).await;
     })
     .await;

@@ -324,6 +324,9 @@ impl Session {
     }
 
     fn tell_published(&self, owner: Owner, published: &[Live], failed: &[Failed]) {
+        for url in published.iter().flat_map(|live| &live.urls) {
+            tracing::info!(session = %self.publisher.session, url, "published");
+        }
         let Some(console) = self.console_of(owner) else { return };
         let mut said = String::new();
         let is_first = !self.live.iter().any(|(of, _)| *of == owner || owner.is_none());
@@ -333,7 +336,6 @@ impl Session {
         for live in published {
             for url in &live.urls {
                 said.push_str(&text::forwarding(url, &live.bind));
-                tracing::info!(session = %self.publisher.session, url, "published");
             }
         }
         for Failed { bind, refusal } in failed {

@@ -1,0 +1,77 @@
+//! Who may log in, and what a login does not give.
+
+use hithe_integration::{Origin, TestServer};
+use tokio::io::AsyncReadExt;
+
+#[tokio::test]
+async fn ed25519_ecdsa_and_rsa_keys_log_in() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    let keys: Vec<_> = ["ed25519", "ecdsa", "rsa"].map(|kind| server.another_key(kind, kind)).into();
+    keys.iter().for_each(|key| server.authorize(key));
+    server.logged("authorized keys read again").await;
+    for key in keys {
+        let _ssh = server.ssh().key(key).forward_to("443", &origin).command("http").publish().await;
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_refused_and_shown_the_reason() {
+    let server = TestServer::start().await;
+    let stranger = server.another_key("stranger", "ed25519");
+    let ssh = server.ssh().key(stranger).command("http").run().await;
+    assert_eq!(ssh.code, Some(255));
+    assert!(ssh.output().contains("ERR_HITHE_1102") && ssh.output().contains("SHA256:"), "{}", ssh.output());
+}
+
+#[tokio::test]
+async fn on_an_open_server_any_key_publishes() {
+    let server = TestServer::with(|options| options.without_keys().open()).await;
+    let origin = Origin::replying("hello").await;
+    let stranger = server.another_key("stranger", "ed25519");
+    let _ssh = server.ssh().key(&stranger).forward_to("app:443", &origin).command("http").publish().await;
+    assert!(server.log().contains("OPEN"), "{}", server.log());
+    let wildcard = server.ssh().key(&stranger).forward_to("*.b:443", &origin).command("http").run().await;
+    assert!(wildcard.stdout.contains("ERR_HITHE_318"), "{}", wildcard.output());
+}
+
+#[tokio::test]
+async fn an_authorized_keys_option_makes_its_line_unusable_and_the_log_says_so() {
+    let server = TestServer::start().await;
+    let key = server.another_key("restricted", "ed25519");
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let all = std::fs::read_to_string(server.authorized_keys()).unwrap();
+    std::fs::write(server.authorized_keys(), format!("{all}from=\"10.0.0.0/8\" {public}")).unwrap();
+    server.logged("this key is not used").await;
+    assert_eq!(server.ssh().key(key).command("http").run().await.code, Some(255));
+}
+
+#[tokio::test]
+async fn what_is_not_offered_is_refused_and_harms_nothing() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    let control = server.folder().join("control");
+    let master = server.ssh().as_master(&control).flag("-A").flag("-X").forward_to("app:443", &origin);
+    let mut master = master.command("http").publish().await;
+    let stdio = server.ssh().sharing(&control).flag("-W").flag("127.0.0.1:1").run().await;
+    assert_ne!(stdio.code, Some(0), "{}", stdio.output());
+    let subsystem = server.ssh().sharing(&control).flag("-s").command("sftp").run().await;
+    assert_ne!(subsystem.code, Some(0), "{}", subsystem.output());
+    let socket = server.ssh().sharing(&control).control("forward").forward("/tmp/hithe.sock:127.0.0.1:1");
+    assert_ne!(socket.run().await.code, Some(0));
+    assert!(master.is_running());
+    assert_eq!(server.visitor().get("https://app.localhost/").await.text(), "hello");
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_log_in_is_cut() {
+    let server = TestServer::start().await;
+    let mut silent = tokio::net::TcpStream::connect(server.ssh_address()).await.unwrap();
+    let mut said = Vec::new();
+    // Bounded by the login grace of 20 s; the end of the stream is what is awaited.
+    tokio::time::timeout(std::time::Duration::from_secs(40), silent.read_to_end(&mut said))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(said.starts_with(b"SSH-2.0-hithed_"), "{said:?}");
+}
