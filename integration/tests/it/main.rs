@@ -9,6 +9,7 @@ mod https;
 mod logins;
 mod multiplex;
 mod names;
+mod robust;
 mod serving;
 mod smoke;
 mod tcp;

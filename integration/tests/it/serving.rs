@@ -106,7 +106,7 @@ async fn a_restart_keeps_host_key_and_authority() {
 }
 
 fn host_key(server: &TestServer) -> Vec<u8> {
-    std::fs::read(server.state_dir().join("ssh_host_ed25519_key")).unwrap()
+    std::fs::read(server.state_dir().join("ssh_host_ed25519_key")).expect("the host key is there")
 }
 
 #[tokio::test]
@@ -126,18 +126,15 @@ async fn a_client_whose_network_is_cut_is_gone_within_seconds_even_amid_uploads(
     let port = *server.tcp_ports().start();
     let ssh = server.ssh().through(&relay).forward_to(&port.to_string(), &origin).command("tcp");
     let _ssh = ssh.publish().await;
-    let uploads: Vec<_> = (0..4)
-        .map(|_| {
-            let visitor = server.visitor();
-            tokio::spawn(async move {
-                let mut stream = visitor.tcp(port).await;
-                while tokio::io::AsyncWriteExt::write_all(&mut stream, &[0; 65536]).await.is_ok() {}
-            })
-        })
-        .collect();
-    hithe_integration::eventually("bytes flow", || (relay.passed() > 1 << 20).then_some(())).await;
-    relay.cut();
-    let all = futures_util::future::join_all(uploads);
+    let uploads = (0..4).map(|_| async {
+        let mut stream = server.visitor().tcp(port).await;
+        while tokio::io::AsyncWriteExt::write_all(&mut stream, &[0; 65536]).await.is_ok() {}
+    });
+    let cutting = async {
+        hithe_integration::eventually("bytes flow", || (relay.passed() > 1 << 20).then_some(())).await;
+        relay.cut();
+    };
+    let all = async { tokio::join!(futures_util::future::join_all(uploads), cutting) };
     tokio::time::timeout(Duration::from_secs(25), all).await.expect("the uploads end");
     server.logged("publisher left").await;
 }

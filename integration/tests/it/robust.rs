@@ -1,0 +1,169 @@
+//! Bad days: visitors that leave, clients that answer late or read nothing, certificates that change.
+
+use hithe_integration::protocol::{read_to_end, read_until};
+use hithe_integration::{Origin, ProtocolClient, TestServer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+async fn protocol_client(
+    server: &TestServer,
+    port: u16,
+) -> (ProtocolClient, russh::Channel<russh::client::Msg>) {
+    let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    client.forward("localhost", u32::from(port)).await.unwrap();
+    let mut session = client.exec("tcp").await;
+    read_until(&mut session, "Forwarding").await;
+    (client, session)
+}
+
+#[tokio::test]
+async fn a_visitor_that_leaves_before_the_client_answers_harms_no_neighbour() {
+    let server = TestServer::start().await;
+    let port = *server.tcp_ports().start();
+    let (mut client, _session) = protocol_client(&server, port).await;
+
+    let leaver = server.visitor().tcp(port).await;
+    let refused_late = client.opening().await;
+    drop(leaver);
+    refused_late.refuse().await;
+
+    let leaver = server.visitor().tcp(port).await;
+    let accepted_late = client.opening().await;
+    drop(leaver);
+    let mut late = accepted_late.accept().await;
+    let mut rest = Vec::new();
+    late.read_to_end(&mut rest).await.unwrap();
+
+    let mut visitor = server.visitor().tcp(port).await;
+    let mut channel = client.opening().await.accept().await;
+    visitor.write_all(b"hello").await.unwrap();
+    let mut heard = [0; 5];
+    channel.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"hello");
+}
+
+#[tokio::test]
+async fn the_channel_carries_address_and_number_as_asked_and_the_visitors_own() {
+    let server = TestServer::start().await;
+    let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    let mut client = client;
+    let number = client.forward("App.LOCALHOST", 0).await.unwrap();
+    assert!((1..=65535).contains(&number));
+    let mut session = client.exec("http --schemes http").await;
+    read_until(&mut session, "http://app.localhost").await;
+    let visitor = server.visitor();
+    let asking = visitor.open("http://app.localhost/");
+    let answering = async {
+        let opening = client.opening().await;
+        let seen = (opening.connected.clone(), opening.originator.0.clone());
+        let mut channel = opening.accept().await;
+        channel.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        seen
+    };
+    let (reply, (connected, originator)) = tokio::join!(asking, answering);
+    assert_eq!(reply.status(), 200);
+    assert_eq!(connected, ("App.LOCALHOST".to_owned(), number));
+    assert_eq!(originator, "127.0.0.1");
+}
+
+#[tokio::test]
+async fn a_session_may_open_before_its_forwards_come() {
+    let server = TestServer::start().await;
+    let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    let session = client.handle.channel_open_session().await.unwrap();
+    client.forward("app", 443).await.unwrap();
+    session.exec(true, "http").await.unwrap();
+    let mut session = session;
+    read_until(&mut session, "https://app.localhost").await;
+}
+
+#[tokio::test]
+async fn a_wrong_command_gives_its_forward_back() {
+    let server = TestServer::start().await;
+    let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    client.forward("app", 443).await.unwrap();
+    let ended = read_to_end(&mut client.exec("htp").await).await;
+    assert_eq!(ended.code, Some(2));
+    client.forward("app", 443).await.unwrap();
+    read_until(&mut client.exec("http").await, "https://app.localhost").await;
+}
+
+#[tokio::test]
+async fn a_terminal_that_reads_nothing_holds_up_no_data_and_is_told_what_it_missed() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    let port = *server.tcp_ports().start();
+    // A reader that stops: ssh itself goes on, its standard output is not read.
+    let ssh =
+        server.ssh().forward_to("app:80", &origin).forward_to(&port.to_string(), &origin).command("http");
+    let mut ssh = ssh.spawn();
+    ssh.forwardings(1).await;
+    ssh.stop_reading();
+    let long = format!("http://app.localhost/{}", "x".repeat(180));
+    let mut connection = server.visitor().connection(&long).await;
+    // More than the pipe, ssh's window and the console's queue hold together.
+    for _ in 0..12_000 {
+        assert_eq!(connection.get(&long).await.status(), 200);
+    }
+    ssh.read_on();
+    ssh.wait_for_text("lines not shown").await;
+    assert_eq!(server.visitor().get("http://app.localhost/").await.text(), "hello");
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_requests() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    let _ssh = server.ssh().forward_to("app:80", &origin).command("http").publish().await;
+    let url = "http://app.localhost/";
+    let mut connection = server.visitor().connection(url).await;
+    let mut settled = 0;
+    for round in 0..6 {
+        for _ in 0..500 {
+            assert_eq!(connection.get(url).await.status(), 200);
+        }
+        if round == 2 {
+            settled = server.rss_kib();
+        }
+    }
+    let after = server.rss_kib();
+    assert!(after < settled + 2048, "{settled} KiB became {after} KiB");
+}
+
+fn certificate(folder: &std::path::Path, pair: &str, names: &[&str]) {
+    let folder = folder.join(pair);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    std::fs::write(folder.join("privkey.pem"), made.signing_key.serialize_pem()).expect("a key file");
+    std::fs::write(folder.join("fullchain.pem"), made.cert.pem()).expect("a certificate file");
+}
+
+#[tokio::test]
+async fn certificates_of_a_directory_are_used_and_read_again_when_they_change() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path(), "wild", &["*.w.test", "w.test"]);
+    let directory = folder.path().display().to_string();
+    let server = TestServer::with(|o| o.domain("w.test").arg("--certificates").arg(&directory)).await;
+    let origin = Origin::replying("hello").await;
+    let _ssh = server.ssh().forward_to("app:443", &origin).command("http").publish().await;
+    let trusts = async |pair: &str| {
+        let file = folder.path().join(pair).join("fullchain.pem");
+        server.visitor().trusting(&file).try_tls("app.w.test", &[]).await.is_ok()
+    };
+    assert!(trusts("wild").await);
+    certificate(folder.path(), "exact", &["app.w.test"]);
+    server.logged("exact").await;
+    assert!(trusts("exact").await && !trusts("wild").await);
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_match_its_key_is_refused_with_both_files() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path(), "a", &["a.w.test"]);
+    certificate(folder.path(), "b", &["b.w.test"]);
+    std::fs::copy(folder.path().join("b/privkey.pem"), folder.path().join("a/privkey.pem")).unwrap();
+    let directory = folder.path().display().to_string();
+    let output = TestServer::refusing(|o| o.domain("w.test").arg("--certificates").arg(&directory)).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("a/fullchain.pem") && said.contains("a/privkey.pem"), "{said}");
+}
