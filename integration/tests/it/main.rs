@@ -1,5 +1,7 @@
 //! The one integration binary: real clients against the built server, a module for each area.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step fails the test")]
+
 mod clients;
 mod commands;
 mod forwards;
