@@ -22,3 +22,4 @@ mod stall;
 mod store;
 mod tunnel;
 mod visit;
+mod wrapped;
