@@ -63,12 +63,22 @@ impl Visitor {
 
     /// Sends these bytes to the HTTP listener and returns all that comes back until the server closes.
     pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
-        exchange(self.dial(self.http).await, bytes.as_ref()).await
+        exchange(self.dial(self.http).await, bytes.as_ref(), false).await
+    }
+
+    /// As [`Self::raw`], and ends its side after the last byte.
+    pub async fn raw_half_closed(&self, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+        exchange(self.dial(self.http).await, bytes.as_ref(), true).await
     }
 
     /// The same inside TLS.
     pub async fn raw_tls(&self, name: &str, bytes: impl AsRef<[u8]>) -> Vec<u8> {
-        exchange(self.tls(name, &[]).await, bytes.as_ref()).await
+        exchange(self.tls(name, &[]).await, bytes.as_ref(), false).await
+    }
+
+    /// As [`Self::raw_half_closed`], inside TLS.
+    pub async fn raw_tls_half_closed(&self, name: &str, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+        exchange(self.tls(name, &[]).await, bytes.as_ref(), true).await
     }
 
     /// A websocket to this `ws://`, `wss://`, `http://` or `https://` address.
@@ -118,11 +128,14 @@ impl Visitor {
 }
 
 /// Sends `bytes` and the end of input; returns everything up to the end of output.
-async fn exchange(mut stream: impl Io, bytes: &[u8]) -> Vec<u8> {
+async fn exchange(mut stream: impl Io, bytes: &[u8], half_close: bool) -> Vec<u8> {
     let mut answer = Vec::new();
     within("an exchange of raw bytes", async {
         // The server may well refuse and close before it took everything.
         let _ = stream.write_all(bytes).await;
+        if half_close {
+            let _ = stream.shutdown().await;
+        }
         let _ = stream.read_to_end(&mut answer).await;
     })
     .await;

@@ -109,10 +109,10 @@ async fn an_upload_is_digested() {
 #[tokio::test]
 async fn raw_origins_echo_count_and_end() {
     let echo = Origin::tcp_echo().await;
-    assert_eq!(visitor_of(&echo).raw("ping").await, b"ping");
+    assert_eq!(visitor_of(&echo).raw_half_closed("ping").await, b"ping");
 
     let counting = Origin::counting_bytes().await;
-    assert_eq!(visitor_of(&counting).raw(vec![0; 5000]).await, b"5000");
+    assert_eq!(visitor_of(&counting).raw_half_closed(vec![0; 5000]).await, b"5000");
 
     let closing = Origin::closing_at_once().await;
     assert_eq!(visitor_of(&closing).raw("").await, b"");
@@ -138,7 +138,7 @@ async fn an_origin_with_tls_shows_its_own_certificate() {
     assert!(visitor.clone().insecure().try_tls("other.test", &[]).await.is_ok());
 
     let echo = Origin::tls_echo("app.test").await;
-    assert_eq!(visitor_of(&echo).raw_tls("app.test", "ping").await, b"ping");
+    assert_eq!(visitor_of(&echo).raw_tls_half_closed("app.test", "ping").await, b"ping");
 }
 
 #[tokio::test]
