@@ -32,7 +32,11 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
     check_ssh().await?;
     let state =
         tempfile::Builder::new().prefix("hithe-demo-").tempdir().context("cannot make a directory")?;
-    let server = Server::bind(config(state.path())?)?;
+    let key = fresh_key(state.path())?;
+    // Another program may take a port between the look and the use.
+    let usual = Server::bind(config(state.path(), &key, [2222, 8080, 8443])?);
+    let server =
+        usual.or_else(|_| Server::bind(config(state.path(), &key, [0; 3])?).map_err(anyhow::Error::new))?;
     let ca = server.ca_file().ok_or_else(|| anyhow!("the demo server has no authority of its own"))?;
     let ssh_port = server.addresses().ssh.first().map(SocketAddr::port).unwrap_or_default();
     trust_the_server(state.path(), ssh_port)?;
@@ -87,14 +91,14 @@ async fn check_ssh() -> anyhow::Result<()> {
 }
 
 /// Loopback only, on the default ports where they are free.
-fn config(state: &Path) -> anyhow::Result<Config> {
+fn config(state: &Path, authorized_keys: &Path, [ssh, http, https]: [u16; 3]) -> anyhow::Result<Config> {
     let options = Options {
         state_dir: Some(state.to_owned()),
-        ssh_listen: loopback(2222)?,
-        http_listen: loopback(8080)?,
-        https_listen: loopback(8443)?,
+        ssh_listen: loopback(ssh)?,
+        http_listen: loopback(http)?,
+        https_listen: loopback(https)?,
         tcp_listen_address: Some("127.0.0.1".parse()?),
-        authorized_keys: Some(fresh_key(state)?),
+        authorized_keys: Some(authorized_keys.to_owned()),
         ..Options::default()
     };
     Ok(Config::try_from(options)?)

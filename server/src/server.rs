@@ -30,11 +30,11 @@ use crate::store::Store;
 /// Why the server cannot start. The operator reads it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("cannot listen on {address} (--{option}): {source}{}", advice(source))]
+    #[error("cannot listen on {address} (--{option}){}", advice(source))]
     Listen { option: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("{0}")]
     State(String),
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}")]
     ReadyFile { path: std::path::PathBuf, source: std::io::Error },
 }
 

@@ -1,6 +1,10 @@
 //! Who may log in, and what a login does not give.
 
-use hithe_integration::{Origin, TestServer};
+use hithe_integration::protocol::read_until;
+use hithe_integration::{Origin, ProtocolClient, TestServer};
+use ring::signature::KeyPair;
+use russh::keys::PublicKey;
+use russh::keys::ssh_key::public::{Ed25519PublicKey, KeyData, SkEd25519};
 use tokio::io::AsyncReadExt;
 
 #[tokio::test]
@@ -74,4 +78,63 @@ async fn a_connection_that_does_not_log_in_is_cut() {
         .unwrap()
         .unwrap();
     assert!(said.starts_with(b"SSH-2.0-hithed_"), "{said:?}");
+}
+
+/// A security key (FIDO) in software: signs as PROTOCOL.u2f of OpenSSH says.
+struct SecurityKey(ring::signature::Ed25519KeyPair);
+
+impl SecurityKey {
+    const APPLICATION: &str = "ssh:";
+
+    fn new() -> Self {
+        Self(ring::signature::Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap())
+    }
+
+    fn public(&self) -> PublicKey {
+        let point = Ed25519PublicKey(self.0.public_key().as_ref().try_into().unwrap());
+        PublicKey::new(KeyData::SkEd25519(SkEd25519::new(point, Self::APPLICATION)), "token")
+    }
+}
+
+impl russh::Signer for SecurityKey {
+    type Error = russh::SendError;
+
+    async fn auth_sign(
+        &mut self,
+        _: &russh::keys::agent::AgentIdentity,
+        _: Option<russh::keys::HashAlg>,
+        mut message: Vec<u8>,
+    ) -> Result<Vec<u8>, Self::Error> {
+        const TOUCHED_FIRST_TIME: [u8; 5] = [1, 0, 0, 0, 1];
+        let sha256 = |bytes: &[u8]| ring::digest::digest(&ring::digest::SHA256, bytes);
+        let application = sha256(Self::APPLICATION.as_bytes());
+        let digest = sha256(&message);
+        let signed = [application.as_ref(), &TOUCHED_FIRST_TIME, digest.as_ref()].concat();
+        let signature = self.0.sign(&signed);
+        let mut blob = Vec::new();
+        for part in [b"sk-ssh-ed25519@openssh.com".as_slice(), signature.as_ref()] {
+            blob.extend(u32::try_from(part.len()).unwrap().to_be_bytes());
+            blob.extend(part);
+        }
+        blob.extend(TOUCHED_FIRST_TIME);
+        message.extend(u32::try_from(blob.len()).unwrap().to_be_bytes());
+        message.extend(blob);
+        Ok(message)
+    }
+}
+
+#[tokio::test]
+async fn a_security_key_logs_in() {
+    let server = TestServer::start().await;
+    let mut token = SecurityKey::new();
+    let line = token.public().to_openssh().unwrap();
+    let all = std::fs::read_to_string(server.authorized_keys()).unwrap();
+    std::fs::write(server.authorized_keys(), format!("{all}{line}\n")).unwrap();
+    server.logged("authorized keys read again").await;
+    let mut client = ProtocolClient::connect(server.ssh_address()).await;
+    let public = token.public();
+    let answer = client.handle.authenticate_publickey_with("v2", public, None, &mut token).await;
+    assert!(answer.unwrap().success());
+    client.forward("app", 443).await.unwrap();
+    read_until(&mut client.exec("http").await, "https://app.localhost").await;
 }

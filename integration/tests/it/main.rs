@@ -4,6 +4,7 @@
 
 mod clients;
 mod commands;
+mod demo;
 mod forwards;
 mod harness;
 mod http;

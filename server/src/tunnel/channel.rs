@@ -41,15 +41,9 @@ impl Dial for ChannelDialer {
                 return Err(DialError::Gone);
             }
             let permit = self.permit().await?;
-            let answer = self.open(visitor, permit);
-            match timeout(OPEN_TIMEOUT, answer).await {
-                Ok(Ok(opened)) => {
-                    let channel = opened.map_err(|error| reason(&error))?;
-                    Ok(Box::new(ChannelStream::new(channel, self)) as TunnelStream)
-                }
-                Ok(Err(_)) => Err(DialError::Gone),
-                Err(_) => Err(DialError::Timeout),
-            }
+            let opened = self.open(visitor, permit).await.map_err(|_| DialError::Gone)?;
+            let channel = opened.map_err(|error| reason(&error))?;
+            Ok(Box::new(ChannelStream::new(channel, self)) as TunnelStream)
         })
     }
 }
@@ -230,8 +224,6 @@ impl Drop for ChannelStream {
     }
 }
 
-/// OpenSSH answers an open once it has connected to its target, which may be a slow host.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a visit waits for its turn when a session has too many opens in flight.
 const OPEN_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Opens in flight of one session.

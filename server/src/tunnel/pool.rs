@@ -22,7 +22,8 @@ use crate::body::Body;
 use crate::visit::Visitor;
 use crate::wrapped::write_through;
 
-/// How long a publisher may take to open a stream.
+/// How long a publisher may take to open a stream: OpenSSH answers once it has connected to its target, which may be
+/// a slow host.
 pub(crate) const DIAL_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Node closes an idle connection after 5 s; a request on its way to a closed connection is lost.
