@@ -50,13 +50,18 @@ fn advice(error: &std::io::Error) -> &'static str {
 }
 
 fn state(error: impl std::error::Error) -> StartError {
+    StartError::State(with_causes(&error))
+}
+
+/// The error and what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         text = format!("{text}: {error}");
         cause = error.source();
     }
-    StartError::State(text)
+    text
 }
 
 /// Every bound address.

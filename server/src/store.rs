@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 /// Why the state directory cannot be used: the operator's to mend.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("cannot use {path} in the state directory: {source}")]
+    #[error("cannot use {path} (--state-dir)")]
     Io { path: PathBuf, source: io::Error },
     #[error(
         "{0} is damaged: it should hold 32 bytes. Restore it from a backup, or remove it: random names will change"

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use hithe_keys::{AuthorizedKeys, Complaint};
 use tokio::time::{Instant, interval_at};
 
+use super::with_causes;
 use crate::certs::Certificates;
 use crate::config::KeyPolicy;
 use crate::registry::Registry;
@@ -45,7 +46,7 @@ impl Upkeep {
     /// A full disk must not end the server: names are then remembered in memory only.
     pub(super) fn save(&self) {
         if let Err(error) = self.store.save_past_owners(&self.registry.past_owners()) {
-            tracing::error!(%error, "cannot remember who holds which name");
+            tracing::error!(error = with_causes(&error), "cannot remember who holds which name");
         }
     }
 
@@ -59,7 +60,9 @@ impl Upkeep {
                 tracing::info!(path = %path.display(), keys = new.len(), "authorized keys read again");
                 keys.store(Arc::new(new));
             }
-            Err(error) => tracing::error!(%error, "keeping the authorized keys of before"),
+            Err(error) => {
+                tracing::error!(error = with_causes(&error), "keeping the authorized keys of before")
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! A grant makes nothing public: it places a claim and gives the number by which the client will know the forward.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use hithe_cli_parser::{Bind, Code, Command, HostPattern};
@@ -30,7 +31,7 @@ pub(super) struct Forward {
 pub(super) struct ForwardTable {
     granted: Vec<Granted>,
     /// Numbers given out on this connection are never given again, nor accepted as explicit ports.
-    given: Vec<u32>,
+    given: HashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl ForwardTable {
         let number = number.ok_or_else(|| {
             Refusal::new(Code::NO_FORWARD, "this connection has used up its numbers", "connect again")
         })?;
-        self.given.push(number);
+        self.given.insert(number);
         Ok(number)
     }
 }
