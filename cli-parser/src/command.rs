@@ -1,14 +1,14 @@
 //! `http|tls|tcp [flags]`: from an exec line to a [`Command`] and back.
 
-use std::error::Error as _;
+mod refusals;
+
 use std::fmt;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::words;
-use crate::{Code, CommandError, HttpSpec, Objection, Scheme, TcpSpec, TlsSpec};
+use crate::{CommandError, HttpSpec, Scheme, TcpSpec, TlsSpec};
 
 /// What a publisher asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand, Serialize, Deserialize)]
@@ -35,32 +35,42 @@ pub enum Parsed {
 /// # Errors
 /// Says which word is at fault and what to write instead.
 pub fn parse(line: &str) -> Result<Parsed, CommandError> {
+    if line.len() > MAX_LINE {
+        return Err(refusals::too_long(MAX_LINE));
+    }
     let words = words::split(line);
-    let Some(command) = words.first() else {
-        return Err(CommandError::new(Code::NO_COMMAND, "say what to publish: http, tls or tcp")
-            .hint("for example: ssh -R 443:localhost:80 HOST http"));
+    let Some((command, flags)) = words.split_first() else {
+        return Err(refusals::no_command());
     };
-    if ["help", "--help", "-h"].contains(&command.as_str()) {
-        return Ok(Parsed::Help(help(None)));
+    if asks_for_help(command) {
+        return Ok(Parsed::Help(help(flags.first().map(String::as_str))));
     }
     if !NAMES.contains(&command.as_str()) {
-        return Err(unknown_command(command));
+        return Err(refusals::unknown_command(command));
     }
-    if words.iter().skip(1).any(|word| word == "--help" || word == "-h") {
+    if flags.iter().any(|word| asks_for_help(word)) {
         return Ok(Parsed::Help(help(Some(command))));
     }
-    // clap would read `-auth` as four short flags.
-    let single_dash = |word: &&String| word.len() > 2 && word.starts_with('-') && !word.starts_with("--");
-    if let Some(word) = words.iter().skip(1).find(single_dash) {
-        return Err(unknown_argument(word, None));
+    // clap would read `-auth` as four short flags, and everything behind `--` as positionals.
+    let not_for_clap = |word: &&String| !word.starts_with("--") || word.as_str() == "--";
+    if let Some(word) = flags.iter().find(not_for_clap) {
+        return Err(refusals::unknown_argument(command, word, None));
     }
     let parsed = grammar()
         .try_get_matches_from(&words)
         .and_then(|matches| Line::from_arg_matches(&matches))
-        .map_err(|error| explain(&error))?;
+        .map_err(|error| refusals::explain(command, &error))?;
     check(&parsed.command)?;
     Ok(Parsed::Publish(parsed.command))
 }
+
+/// `help`, `--help` or `-h`, whatever follows it.
+fn asks_for_help(word: &str) -> bool {
+    matches!(word.split('=').next(), Some("help" | "--help" | "-h"))
+}
+
+/// Bytes of an exec line: half as much again as ten credentials of the greatest length, written out, take.
+const MAX_LINE: usize = 16 * 1024;
 
 /// The three commands.
 pub(crate) const NAMES: [&str; 3] = ["http", "tls", "tcp"];
@@ -144,133 +154,6 @@ fn check(command: &Command) -> Result<(), CommandError> {
         Command::Tls(_) | Command::Tcp(_) => Ok(()),
     }
 }
-
-fn unknown_command(word: &str) -> CommandError {
-    let hint = match strsim_best(word, NAMES) {
-        Some(near) => format!("did you mean {near}? The commands are http, tls and tcp"),
-        None => "the commands are http, tls and tcp: ssh -R 443:localhost:80 HOST http".to_owned(),
-    };
-    CommandError::new(Code::UNKNOWN_COMMAND, "this command is not known").word(word).hint(hint)
-}
-
-fn strsim_best(word: &str, among: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
-    let scored = among.into_iter().map(|near| (strsim::jaro_winkler(word, near), near));
-    scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, near)| near)
-}
-
-/// clap's error in our words: with a code, and without the value of a secret.
-fn explain(error: &clap::Error) -> CommandError {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str),
-        _ => None,
-    };
-    let argument = context(ContextKind::InvalidArg).unwrap_or_default();
-    let flag = argument.split([' ', '=']).next().unwrap_or_default();
-    if let Some(objection) = error.source().and_then(|source| source.downcast_ref::<Objection>()) {
-        return CommandError::new(objection.code, objection.message.clone()).word(flag);
-    }
-    match error.kind() {
-        ErrorKind::UnknownArgument => unknown_argument(argument, context(ContextKind::SuggestedArg)),
-        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
-            let value = context(ContextKind::InvalidValue).unwrap_or_default();
-            if value.is_empty() {
-                return CommandError::new(Code::BAD_FLAG, format!("{flag} needs a value")).word(flag);
-            }
-            let error =
-                CommandError::new(Code::BAD_FLAG, format!("{flag} does not take this value")).word(value);
-            match error_values(argument) {
-                Some(values) => error.hint(format!("it takes {values}")),
-                None => error,
-            }
-        }
-        ErrorKind::TooManyValues => {
-            CommandError::new(Code::BAD_FLAG, format!("{flag} takes no value")).word(flag)
-        }
-        ErrorKind::ArgumentConflict => {
-            CommandError::new(Code::BAD_FLAG, format!("{flag} can be given once only")).word(flag)
-        }
-        _ => CommandError::new(Code::BAD_FLAG, "these flags cannot be understood").word(flag),
-    }
-}
-
-fn error_values(argument: &str) -> Option<&'static str> {
-    argument.starts_with("--schemes").then_some("http, https, or both: --schemes http,https")
-}
-
-fn unknown_argument(argument: &str, suggested: Option<&str>) -> CommandError {
-    if !argument.starts_with('-') {
-        let hint = "the port stands in -R, as in ssh -R 443:localhost:80 HOST http";
-        return CommandError::new(Code::BAD_FLAG, "this word is not a flag").word(argument).hint(hint);
-    }
-    let flag = argument.split('=').next().unwrap_or_default();
-    if let Some((_, advice)) = KNOWN_ELSEWHERE.iter().find(|(known, _)| known.contains(&flag)) {
-        let message = "this flag is not offered here";
-        return CommandError::new(Code::UNSUPPORTED_FLAG, message).word(flag).hint(*advice);
-    }
-    let hint = match suggested {
-        Some(near) => format!("did you mean {near}? All flags: ssh HOST http --help"),
-        None => "all flags: ssh HOST http --help".to_owned(),
-    };
-    CommandError::new(Code::BAD_FLAG, "this flag is not known").word(flag).hint(hint)
-}
-
-const IN_R: &str = "the name stands in -R: ssh -R NAME:443:localhost:80 HOST http";
-const NOT_YET: &str = "this server does not have it yet";
-const NEVER: &str = "it needs an agent on your machine; a server that ssh connects to cannot do it";
-
-/// Flags of ngrok that are not (yet) flags of ours, and what to do.
-const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
-    (&["--domain", "--hostname", "--subdomain", "--url", "-hostname", "-subdomain"], IN_R),
-    (&["--remote-addr", "-remote-addr"], "the port stands in -R: ssh -R 20022:localhost:22 HOST tcp"),
-    (&["--scheme"], "it is called --schemes: http, https, or http,https"),
-    (&["-auth", "--auth"], "it is called --basic-auth USER:PASSWORD"),
-    (
-        &["--inspect", "--traffic-policy-file", "--policy-file", "--app-protocol", "--binding", "--name"],
-        NEVER,
-    ),
-    (
-        &[
-            "--cidr-allow",
-            "--cidr-deny",
-            "--circuit-breaker",
-            "--compression",
-            "--host-header",
-            "--mutual-tls-cas",
-            "--oauth",
-            "--oauth-allow-domain",
-            "--oauth-allow-email",
-            "--oauth-client-id",
-            "--oauth-client-secret",
-            "--oauth-scope",
-            "--oidc",
-            "--oidc-client-id",
-            "--oidc-client-secret",
-            "--oidc-scope",
-            "--proxy-proto",
-            "-proxy-proto",
-            "--upstream-proxy-protocol",
-            "--request-header-add",
-            "--request-header-remove",
-            "--response-header-add",
-            "--response-header-remove",
-            "--ua-filter-allow",
-            "--ua-filter-deny",
-            "--verify-webhook",
-            "--verify-webhook-secret",
-            "--websocket-tcp-converter",
-            "--upstream-protocol",
-            "--traffic-policy-url",
-            "--pooling-enabled",
-            "--metadata",
-            "--description",
-            "--terminate-at",
-            "--crt",
-            "--key",
-        ],
-        NOT_YET,
-    ),
-];
 
 /// The line that parses back to this command; the agent sends it.
 impl fmt::Display for Command {

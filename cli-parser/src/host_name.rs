@@ -20,6 +20,10 @@ impl HostName {
         if is_plain(text) {
             return Ok(Self(text.into()));
         }
+        if text.len() > MAX_TEXT {
+            return Err(NameError::new(Code::NAME_LENGTH, text, "a host name has at most 253 characters"));
+        }
+        text.split('.').try_for_each(check_characters)?;
         if text.is_ascii() {
             text.split('.').try_for_each(|label| check_label(&label.to_ascii_lowercase()))?;
         }
@@ -79,18 +83,25 @@ fn is_plain_label(label: &str) -> bool {
         && bytes.get(2..4) != Some(b"--")
 }
 
+/// ASCII that no label holds, in whatever script the rest of it is.
+fn check_characters(label: &str) -> Result<(), NameError> {
+    if label.contains('_') {
+        let why = "a host name has no underscore: use a hyphen";
+        return Err(NameError::new(Code::NAME_UNDERSCORE, label, why));
+    }
+    if !label.chars().all(|it| !it.is_ascii() || it.is_ascii_alphanumeric() || it == '-') {
+        let why = "a label has letters, digits and hyphens only";
+        return Err(NameError::new(Code::NAME_CHARACTERS, label, why));
+    }
+    Ok(())
+}
+
 fn check_label(label: &str) -> Result<(), NameError> {
     let fail = |code, why| Err(NameError::new(code, label, why));
     let alphanumeric = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = label.as_bytes();
     if bytes.is_empty() {
         return fail(Code::NAME_EMPTY_LABEL, "a label is empty: look for two dots in a row");
-    }
-    if bytes.contains(&b'_') {
-        return fail(Code::NAME_UNDERSCORE, "a host name has no underscore: use a hyphen");
-    }
-    if !bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') {
-        return fail(Code::NAME_CHARACTERS, "a label has letters, digits and hyphens only");
     }
     if bytes.len() > MAX_LABEL {
         return fail(Code::NAME_LABEL_LENGTH, "a label has at most 63 characters");
@@ -175,7 +186,7 @@ impl FromStr for HostPattern {
 
 /// A text that is not a host name: the fault of whoever wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{label:?} is not a host name: {why}")]
+#[error("\"{label}\" is not a host name: {why}")]
 pub struct NameError {
     code: Code,
     label: String,
@@ -194,6 +205,8 @@ impl NameError {
 
 const MAX_LABEL: usize = 63;
 const MAX_NAME: usize = 253;
+/// Bytes that are looked at: a name of 253 characters has no more in any script.
+const MAX_TEXT: usize = 4 * MAX_NAME;
 
 #[cfg(test)]
 mod tests {
@@ -224,11 +237,20 @@ mod tests {
         assert_eq!(code("a-.b"), Code::NAME_LABEL_END);
         assert_eq!(code("ab--c.d"), Code::NAME_DOUBLE_HYPHEN);
         assert_eq!(code("a_b.c"), Code::NAME_UNDERSCORE);
+        assert_eq!(code("b\u{fc}_b.c"), Code::NAME_UNDERSCORE);
+        assert_eq!(code("b\u{fc} b.c"), Code::NAME_CHARACTERS);
         assert_eq!(code(&"a".repeat(64)), Code::NAME_LABEL_LENGTH);
         assert_eq!(code(&vec!["a".repeat(60); 5].join(".")), Code::NAME_LENGTH);
+        assert_eq!(code(&"a.".repeat(100_000)), Code::NAME_LENGTH);
         assert_eq!(code("xn--a\u{fffd}"), Code::NAME_PUNYCODE);
         assert_eq!(code("app.*.example.com"), Code::NAME_LABEL_START);
         assert_eq!(code("*-app.example.com"), Code::NAME_LABEL_START);
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_escaped_once() {
+        let said = HostName::parse("a\x1bb").unwrap_err().to_string();
+        assert!(said.starts_with(r#""a\u{1b}b" is not a host name: "#), "{said}");
     }
 
     #[test]
@@ -253,6 +275,8 @@ mod tests {
         #[test]
         fn no_text_panics_and_a_parsed_name_parses_to_itself(text in ".*") {
             if let Ok(name) = HostName::parse(&text) {
+                let allowed = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || b"-.".contains(&it);
+                prop_assert!(name.as_str().bytes().all(allowed));
                 prop_assert_eq!(HostName::parse(name.as_str()).unwrap(), name);
             }
             let _ = HostPattern::parse(&text);

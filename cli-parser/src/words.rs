@@ -66,30 +66,44 @@ fn value(text: &str) -> (String, &str) {
     (value.trim().to_owned(), left)
 }
 
-/// A text that starts with a quote, if the matching quote ends the word.
+/// A text that starts with a quote, if the matching quote ends the word and a flag or nothing follows it.
 fn quoted(text: &str) -> Option<(String, &str)> {
-    let ends = flag_starts(text).chain(std::iter::once(text.len()));
-    for end in ends {
-        let (word, left) = text.split_at(end);
-        let word = word.trim_end();
-        if word.len() > 1
-            && word.ends_with(QUOTES)
-            && let Ok(words) = shell_words::split(word)
-            && let [only] = words.as_slice()
-        {
-            return Some((only.clone(), left));
-        }
+    let (word, left) = text.split_at(shell_word_end(text)?);
+    if !word.ends_with(QUOTES) || !(left.trim().is_empty() || left.trim_start().starts_with("--")) {
+        return None;
     }
-    None
+    match shell_words::split(word).ok()?.as_slice() {
+        [only] => Some((only.clone(), left)),
+        _ => None,
+    }
 }
 
-/// Where whitespace is followed by `--` and a letter.
+/// Where the first word of a text ends by the rules of a shell; `None` if a quote is left open. One pass, however
+/// many quotes there are.
+fn shell_word_end(text: &str) -> Option<usize> {
+    let mut open = None;
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match (open, character) {
+            (Some(quote), _) if quote == character => open = None,
+            (None | Some('"'), '\\') => {
+                characters.next()?;
+            }
+            (None, '\'' | '"') => open = Some(character),
+            (None, _) if character.is_whitespace() => return Some(at),
+            _ => {}
+        }
+    }
+    open.is_none().then_some(text.len())
+}
+
+/// Where whitespace is followed by `--`.
 fn flag_starts(text: &str) -> impl Iterator<Item = usize> {
-    text.match_indices("--").map(|(at, _)| at).filter(|at| {
+    let after_blank = |at: &usize| {
         let before = text.get(..*at).and_then(|before| before.chars().next_back());
-        let after = text.get(at + 2..).and_then(|after| after.chars().next());
-        before.is_some_and(char::is_whitespace) && after.is_some_and(|c| c.is_ascii_alphabetic())
-    })
+        before.is_some_and(char::is_whitespace)
+    };
+    text.match_indices("--").map(|(at, _)| at).filter(after_blank)
 }
 
 /// A value as it must be written so that [`split`] gives it back.
@@ -148,6 +162,22 @@ mod tests {
             ["http", "--basic-auth=a:#comment?", r"--basic-auth=b:\d\\it's  two"]
         );
         assert_eq!(words("http --x 'it"), ["http", "--x='it"]);
+    }
+
+    #[test]
+    fn two_hyphens_end_a_value_unless_it_is_quoted() {
+        assert_eq!(words("http --x a:b -- 80"), ["http", "--x=a:b", "--=80"]);
+        assert_eq!(words("http --x a:b --5 c"), ["http", "--x=a:b", "--5=c"]);
+        assert_eq!(words("http --x 'a:b -- --5 c'"), ["http", "--x=a:b -- --5 c"]);
+        assert_eq!(words("http --x a--b -c"), ["http", "--x=a--b -c"]);
+    }
+
+    #[test]
+    fn quotes_that_do_not_enclose_the_whole_value_belong_to_it() {
+        assert_eq!(words("http --x 'a b' c --y"), ["http", "--x='a b' c", "--y"]);
+        assert_eq!(words("http --x 'a b'c --y"), ["http", "--x='a b'c", "--y"]);
+        assert_eq!(words("http --x 'a b --y 'c'"), ["http", "--x='a b", "--y=c"]);
+        assert_eq!(words(r#"http --x "a\"b --c" --y"#), ["http", r#"--x=a"b --c"#, "--y"]);
     }
 
     #[test]

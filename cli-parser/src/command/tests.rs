@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BasicAuth, Credential, ModuleSet, Secret};
+use crate::{BasicAuth, Code, Credential, ModuleSet, Secret};
 
 fn command(line: &str) -> Command {
     match parse(line) {
@@ -65,6 +65,9 @@ fn help_is_of_exactly_this_grammar() {
     assert!(help.lines().all(|line| line.len() <= 80), "{help}");
     assert!(matches!(parse("--help"), Ok(Parsed::Help(help)) if help.contains("tcp")));
     assert!(matches!(parse("tcp -h"), Ok(Parsed::Help(_))));
+    for line in ["http help", "help http", "http --help 80", "http -h 80", "--help http"] {
+        assert_eq!(parse(line), Ok(Parsed::Help(help.clone())), "{line}");
+    }
     assert!(matches!(parse("http --basic-auth a:password --help"), Ok(Parsed::Help(_))));
 }
 
@@ -89,8 +92,16 @@ fn each_mistake_has_its_code_its_word_and_a_hint() {
 
 #[test]
 fn flags_known_elsewhere_say_what_to_do() {
-    for line in ["http --domain app", "http -hostname=app", "http --inspect", "http --cidr-allow 10.0.0.0/8"]
-    {
+    for line in [
+        "http --domain app",
+        "http -hostname=app",
+        "http -auth=ada:correct-horse",
+        "http --inspect",
+        "http -inspect=false",
+        "http --cidr-allow 10.0.0.0/8",
+        "tcp --upstream-tls-verify",
+        "http --authtoken x",
+    ] {
         let error = refused(line);
         assert_eq!(error.code(), Code::UNSUPPORTED_FLAG, "{line}");
         assert!(error.advice().is_some());
@@ -108,6 +119,75 @@ fn a_bad_password_is_refused_without_being_shown() {
 }
 
 #[test]
+fn a_secret_in_the_wrong_place_is_not_repeated_either() {
+    for line in [
+        "http --schemes https \u{2014}basic-auth ada:correct-horse",
+        "http --schemes https -basic-auth ada:correct-horse",
+        "http --schemes ada:correct-horse",
+        "http -basic-auth ada:correct-horse",
+        "http --basic-authada:correct-horse",
+        "http --basic-auth:ada:correct-horse",
+        "http --bsic-auth=ada:correct-horse",
+        "http ada:correct-horse",
+        "ada:correct-horse http",
+        "tcp --basic-auth ada:correct-horse",
+    ] {
+        let error = refused(line);
+        assert!(!error.to_string().contains("horse"), "{line}: {error}");
+    }
+    assert_eq!(refused("http localhost:8080").offending_word(), Some("localhost:8080"));
+}
+
+#[test]
+fn advice_fits_the_command_it_is_given_to() {
+    let advice = |line: &str| refused(line).advice().unwrap().to_owned();
+    assert!(advice("tcp --basic-auth ada:correct-horse").contains("a flag of http"));
+    assert!(advice("tcp --url tcp://host:1").contains("HOST tcp"));
+    assert!(advice("tls --domain app").contains("HOST tls"));
+    assert!(advice("tcp 22").contains("HOST tcp"));
+    assert!(advice("tls --terminated").contains("tls --help"));
+    assert!(advice("http -schemes https").contains("--schemes"));
+    assert!(advice("HTTP").contains("did you mean http?"));
+}
+
+#[test]
+fn nothing_stands_behind_two_hyphens() {
+    for line in ["http --", "http -- 80", "http --basic-auth ada:password1 -- 80", "http -- --schemes http"] {
+        assert_eq!(refused(line).code(), Code::BAD_FLAG, "{line}");
+    }
+    assert_eq!(
+        pairs("http --basic-auth 'ada:password1 -- 80'"),
+        [("ada".to_owned(), "password1 -- 80".to_owned())]
+    );
+}
+
+#[test]
+fn a_flag_after_a_value_is_never_lost_in_it() {
+    for line in [
+        "http --schemes https\t--basic-auth ada:correct-horse",
+        "http --schemes='https' --basic-auth ada:correct-horse",
+        "http --basic-auth 'eve:it's fine' --basic-auth ada:correct-horse",
+        "http --basic-auth eve:#password --basic-auth ada:correct-horse",
+        "http --basic-auth \"eve:pass word --basic-auth ada:correct-horse",
+    ] {
+        let last = pairs(line).pop();
+        assert_eq!(last, Some(("ada".to_owned(), "correct-horse".to_owned())), "{line}");
+    }
+}
+
+#[test]
+fn a_command_has_a_greatest_length() {
+    let most = |letter: &str| format!("{}:{}", letter.repeat(128), "'".repeat(128));
+    let credentials = ["\u{1f40e}"; 10].map(|it| most(it).parse().unwrap()).to_vec();
+    let modules = ModuleSet { basic_auth: Some(BasicAuth { credentials }) };
+    let greatest = Command::Http(HttpSpec { modules, ..HttpSpec::default() });
+    assert_eq!(parse(&greatest.to_string()), Ok(Parsed::Publish(greatest)));
+    // Quotes that open and never close must not make the parser look again and again.
+    let hostile = format!("http --x '{}", "\" --a\"".repeat(40_000));
+    assert_eq!(refused(&hostile).code(), Code::BAD_FLAG);
+}
+
+#[test]
 fn the_user_name_may_be_the_command_or_a_version() {
     assert_eq!(UserName::parse("http"), UserName::Command(Command::Http(HttpSpec::default())));
     assert_eq!(UserName::parse("v2"), UserName::Version2);
@@ -117,8 +197,12 @@ fn the_user_name_may_be_the_command_or_a_version() {
 }
 
 fn credential() -> impl Strategy<Value = Credential> {
-    let user = "[^:\\pC]{1,20}".prop_filter("trimmed", |it| it.trim() == it);
-    let password = "\\PC{8,60}".prop_filter("printed", |it| !it.chars().any(char::is_control));
+    let user = prop_oneof!["[^:\\pC]{1,20}", "['\" \\\\=#-]{1,8}"];
+    let user = user.prop_filter("text", |it| !it.contains(char::REPLACEMENT_CHARACTER));
+    let password = prop_oneof!["\\PC{8,60}", "(['\"]| --| -|--x|=| |\\\\|#|,|:|é|a){12,30}"];
+    let password = password.prop_filter("fits", |it| {
+        it.chars().count() <= 128 && !it.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+    });
     (user, password).prop_map(|(user, password)| Credential { user, password: Secret::new(password) })
 }
 

@@ -69,6 +69,9 @@ impl FromStr for Credential {
         if text.chars().any(char::is_control) {
             return Err(Objection::new(Code::BAD_FLAG, "--basic-auth must not hold control characters"));
         }
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(Objection::new(Code::BAD_FLAG, "--basic-auth must be UTF-8 text"));
+        }
         Ok(Self { user: user.to_owned(), password: Secret::new(password.to_owned()) })
     }
 }
@@ -116,6 +119,8 @@ mod tests {
         assert_eq!(refused(&format!("ada:{}", "x".repeat(129))), Code::BASIC_AUTH_PASSWORD);
         assert_eq!(refused(&format!("{}:correct-horse", "x".repeat(129))), Code::BASIC_AUTH_USER_LENGTH);
         assert_eq!(refused("nocolonatall"), Code::BASIC_AUTH_PASSWORD);
+        assert_eq!(refused("ada:p\u{fffd}ssw\u{fffd}rd"), Code::BAD_FLAG);
+        assert_eq!(refused("ada:correct\nhorse"), Code::BAD_FLAG);
     }
 
     #[test]

@@ -1,0 +1,195 @@
+//! Why an exec line was refused, in words that teach: a code, the offending word and what to write instead.
+//!
+//! The publisher's terminal may be a log, so no value that may be a secret is repeated.
+
+use std::error::Error as _;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::{NAMES, grammar};
+use crate::{Code, CommandError, Objection};
+
+pub(super) fn no_command() -> CommandError {
+    CommandError::new(Code::NO_COMMAND, "say what to publish: http, tls or tcp")
+        .hint("for example: ssh -R 443:localhost:80 HOST http")
+}
+
+pub(super) fn too_long(most: usize) -> CommandError {
+    CommandError::new(Code::BAD_FLAG, format!("the command is longer than {most} bytes"))
+}
+
+pub(super) fn unknown_command(word: &str) -> CommandError {
+    let scored = NAMES.map(|name| (strsim::jaro_winkler(&word.to_ascii_lowercase(), name), name));
+    let best = scored.into_iter().filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = match best {
+        Some((_, near)) => format!("did you mean {near}? The commands are http, tls and tcp"),
+        None => "the commands are http, tls and tcp: ssh -R 443:localhost:80 HOST http".to_owned(),
+    };
+    CommandError::new(Code::UNKNOWN_COMMAND, "this command is not known").word(shown(word)).hint(hint)
+}
+
+/// clap's error in our words: with a code, and without the value of a secret.
+pub(super) fn explain(command: &str, error: &clap::Error) -> CommandError {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str),
+        _ => None,
+    };
+    let argument = context(ContextKind::InvalidArg).unwrap_or_default();
+    let flag = flag_name(argument);
+    if let Some(objection) = error.source().and_then(|source| source.downcast_ref::<Objection>()) {
+        return CommandError::new(objection.code, objection.message.clone()).word(flag);
+    }
+    let bad = |message: String| CommandError::new(Code::BAD_FLAG, message);
+    match error.kind() {
+        ErrorKind::UnknownArgument => unknown_argument(command, argument, context(ContextKind::SuggestedArg)),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            bad_value(flag, context(ContextKind::InvalidValue).unwrap_or_default())
+        }
+        ErrorKind::TooManyValues => bad(format!("{flag} takes no value")).word(flag),
+        ErrorKind::ArgumentConflict => bad(format!("{flag} can be given once only")).word(flag),
+        _ => bad("these flags cannot be understood".to_owned()).word(flag),
+    }
+}
+
+fn bad_value(flag: &str, value: &str) -> CommandError {
+    if value.is_empty() {
+        return CommandError::new(Code::BAD_FLAG, format!("{flag} needs a value")).word(flag);
+    }
+    if value.contains(char::is_whitespace) {
+        let hint = "a list has commas and no blanks, and a further flag begins with two hyphens";
+        let message = "the value of this flag holds a blank";
+        return CommandError::new(Code::BAD_FLAG, message).word(flag).hint(hint);
+    }
+    let error =
+        CommandError::new(Code::BAD_FLAG, format!("{flag} does not take this value")).word(shown(value));
+    match flag {
+        "--schemes" => error.hint("it takes http, https, or both: --schemes http,https"),
+        _ => error,
+    }
+}
+
+pub(super) fn unknown_argument(command: &str, argument: &str, suggested: Option<&str>) -> CommandError {
+    if !argument.starts_with('-') {
+        let hint = format!("the port stands in -R, as in {}", EXAMPLE.replace("COMMAND", command));
+        return CommandError::new(Code::BAD_FLAG, "this word is not a flag").word(shown(argument)).hint(hint);
+    }
+    let flag = flag_name(argument);
+    let name = flag.trim_start_matches('-');
+    if let Some(owner) = owner(command, name) {
+        let hint = if owner != command {
+            format!("it is a flag of {owner}. The flags of {command}: ssh HOST {command} --help")
+        } else if flag.starts_with("--") {
+            format!("its value follows a blank or an =: --{name} VALUE")
+        } else {
+            format!("flags have two hyphens: --{name}")
+        };
+        return CommandError::new(Code::BAD_FLAG, "this flag is not known").word(flag).hint(hint);
+    }
+    if let Some(advice) = known_elsewhere(command, name) {
+        return CommandError::new(Code::UNSUPPORTED_FLAG, "this flag is not offered here")
+            .word(flag)
+            .hint(advice);
+    }
+    let hint = match suggested {
+        Some(near) => format!("did you mean {near}? All flags: ssh HOST {command} --help"),
+        None => format!("all flags: ssh HOST {command} --help"),
+    };
+    CommandError::new(Code::BAD_FLAG, "this flag is not known").word(flag).hint(hint)
+}
+
+/// The command that has this flag, this one first.
+fn owner(command: &str, flag: &str) -> Option<&'static str> {
+    let grammar = grammar();
+    let has = |name: &str| {
+        let flags = grammar.find_subcommand(name).into_iter().flat_map(clap::Command::get_arguments);
+        flags.filter_map(clap::Arg::get_long).any(|long| long == flag)
+    };
+    let this = NAMES.into_iter().filter(|name| *name == command);
+    this.chain(NAMES.into_iter().filter(|name| *name != command)).find(|name| has(name))
+}
+
+/// The flag itself, without what was written behind it: `--basic-auth=ada:secret`, but also `--basic-auth:ada:secret`.
+fn flag_name(argument: &str) -> &str {
+    let ends = |it: char| !(it.is_ascii_alphanumeric() || it == '-' || it == '_');
+    argument.split(ends).next().unwrap_or_default()
+}
+
+/// A word as it may be repeated: without what may be a password.
+fn shown(word: &str) -> &str {
+    match word.split_once(':') {
+        Some((_, port)) if port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()) => word,
+        Some((before, _)) => before,
+        None => word,
+    }
+}
+
+/// What to do instead of a flag that ngrok has and this grammar has not.
+fn known_elsewhere(command: &str, flag: &str) -> Option<String> {
+    let (_, advice) = KNOWN_ELSEWHERE.iter().find(|(flags, _)| flags.contains(&flag))?;
+    let advice = if command == "tcp" && *advice == IN_R { PORT_IN_R } else { advice };
+    Some(advice.replace("COMMAND", command))
+}
+
+const EXAMPLE: &str = "ssh -R 443:localhost:80 HOST COMMAND";
+const IN_R: &str = "the name stands in -R: ssh -R NAME:443:localhost:80 HOST COMMAND";
+const PORT_IN_R: &str = "the port stands in -R: ssh -R 20022:localhost:22 HOST tcp";
+const NOT_YET: &str = "this server does not have it yet";
+const NEVER: &str = "it needs an agent on your machine; a server that ssh connects to cannot do it";
+const NO_NEED: &str = "it is not needed: ssh logs in with your key, and its own options say the rest";
+
+/// Flags of ngrok, without their hyphens (older versions had one), and what to do.
+const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
+    (&["domain", "hostname", "subdomain", "url"], IN_R),
+    (&["remote-addr"], PORT_IN_R),
+    (&["scheme", "bind-tls"], "it is called --schemes: http, https, or http,https"),
+    (&["auth"], "it is called --basic-auth USER:PASSWORD"),
+    (&["inspect", "traffic-policy-file", "policy-file"], NEVER),
+    (&["authtoken", "config", "region", "log", "log-format", "log-level"], NO_NEED),
+    (
+        &[
+            "app-protocol",
+            "binding",
+            "cidr-allow",
+            "cidr-deny",
+            "circuit-breaker",
+            "compression",
+            "crt",
+            "description",
+            "host-header",
+            "key",
+            "label",
+            "metadata",
+            "mutual-tls-cas",
+            "name",
+            "oauth",
+            "oauth-allow-domain",
+            "oauth-allow-email",
+            "oauth-client-id",
+            "oauth-client-secret",
+            "oauth-scope",
+            "oidc",
+            "oidc-client-id",
+            "oidc-client-secret",
+            "oidc-scope",
+            "pooling-enabled",
+            "proxy-proto",
+            "request-header-add",
+            "request-header-remove",
+            "response-header-add",
+            "response-header-remove",
+            "terminate-at",
+            "traffic-policy-url",
+            "ua-filter-allow",
+            "ua-filter-deny",
+            "upstream-protocol",
+            "upstream-proxy-protocol",
+            "upstream-tls-verify",
+            "upstream-tls-verify-cas",
+            "verify-webhook",
+            "verify-webhook-secret",
+            "websocket-tcp-converter",
+        ],
+        NOT_YET,
+    ),
+];
