@@ -133,6 +133,17 @@ async fn memory_does_not_grow_with_requests() {
     assert!(after < settled + 2048, "{settled} KiB became {after} KiB");
 }
 
+#[tokio::test]
+async fn a_second_exec_on_one_channel_is_refused_and_harms_nothing() {
+    let server = TestServer::start().await;
+    let origin_port = *server.tcp_ports().start();
+    let (client, session) = protocol_client(&server, origin_port).await;
+    session.exec(true, "htp").await.unwrap();
+    client.forward("other", 443).await.unwrap();
+    read_until(&mut client.exec("http").await, "https://other.localhost").await;
+    server.visitor().tcp(origin_port).await;
+}
+
 fn certificate(folder: &std::path::Path, pair: &str, names: &[&str]) {
     let folder = folder.join(pair);
     std::fs::create_dir_all(&folder).expect("a folder");

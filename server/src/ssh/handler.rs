@@ -48,6 +48,8 @@ struct Live {
     user_command: Option<Command>,
     forwards: ForwardTable,
     terminals: Vec<ChannelId>,
+    /// Channels that have had their shell or exec: there is one for each (RFC 4254 §6.5).
+    started: Vec<ChannelId>,
     open_channels: usize,
 }
 
@@ -88,6 +90,16 @@ impl Handler {
         }
     }
 
+    /// Whether this is the channel's first shell or exec.
+    fn start(&mut self, channel: ChannelId) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        let first = !live.started.contains(&channel);
+        if first {
+            live.started.push(channel);
+        }
+        first
+    }
+
     fn begin(&mut self, session: &RusshSession, user_command: Option<Command>) {
         let Some(identity) = self.identity.clone() else { return };
         let publisher = Arc::new(Publisher {
@@ -118,6 +130,7 @@ impl Handler {
             user_command,
             forwards: ForwardTable::default(),
             terminals: Vec::new(),
+            started: Vec::new(),
             open_channels: 0,
         });
     }
@@ -260,6 +273,7 @@ impl RusshHandler for Handler {
         if let Some(live) = &mut self.live {
             live.open_channels = live.open_channels.saturating_sub(1);
             live.terminals.retain(|terminal| *terminal != channel);
+            live.started.retain(|started| *started != channel);
         }
         self.tell(Event::Closed(channel));
         Ok(())
@@ -298,6 +312,9 @@ impl RusshHandler for Handler {
         channel: ChannelId,
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        if !self.start(channel) {
+            return session.channel_failure(channel);
+        }
         session.channel_success(channel)?;
         self.tell(Event::Shell(channel));
         Ok(())
@@ -309,6 +326,9 @@ impl RusshHandler for Handler {
         line: &[u8],
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        if !self.start(channel) {
+            return session.channel_failure(channel);
+        }
         session.channel_success(channel)?;
         self.tell(Event::Exec(channel, String::from_utf8_lossy(line).into_owned()));
         Ok(())
