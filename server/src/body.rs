@@ -14,6 +14,8 @@ use http::{HeaderMap, HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::visit::{CutOff, STALLED};
+
 /// The header that only Hithe itself may send.
 pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("hithe-error-code");
 
@@ -24,6 +26,8 @@ pub(crate) struct Body {
     sent: u64,
     ended: bool,
     progress: Option<Arc<Progress>>,
+    /// Why it broke off, where that is known.
+    fault: Option<&'static str>,
 }
 
 enum Content {
@@ -35,8 +39,18 @@ enum Content {
 
 /// What happens once when a response is over.
 pub(crate) trait Ending: Send {
-    /// `complete` tells whether the body was taken to its end; `sent` counts its bytes.
-    fn ended(&mut self, complete: bool, sent: u64);
+    fn ended(&mut self, outcome: Outcome);
+}
+
+/// How a response went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Whether the body was taken to its end.
+    pub(crate) complete: bool,
+    /// Bytes of the body.
+    pub(crate) sent: u64,
+    /// Why it was not, where that is known.
+    pub(crate) fault: Option<&'static str>,
 }
 
 impl Body {
@@ -61,7 +75,7 @@ impl Body {
 
     fn of(content: Content) -> Self {
         let ended = matches!(content, Content::Empty);
-        Self { content, ending: None, sent: 0, ended, progress: None }
+        Self { content, ending: None, sent: 0, ended, progress: None, fault: None }
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -102,7 +116,7 @@ impl HttpBody for Body {
                     self.ended = true;
                 }
             }
-            Some(Err(_)) => {}
+            Some(Err(error)) => self.fault = CutOff::of(error).map(CutOff::text),
         }
         Poll::Ready(frame)
     }
@@ -128,7 +142,9 @@ impl Drop for Body {
     fn drop(&mut self) {
         if let Some(mut ending) = self.ending.take() {
             let complete = self.ended || self.is_end_stream();
-            ending.ended(complete, self.sent);
+            let stalled = self.progress.as_ref().is_some_and(|progress| progress.is_cut());
+            let fault = self.fault.or(stalled.then_some(STALLED)).filter(|_| !complete);
+            ending.ended(Outcome { complete, sent: self.sent, fault });
         }
     }
 }
@@ -149,6 +165,7 @@ tokio::task_local! {
 pub(crate) struct Progress {
     frames: AtomicU64,
     owed: AtomicBool,
+    cut: AtomicBool,
 }
 
 impl Progress {
@@ -160,6 +177,15 @@ impl Progress {
     /// Frames that were handed out.
     pub(crate) fn seen(&self) -> u64 {
         self.frames.load(Ordering::Acquire)
+    }
+
+    /// The task is about to be ended because its visitor takes nothing.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
     }
 
     pub(crate) fn waits_for_visitor(&self) -> bool {
@@ -193,8 +219,8 @@ mod tests {
     struct Told(Arc<AtomicU64>);
 
     impl Ending for Told {
-        fn ended(&mut self, complete: bool, sent: u64) {
-            self.0.store(if complete { sent } else { u64::MAX }, Ordering::SeqCst);
+        fn ended(&mut self, outcome: Outcome) {
+            self.0.store(if outcome.complete { outcome.sent } else { u64::MAX }, Ordering::SeqCst);
         }
     }
 

@@ -21,7 +21,9 @@ use hithe_cli_parser::{HostName, HostPattern};
 
 pub(crate) use file::default_text;
 pub use options::Options;
-pub use values::{LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, ValueError};
+pub use values::{
+    LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size, ValueError,
+};
 
 /// A configuration that makes sense.
 #[derive(Clone, Debug)]
@@ -30,6 +32,10 @@ pub struct Config {
     pub domain: HostName,
     /// Keys, names and the own certificate authority live here.
     pub state_dir: PathBuf,
+    /// Holds what slow visitors have not taken yet.
+    pub spool_dir: PathBuf,
+    /// Bytes that may lie there; without it, a share of what is free.
+    pub spool_limit: Option<u64>,
     pub listen: Listen,
     /// Ports that tcp endpoints may have. Not empty, without 0.
     pub tcp_ports: RangeInclusive<u16>,
@@ -178,9 +184,12 @@ impl TryFrom<Options> for Config {
 }
 
 fn complete(options: Options) -> Result<Config, Problem> {
+    let state_dir = state_dir(options.state_dir)?;
     Ok(Config {
         domain: given(options.domain, "--domain")?,
-        state_dir: state_dir(options.state_dir)?,
+        spool_dir: options.spool_dir.unwrap_or_else(|| state_dir.join("spool")),
+        spool_limit: options.spool_limit.map(|it| it.0),
+        state_dir,
         listen: Listen { ssh: options.ssh_listen, http: options.http_listen, https: options.https_listen },
         tcp_ports: given(options.tcp_ports, "--tcp-ports")?.0,
         tcp_listen_address: given(options.tcp_listen_address, "--tcp-listen-address")?,

@@ -26,6 +26,7 @@ use crate::listen;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Admission, Algorithms, KeyRing, PublicPorts, Publishers};
 use crate::store::Store;
+use crate::tunnel::spool::Spool;
 
 /// Why the server cannot start. The operator reads it.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,8 @@ pub enum StartError {
     Listen { option: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("{0}")]
     State(String),
+    #[error("cannot keep anything for slow visitors in {path} (--spool-dir)")]
+    Spool { path: std::path::PathBuf, source: std::io::Error },
     #[error("cannot write {path}")]
     ReadyFile { path: std::path::PathBuf, source: std::io::Error },
 }
@@ -83,6 +86,7 @@ pub struct Server {
     keys: KeyRing,
     algorithms: Algorithms,
     store: Store,
+    spool: Arc<Spool>,
     visitors: (Drain, DrainWatch),
     edge: Arc<EdgeContext>,
 }
@@ -106,6 +110,7 @@ impl Server {
     /// Names the file or the socket that is at fault, and what to do.
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let store = Store::open(&config.state_dir).map_err(state)?;
+        let spool = open_spool(&config)?;
         let algorithms = Algorithms::new(host_keys(&config)?);
         let keys = key_ring(&config.keys)?;
         let certificates = Arc::new(Certificates::load(&config).map_err(state)?);
@@ -148,6 +153,7 @@ impl Server {
             keys,
             algorithms,
             store,
+            spool,
             visitors,
             edge,
         })
@@ -205,6 +211,7 @@ impl Server {
             visitors: visitors.clone(),
             algorithms: self.algorithms,
             admission: Admission::before_login(),
+            spool: self.spool,
             open_admission: (self.config.keys == KeyPolicy::Open).then(Admission::when_open),
         });
         accept_publishers(self.sockets.ssh, &context, &visitors, publishers);
@@ -225,6 +232,11 @@ impl Server {
             domain = %self.config.domain,
             "hithed {} is ready",
             env!("CARGO_PKG_VERSION")
+        );
+        tracing::info!(
+            path = %self.config.spool_dir.display(),
+            mebibytes = self.spool.limit() >> 20,
+            "the spool for slow visitors"
         );
         if self.config.keys == KeyPolicy::Open {
             tracing::warn!(
@@ -289,6 +301,11 @@ fn host_keys(config: &Config) -> Result<Vec<russh::keys::PrivateKey>, StartError
         return Ok(vec![host::load_or_create(&config.state_dir).map_err(state)?]);
     }
     config.host_keys.iter().map(|path| host::load(path).map_err(state)).collect()
+}
+
+fn open_spool(config: &Config) -> Result<Arc<Spool>, StartError> {
+    Spool::open(&config.spool_dir, config.spool_limit)
+        .map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })
 }
 
 fn key_ring(policy: &KeyPolicy) -> Result<KeyRing, StartError> {

@@ -32,6 +32,7 @@ pub(crate) use auth::KeyRing;
 use crate::certs::Certificates;
 use crate::drain::DrainWatch;
 use crate::registry::Registry;
+use crate::tunnel::spool::Spool;
 use handler::Handler;
 use link::{Link, Pulse};
 
@@ -47,6 +48,8 @@ pub(crate) struct Publishers {
     pub(crate) visitors: DrainWatch,
     pub(crate) algorithms: Algorithms,
     pub(crate) admission: Admission,
+    /// Holds what slow visitors have not taken.
+    pub(crate) spool: Arc<Spool>,
     /// On an open server: counts every connection.
     pub(crate) open_admission: Option<Admission>,
 }
@@ -190,7 +193,8 @@ const LEGACY_CIPHERS: &[cipher::Name] = &[
 
 const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
 
-/// Bytes in flight of one channel. Small while a slow visitor is held back by it alone.
-const WINDOW: u32 = 2 * 1024 * 1024;
+/// Bytes in flight of one channel: one download gets half of it per round trip. Memory is bounded by what visits may
+/// hold, not by this.
+const WINDOW: u32 = 32 * 1024 * 1024;
 /// From accept to login.
 const LOGIN_GRACE: Duration = Duration::from_secs(20);

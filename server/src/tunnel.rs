@@ -4,13 +4,15 @@
 //! and [`pool`] keeps HTTP connections to the upstream alive between requests.
 
 pub(crate) mod channel;
+pub(crate) mod elastic;
 pub(crate) mod pool;
+pub(crate) mod spool;
 
 use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 
 use crate::drain::DrainWatch;
 use crate::visit::Visitor;
@@ -19,8 +21,8 @@ use crate::visit::Visitor;
 /// channel without one reads as [`std::io::ErrorKind::ConnectionReset`]. Dropping it closes the channel.
 pub(crate) type TunnelStream = Box<dyn TunnelIo>;
 
-pub(crate) trait TunnelIo: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> TunnelIo for S {}
+pub(crate) trait TunnelIo: AsyncBufRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncBufRead + AsyncWrite + Send + Unpin> TunnelIo for S {}
 
 /// Opens streams towards one forward of a publisher. Whether the publisher is on this machine is its secret.
 pub(crate) trait Dial: Send + Sync {

@@ -1,5 +1,7 @@
 //! What is known of one visitor's connection or request as it passes, and what is told of it afterwards.
 
+use std::error::Error;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +35,8 @@ pub(crate) enum VisitRecord {
         duration: Duration,
         /// Bytes of the response body that went to the visitor.
         sent: u64,
+        /// Why the response was cut off, where that is known.
+        fault: Option<&'static str>,
     },
     Connection {
         visitor: Visitor,
@@ -45,6 +49,53 @@ pub(crate) enum VisitRecord {
         fault: Option<&'static str>,
     },
 }
+
+/// Why a visit was cut off alone: what waited for its visitor had no place any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CutOff {
+    #[error("the visitor is too slow: more waits for it than one visit may spool")]
+    Visit,
+    #[error("the visitor is too slow: more waits for visitors from its address than these may spool")]
+    Source,
+    #[error("the visitor is too slow: more waits for visitors of this publisher than these may spool")]
+    Publisher,
+    #[error("the visitor is too slow: the server's spool is full")]
+    Full,
+    #[error("the visitor is slow and the server's disk failed")]
+    Disk,
+}
+
+impl CutOff {
+    /// The cause of an error, if it is this one.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut error = Some(error);
+        while let Some(cause) = error {
+            if let Some(cut) = cause.downcast_ref::<Self>() {
+                return Some(*cut);
+            }
+            error = cause
+                .downcast_ref::<io::Error>()
+                .and_then(|io| io.get_ref())
+                .map(|inner| inner as &(dyn Error + 'static))
+                .or_else(|| cause.source());
+        }
+        None
+    }
+
+    /// What the publisher's console says of the visit.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Visit => "the visitor is too slow: a visit's share of the spool is full",
+            Self::Source => "the visitor is too slow: its address' share of the spool is full",
+            Self::Publisher => "the visitor is too slow: your share of the server's spool is full",
+            Self::Full => "the visitor is too slow: the server's spool is full",
+            Self::Disk => "the visitor is slow and the server's disk failed",
+        }
+    }
+}
+
+/// What is said of a visitor that was cut off because it took nothing.
+pub(crate) const STALLED: &str = "the visitor took nothing for a minute";
 
 /// Where finished visits are told. Must not block: a full log drops the record and counts it.
 pub(crate) trait VisitLog: Send + Sync {

@@ -14,7 +14,8 @@ const ROWS: &[&[&str]] = &[
     &["endpoint"],
     &["modules", "tunnel"],
     &["certs", "store", "events", "listen"],
-    &["body", "visit", "drain", "metrics", "config", "stall", "wrapped"],
+    &["body"],
+    &["visit", "drain", "metrics", "config", "stall", "wrapped"],
 ];
 
 /// Which of our crates each crate may depend on.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use hithe_cli_parser::{HostName, HostPattern};
 
-use super::values::{LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange};
+use super::values::{LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size};
 
 /// The lowest layer, in the words of the file.
 pub(crate) const DEFAULTS: &str = r#"
@@ -121,6 +121,14 @@ layered! {
         /// ~/.local/state/hithed]
         #[arg(long, value_name = "DIR", help_heading = "State")]
         pub state_dir: Option<PathBuf>,
+        /// Keep here what slow visitors have not taken yet, in unlinked files on a local disk
+        /// [default: spool in the state directory]
+        #[arg(long, value_name = "DIR", help_heading = "State")]
+        pub spool_dir: Option<PathBuf>,
+        /// Bytes that all slow visitors together may leave there; one visit may fill half, one publisher three quarters
+        /// [default: three quarters of what is free at the start; the last tenth of the disk is never used]
+        #[arg(long, value_name = "SIZE", help_heading = "State")]
+        pub spool_limit: Option<Size>,
         /// Write every bound address to this file as JSON when all sockets are bound
         #[arg(long, value_name = "FILE", help_heading = "State")]
         pub ready_file: Option<PathBuf>,

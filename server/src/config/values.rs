@@ -110,6 +110,35 @@ impl FromStr for Period {
     }
 }
 
+/// A number of bytes: `64MiB`, `10GB`, or a bare number. At least 64 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = ValueError("give a number of bytes from 64MiB on, such as 512MiB, 20GB or 1TiB");
+        let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(unit_at);
+        let bytes: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1000,
+            "kib" | "k" => 1 << 10,
+            "mb" => 1_000_000,
+            "mib" | "m" => 1 << 20,
+            "gb" => 1_000_000_000,
+            "gib" | "g" => 1 << 30,
+            "tb" => 1_000_000_000_000,
+            "tib" | "t" => 1 << 40,
+            _ => return Err(wrong),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong)?;
+        let size = number.checked_mul(bytes).filter(|size| *size >= 64 << 20).ok_or(wrong)?;
+        Ok(Self(size))
+    }
+}
+
 /// One label of a name directly below the domain, or all that begin with something: `www`, `_*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LabelPattern {
@@ -211,6 +240,18 @@ mod tests {
         for wrong in ["", "s", "-1", "1d", "25h", "1.5s", "99999999999999999999", "99999999999999999s", "1 s"]
         {
             assert!(wrong.parse::<Period>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_size_has_a_unit_or_is_in_bytes() {
+        for (text, size) in
+            [("64MiB", 64 << 20), ("1GB", 1_000_000_000), ("2 gib", 2 << 30), ("67108864", 64 << 20)]
+        {
+            assert_eq!(text.parse(), Ok(Size(size)), "{text}");
+        }
+        for wrong in ["", "1", "10%", "1.5GB", "-1GB", "99999999999999TB", "GB"] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::proxy::activity::Activity;
 use crate::proxy::http::Connection;
 use crate::proxy::tcp::STALL_LIMIT;
 use crate::stall::StallGuard;
-use crate::visit::Visitor;
+use crate::visit::{STALLED, Visitor};
 
 mod patience;
 mod streams;
@@ -129,23 +130,30 @@ fn answer(
 async fn finish(served: impl Graceful, activity: &Activity, drain: &DrainWatch) {
     let mut served = pin!(served);
     let idle = tokio::select! {
-        result = &mut served => return log_end(result),
+        result = &mut served => return log_end(result, activity),
         () = activity.idle_for(IDLE) => true,
         () = drain.draining() => false,
     };
     served.as_mut().end_soon();
     tokio::select! {
-        result = &mut served => log_end(result),
+        result = &mut served => log_end(result, activity),
         // A drain has its own end; a visitor that idles has had its time.
         () = sleep(GOODBYE), if idle => {}
     }
 }
 
-fn log_end(result: hyper::Result<()>) {
-    if let Err(error) = result {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::debug!(%error, cause, "a visitor's connection ended early");
+/// Comes before the connection is dropped, and with it the responses that it did not finish.
+fn log_end(result: hyper::Result<()>, activity: &Activity) {
+    let Err(error) = result else { return };
+    let cause = std::error::Error::source(&error);
+    let timed_out = cause
+        .and_then(|cause| cause.downcast_ref::<io::Error>())
+        .is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut);
+    if timed_out && !activity.is_idle() {
+        tracing::info!("a visit was cut off: {STALLED}");
+        activity.stall();
     }
+    tracing::debug!(%error, cause = cause.map(ToString::to_string), "a visitor's connection ended early");
 }
 
 /// A connection that can be asked to finish what it has begun.

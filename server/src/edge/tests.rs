@@ -39,7 +39,7 @@ impl Dial for Pipes {
     fn dial(&self, _: Visitor) -> BoxFuture<'_, Result<TunnelStream, DialError>> {
         let (near, far) = duplex(64 * 1024);
         let sent = self.0.send(far).map_err(|_| DialError::Refused);
-        Box::pin(async move { sent.map(|()| Box::new(near) as TunnelStream) })
+        Box::pin(async move { sent.map(|()| Box::new(tokio::io::BufReader::new(near)) as TunnelStream) })
     }
 }
 

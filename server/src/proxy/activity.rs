@@ -2,7 +2,7 @@
 //! the connection and everything that came of it are over.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,6 +15,8 @@ pub(crate) struct Activity {
     opened: Instant,
     /// Milliseconds from `opened` to when nothing was under way any more.
     idle_since: AtomicU64,
+    /// The visitor took nothing for too long.
+    stalled: AtomicBool,
     /// Counts against the limit of visitors' connections.
     _permit: OwnedSemaphorePermit,
 }
@@ -26,6 +28,7 @@ impl Activity {
             begun: AtomicU64::new(0),
             opened: Instant::now(),
             idle_since: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
             _permit: permit,
         })
     }
@@ -35,6 +38,15 @@ impl Activity {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.begun.fetch_add(1, Ordering::AcqRel);
         UnderWay(Arc::clone(self))
+    }
+
+    /// Notes that the visitor took nothing for too long.
+    pub(crate) fn stall(&self) {
+        self.stalled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Acquire)
     }
 
     /// Requests so far.

@@ -16,11 +16,11 @@ use super::activity::{Activity, UnderWay};
 use super::forwarded::{self, Origin};
 use super::respond::{self, Form, ProxyError};
 use super::upgrade::{self, Upgrade};
-use crate::body::{Body, Ending};
+use crate::body::{Body, Ending, Outcome};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::modules::{Flow, Visit};
 use crate::tunnel::pool::{SendError, Upstream};
-use crate::visit::{VisitRecord, Visitor};
+use crate::visit::{STALLED, VisitRecord, Visitor};
 
 /// One connection of a visitor that speaks HTTP.
 pub(crate) struct Connection {
@@ -209,8 +209,8 @@ impl Visiting {
 }
 
 impl Ending for Visiting {
-    fn ended(&mut self, complete: bool, sent: u64) {
-        if let Some(upstream) = self.upstream.take().filter(|_| complete) {
+    fn ended(&mut self, outcome: Outcome) {
+        if let Some(upstream) = self.upstream.take().filter(|_| outcome.complete) {
             if self.tied {
                 self.connection.tie(&self.endpoint, upstream);
             } else {
@@ -218,13 +218,15 @@ impl Ending for Visiting {
             }
         }
         if let Some(log) = &self.endpoint.log {
+            let stalled = !outcome.complete && self.connection.activity.is_stalled();
             log.record(VisitRecord::Request {
                 visitor: self.connection.visitor,
                 method: self.method.clone(),
                 uri: self.uri.clone(),
                 status: self.status,
                 duration: self.started.elapsed(),
-                sent,
+                sent: outcome.sent,
+                fault: outcome.fault.or(stalled.then_some(STALLED)),
             });
         }
     }
@@ -234,7 +236,7 @@ impl upgrade::Carried for Visiting {
     fn ended(mut self, sent: u64) {
         // A connection that changed its protocol carries no other request.
         self.upstream = None;
-        Ending::ended(&mut self, true, sent);
+        Ending::ended(&mut self, Outcome { complete: true, sent, fault: None });
     }
 }
 

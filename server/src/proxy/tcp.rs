@@ -17,7 +17,7 @@ use crate::endpoint::Endpoint;
 use crate::modules::{Flow, Visit};
 use crate::stall::StallGuard;
 use crate::tunnel::DialError;
-use crate::visit::{VisitRecord, Visitor};
+use crate::visit::{CutOff, STALLED, VisitRecord, Visitor};
 
 /// How long bytes for a visitor may wait while it takes none.
 pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(60);
@@ -129,6 +129,8 @@ pub(crate) enum Fault {
     Stalled,
     /// The upstream reset the connection, or its tunnel ended.
     Upstream,
+    /// What waited for the visitor had no place any more.
+    Spool(CutOff),
     /// The forward is a SOCKS server: the publisher gave `-R` no target.
     Socks,
 }
@@ -137,10 +139,15 @@ impl Fault {
     fn text(self) -> &'static str {
         match self {
             Self::Visitor => "the visitor reset the connection",
-            Self::Stalled => "the visitor took nothing for a minute",
+            Self::Stalled => STALLED,
+            Self::Spool(why) => why.text(),
             Self::Upstream => "the upstream closed the connection",
             Self::Socks => "the forward answered as a SOCKS server",
         }
+    }
+
+    fn of_upstream(error: &io::Error) -> Self {
+        CutOff::of(error).map_or(Self::Upstream, Self::Spool)
     }
 
     fn of_visitor(error: &io::Error) -> Self {
@@ -162,7 +169,7 @@ pub(crate) async fn join(
         // The way down goes first: what it hears may set free what the way up holds.
         let downs = down.poll(cx, &mut *upstream, &mut *visitor, |bytes| watch.upstream_said(bytes));
         match &downs {
-            Poll::Ready(Err(End::Source(_))) => return Poll::Ready(Err(Fault::Upstream)),
+            Poll::Ready(Err(End::Source(error))) => return Poll::Ready(Err(Fault::of_upstream(error))),
             Poll::Ready(Err(End::Sink(error))) => return Poll::Ready(Err(Fault::of_visitor(error))),
             Poll::Ready(Err(End::Socks)) => return Poll::Ready(Err(Fault::Socks)),
             _ => {}

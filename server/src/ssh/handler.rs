@@ -24,7 +24,7 @@ use super::publisher::{Publisher, disconnect_text};
 use super::session::{Event, Session};
 use super::{Publishers, text};
 use crate::registry::SessionId;
-use crate::tunnel::channel::MAX_OPENS;
+use crate::tunnel::channel::{Arrival, MAX_OPENS};
 
 pub(super) struct Handler {
     context: Arc<Publishers>,
@@ -50,7 +50,8 @@ struct Live {
     terminals: Vec<ChannelId>,
     /// Channels that have had their shell or exec: there is one for each (RFC 4254 §6.5).
     started: Vec<ChannelId>,
-    open_channels: usize,
+    /// Sessions (RFC 4254 §6.1) that are open.
+    sessions: Vec<ChannelId>,
 }
 
 impl Handler {
@@ -112,6 +113,7 @@ impl Handler {
             tasks: self.context.tasks.clone(),
             registry: self.context.registry.clone(),
             asking: Arc::new(AtomicBool::new(false)),
+            inboxes: Arc::default(),
         });
         tracing::info!(
             session = %publisher.session,
@@ -131,7 +133,7 @@ impl Handler {
             forwards: ForwardTable::default(),
             terminals: Vec::new(),
             started: Vec::new(),
-            open_channels: 0,
+            sessions: Vec::new(),
         });
     }
 }
@@ -142,6 +144,7 @@ impl Drop for Handler {
         self.kill.cancel();
         if let Some(live) = &self.live {
             live.publisher.registry.forget(live.publisher.session);
+            live.publisher.inboxes.end();
         }
     }
 }
@@ -253,11 +256,11 @@ impl RusshHandler for Handler {
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
         let Some(live) = &mut self.live else { return Ok(()) };
-        if live.open_channels >= MAX_SESSION_CHANNELS {
+        if live.sessions.len() >= MAX_SESSION_CHANNELS {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
-        live.open_channels += 1;
+        live.sessions.push(channel.id());
         reply.accept().await;
         // Input arrives by `data` as well; the read half would fill up if nobody read it.
         let (_, writer) = channel.split();
@@ -271,7 +274,11 @@ impl RusshHandler for Handler {
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
         if let Some(live) = &mut self.live {
-            live.open_channels = live.open_channels.saturating_sub(1);
+            if live.publisher.inboxes.arrived(channel) != Arrival::Unknown {
+                return Ok(());
+            }
+            let Some(known) = live.sessions.iter().position(|open| *open == channel) else { return Ok(()) };
+            live.sessions.swap_remove(known);
             live.terminals.retain(|terminal| *terminal != channel);
             live.started.retain(|started| *started != channel);
         }
@@ -343,16 +350,39 @@ impl RusshHandler for Handler {
         session.channel_failure(channel)
     }
 
-    /// A terminal in raw mode sends Ctrl-C as a byte.
+    /// What arrives for a visit goes on to where it waits for its visitor. The only wait here is for the disk.
+    ///
+    /// On a session, a terminal in raw mode sends Ctrl-C as a byte.
     async fn data(
         &mut self,
         channel: ChannelId,
         data: &[u8],
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
-        let is_terminal = self.live.as_ref().is_some_and(|live| live.terminals.contains(&channel));
-        if is_terminal && data.contains(&CTRL_C) {
-            self.tell(Event::Interrupt(channel));
+        let Some(live) = &self.live else { return Ok(()) };
+        match live.publisher.inboxes.arrived(channel) {
+            Arrival::Taken => {}
+            Arrival::Plenty => {
+                tokio::select! {
+                    () = live.publisher.inboxes.has_room() => tokio::task::yield_now().await,
+                    () = self.kill.cancelled() => {}
+                }
+            }
+            Arrival::Unknown if live.terminals.contains(&channel) && data.contains(&CTRL_C) => {
+                self.tell(Event::Interrupt(channel));
+            }
+            Arrival::Unknown => {}
+        }
+        Ok(())
+    }
+
+    async fn channel_eof(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        if let Some(live) = &self.live {
+            live.publisher.inboxes.arrived(channel);
         }
         Ok(())
     }

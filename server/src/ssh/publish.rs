@@ -13,7 +13,7 @@ use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::modules::ModuleChain;
 use crate::registry::{Claim, Holder, Lease, Refusal, Slot};
 use crate::tunnel::Tunnel;
-use crate::tunnel::channel::ChannelDialer;
+use crate::tunnel::channel::{ChannelDialer, Inboxes};
 use crate::visit::VisitLogRef;
 
 /// A forward that is public.
@@ -21,8 +21,9 @@ pub(super) struct Live {
     pub(super) bind: Bind,
     pub(super) tag: u32,
     pub(super) urls: Vec<String>,
-    /// Ends the visits as well.
+    /// Stops channels from being opened.
     cut: CancellationToken,
+    inboxes: Arc<Inboxes>,
     #[expect(dead_code, reason = "held for its drop")]
     lease: Lease,
     #[expect(dead_code, reason = "held for its drop: until then the same -R is a duplicate")]
@@ -33,6 +34,7 @@ impl Live {
     /// Ends the running visits with the endpoint. Without this, only new visits are refused.
     pub(super) fn cut(self) {
         self.cut.cancel();
+        self.inboxes.cut(self.tag);
     }
 }
 
@@ -109,7 +111,8 @@ impl Publishing<'_> {
                 self.web(claim, &name, &self.tunnel(&forward, &cut), &protocols)?
             }
         };
-        Ok(Live { bind: forward.bind.clone(), tag: forward.tag, urls, cut, lease, forward })
+        let inboxes = Arc::clone(&self.publisher.inboxes);
+        Ok(Live { bind: forward.bind.clone(), tag: forward.tag, urls, cut, inboxes, lease, forward })
     }
 
     /// The name that the forward asked for, or a random one.
@@ -205,6 +208,9 @@ impl Publishing<'_> {
             opens: Arc::clone(&self.publisher.opens),
             tasks: tasks.clone(),
             cut: cut.clone(),
+            inboxes: Arc::clone(&self.publisher.inboxes),
+            spool: Arc::clone(&self.context.spool),
+            publisher: self.publisher.owner(),
         };
         Arc::new(Tunnel::new(Arc::new(dialer), tasks))
     }

@@ -15,6 +15,7 @@ use super::auth::Identity;
 use super::link::Pulse;
 use crate::drain::DrainWatch;
 use crate::registry::{Holder, Owner, Registry, SessionId};
+use crate::tunnel::channel::Inboxes;
 
 pub(super) struct Publisher {
     pub(super) session: SessionId,
@@ -28,6 +29,8 @@ pub(super) struct Publisher {
     pub(super) registry: Registry,
     /// One question at a time: a client that answers none must not gather a queue of them.
     pub(super) asking: Arc<AtomicBool>,
+    /// What arrives for visits.
+    pub(super) inboxes: Arc<Inboxes>,
 }
 
 impl Publisher {

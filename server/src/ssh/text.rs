@@ -75,11 +75,14 @@ pub(super) const SHUT_DOWN: &str = "The server has shut down. Connect again in a
 pub(super) fn visit(record: &VisitRecord) -> String {
     let mut line = clock(SystemTime::now());
     match record {
-        VisitRecord::Request { visitor, method, uri, status, duration, sent } => {
+        VisitRecord::Request { visitor, method, uri, status, duration, sent, fault } => {
             let path = uri.path_and_query().map_or("/", |path| path.as_str());
             let (path, status) = (shortened(path), status.as_u16());
             let _ = write!(line, "  {method} {path}  {status}  {}  {}", took(*duration), size(*sent));
             let _ = write!(line, "  {}", visitor.ip());
+            if let Some(fault) = fault {
+                let _ = write!(line, "  cut: {fault}");
+            }
         }
         VisitRecord::Connection { visitor, duration, received, sent, fault } => {
             let peer = visitor.socket_addr();
@@ -159,6 +162,7 @@ mod tests {
             status: StatusCode::OK,
             duration: Duration::from_millis(12),
             sent: 2048,
+            fault: None,
         };
         let line = visit(&record);
         assert!(line.ends_with("Z  GET /a?b=c  200  12 ms  2.0 KiB  127.0.0.1\n"), "{line}");

@@ -1,8 +1,10 @@
 //! Streams to the upstream over SSH: one `forwarded-tcpip` channel each (RFC 4254 §7.2).
 
-use std::io;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,13 +12,17 @@ use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::Bind;
+use hithe_keys::Fingerprint;
 use russh::server::{Handle, Msg};
-use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::unconstrained;
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
+use super::elastic::{Elastic, Taken};
+use super::spool::{Account, Backlog, Spool};
 use super::{Dial, DialError, TunnelStream};
 use crate::drain::DrainWatch;
 use crate::visit::Visitor;
@@ -32,6 +38,11 @@ pub(crate) struct ChannelDialer {
     pub(crate) tasks: DrainWatch,
     /// Cancelled when the publisher ends the forward and its visits with it.
     pub(crate) cut: CancellationToken,
+    /// Where the session puts what arrives.
+    pub(crate) inboxes: Arc<Inboxes>,
+    /// Where it waits for visitors.
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) publisher: Fingerprint,
 }
 
 impl Dial for ChannelDialer {
@@ -43,7 +54,7 @@ impl Dial for ChannelDialer {
             let permit = self.permit().await?;
             let opened = self.open(visitor, permit).await.map_err(|_| DialError::Gone)?;
             let channel = opened.map_err(|error| reason(&error))?;
-            Ok(Box::new(ChannelStream::new(channel, self)) as TunnelStream)
+            Ok(Box::new(ChannelStream::new(channel, self, visitor)) as TunnelStream)
         })
     }
 }
@@ -86,80 +97,186 @@ fn reason(error: &russh::Error) -> DialError {
     }
 }
 
-/// A channel as a byte stream.
-///
-/// Unlike russh's own, it tells a half-close (EOF) from a reset (CLOSE alone), and fails writers of a channel that
-/// the client has closed, which would otherwise wait for a window that never comes.
-struct ChannelStream {
-    reader: ChannelReadHalf,
-    writer: Pin<Box<dyn AsyncWrite + Send>>,
-    control: Option<ChannelWriteHalf<Msg>>,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    tasks: DrainWatch,
-    /// What was received and not yet read.
-    rest: Bytes,
-    state: State,
+/// The channels of one session that carry visits.
+#[derive(Debug, Default)]
+pub(crate) struct Inboxes {
+    open: Mutex<Open>,
+    backlog: Arc<Backlog>,
 }
 
+#[derive(Debug, Default)]
+struct Open {
+    inboxes: HashMap<ChannelId, Arc<Inbox>>,
+    /// The session is over: nothing arrives any more.
+    ended: bool,
+}
+
+/// What became of bytes that the session received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    /// The client sent EOF; it still takes data.
-    HalfClosed,
-    /// The reader has been told. What it waits for now is the CLOSE, which ends its writer.
-    HalfClosedTold,
-    Closed,
+pub(crate) enum Arrival {
+    /// The channel carries no visit.
+    Unknown,
+    Taken,
+    /// Much waits already: let the visits have a turn, and the disk its time.
+    Plenty,
+}
+
+impl Inboxes {
+    /// Takes what russh has just received for a channel. To be called from its callbacks: they are the pump.
+    pub(crate) fn arrived(&self, channel: ChannelId) -> Arrival {
+        let inbox = self.lock().inboxes.get(&channel).cloned();
+        match inbox.map(|inbox| inbox.pump()) {
+            Some(Arrival::Taken) if self.backlog.is_full() => Arrival::Plenty,
+            arrival => arrival.unwrap_or(Arrival::Unknown),
+        }
+    }
+
+    /// Waits, where more is on its way to the disk than the session may have there.
+    pub(crate) async fn has_room(&self) {
+        if self.backlog.is_full() {
+            self.backlog.has_room().await;
+        }
+    }
+
+    /// Ends the visits of a forward at once.
+    pub(crate) fn cut(&self, tag: u32) {
+        let severed: Vec<_> = {
+            let open = self.lock();
+            open.inboxes.values().filter(|inbox| inbox.tag == tag).cloned().collect()
+        };
+        severed.iter().for_each(|inbox| inbox.elastic.sever());
+    }
+
+    /// The connection is over; what came before is still read.
+    pub(crate) fn end(&self) {
+        let inboxes = {
+            let mut open = self.lock();
+            open.ended = true;
+            std::mem::take(&mut open.inboxes)
+        };
+        for inbox in inboxes.values() {
+            inbox.pump();
+            inbox.elastic.close();
+        }
+    }
+
+    fn enter(&self, channel: ChannelId, inbox: Arc<Inbox>) {
+        let mut open = self.lock();
+        if open.ended {
+            inbox.elastic.close();
+        } else {
+            open.inboxes.insert(channel, Arc::clone(&inbox));
+        }
+        drop(open);
+        // What came before it was entered.
+        inbox.pump();
+    }
+
+    fn leave(&self, channel: ChannelId) {
+        let mut open = self.lock();
+        open.inboxes.remove(&channel);
+        if open.inboxes.is_empty() {
+            open.inboxes = HashMap::new();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The receiving side of one channel.
+#[derive(Debug)]
+struct Inbox {
+    tag: u32,
+    source: Mutex<ChannelReadHalf>,
+    elastic: Arc<Elastic>,
+}
+
+impl Inbox {
+    /// Moves everything that russh has queued for this channel into the elastic buffer, so that russh never waits
+    /// for room in its queue (and with it all other channels).
+    fn pump(&self) -> Arrival {
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        // The callback's task must not be told to wait because it has done much already: the message is there.
+        while let Some(message) = unconstrained(source.wait()).now_or_never() {
+            match message {
+                Some(ChannelMsg::Data { data }) if !data.is_empty() => self.elastic.push(data),
+                Some(ChannelMsg::Eof) => self.elastic.finish(),
+                Some(ChannelMsg::Close) | None => {
+                    self.elastic.close();
+                    break;
+                }
+                Some(_) => {}
+            }
+        }
+        match self.elastic.has_plenty() {
+            true => Arrival::Plenty,
+            false => Arrival::Taken,
+        }
+    }
+}
+
+/// A channel as a byte stream.
+///
+/// Unlike russh's own, it never holds up the session, tells a half-close (EOF) from a reset (CLOSE alone), and fails
+/// writers of a channel that the client has closed, which would otherwise wait for a window that never comes.
+struct ChannelStream {
+    elastic: Arc<Elastic>,
+    writer: Writer,
+    parting: Option<Parting>,
+    /// What was taken and not yet read.
+    rest: Bytes,
 }
 
 impl ChannelStream {
-    fn new(channel: Channel<Msg>, dialer: &ChannelDialer) -> Self {
-        let (reader, control) = channel.split();
-        Self {
-            reader,
-            writer: Box::pin(control.make_writer()),
-            control: Some(control),
-            cut: Box::pin(dialer.cut.clone().cancelled_owned()),
+    fn new(channel: Channel<Msg>, dialer: &ChannelDialer, visitor: Visitor) -> Self {
+        let id = channel.id();
+        let (source, control) = channel.split();
+        let account = Account {
+            spool: Arc::clone(&dialer.spool),
+            backlog: Arc::clone(&dialer.inboxes.backlog),
+            publisher: dialer.publisher,
+            visitor,
+        };
+        let elastic = Elastic::new(account, dialer.tasks.clone());
+        let inbox =
+            Inbox { tag: dialer.asked.port, source: Mutex::new(source), elastic: Arc::clone(&elastic) };
+        dialer.inboxes.enter(id, Arc::new(inbox));
+        // The endpoint may have been cut while the channel was opened.
+        if dialer.cut.is_cancelled() {
+            elastic.sever();
+        }
+        let control = Arc::new(control);
+        let parting = Parting {
+            channel: id,
+            inboxes: Arc::clone(&dialer.inboxes),
+            control: Arc::clone(&control),
+            elastic: Arc::clone(&elastic),
             tasks: dialer.tasks.clone(),
-            rest: Bytes::new(),
-            state: State::Open,
-        }
+        };
+        Self { elastic, writer: Writer::new(control), parting: Some(parting), rest: Bytes::new() }
     }
 
-    /// Waits for the next piece of data, or for the end of one or both directions.
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.cut.poll_unpin(cx).is_ready() {
-                self.state = State::Closed;
-                return Poll::Ready(());
+    /// Makes `rest` hold something. Ready without that at an orderly end.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(match ready!(self.elastic.poll_take(cx)) {
+            Taken::Data(data) => {
+                self.rest = data;
+                Ok(())
             }
-            match ready!(pin!(self.reader.wait()).poll(cx)) {
-                Some(ChannelMsg::Data { data }) if !data.is_empty() => self.rest = data,
-                Some(ChannelMsg::Eof) => self.state = State::HalfClosed,
-                Some(ChannelMsg::Close) | None => self.state = State::Closed,
-                Some(_) => continue,
-            }
-            return Poll::Ready(());
-        }
+            Taken::Finished => Ok(()),
+            Taken::Closed => Err(io::ErrorKind::ConnectionReset.into()),
+            Taken::Cut(why) => Err(io::Error::other(why)),
+        })
     }
 
-    /// Notices a CLOSE while a write waits. Data is never taken here: it belongs to the reader.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        if matches!(self.state, State::HalfClosed | State::HalfClosedTold) {
-            let _ = self.poll_message(cx);
-        }
-        self.state == State::Closed
-    }
-
-    fn write_with<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut (dyn AsyncWrite + Send)>, &mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if self.state == State::Closed {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let written = write(self.writer.as_mut(), cx);
-        if written.is_pending() && self.poll_closed(cx) {
+    /// Fails what waits when the client takes no more.
+    fn or_closed<T>(&self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_pending() && self.elastic.poll_closed(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         written
@@ -172,57 +289,170 @@ impl AsyncRead for ChannelStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.rest.is_empty() {
-            match self.state {
-                State::Open | State::HalfClosedTold => {}
-                State::HalfClosed => {
-                    self.state = State::HalfClosedTold;
-                    return Poll::Ready(Ok(()));
-                }
-                State::Closed => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            }
-            ready!(self.poll_message(cx));
-            if self.rest.is_empty() {
-                return self.poll_read(cx, buf);
-            }
-        }
+        ready!(self.poll_rest(cx))?;
         let taken = self.rest.len().min(buf.remaining());
-        buf.put_slice(&self.rest.split_to(taken));
-        if !self.rest.has_remaining() {
-            self.rest = Bytes::new();
-        }
+        buf.put_slice(self.rest.get(..taken).unwrap_or_default());
+        self.as_mut().consume(taken);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for ChannelStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
+impl AsyncBufRead for ChannelStream {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        ready!(this.poll_rest(cx))?;
+        Poll::Ready(Ok(&this.rest))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, amount: usize) {
+        self.rest.advance(amount);
+        if self.rest.is_empty() {
+            self.rest = Bytes::new();
         }
-        self.write_with(cx, |writer, cx| writer.poll_write(cx, buf))
+    }
+}
+
+impl AsyncWrite for ChannelStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.elastic.takes_nothing() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let written = self.writer.poll_write(cx, bufs);
+        self.or_closed(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write_with(cx, |writer, cx| writer.poll_flush(cx))
+        let flushed = self.writer.poll_ready(cx);
+        self.or_closed(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write_with(cx, |writer, cx| writer.poll_shutdown(cx))
+        let shut = self.writer.poll_shutdown(cx);
+        self.or_closed(cx, shut)
     }
 }
 
 impl Drop for ChannelStream {
     fn drop(&mut self) {
-        let Some(control) = self.control.take() else { return };
-        // Usually the session's queue has room and no task is needed.
-        if control.close().now_or_never().is_none() {
-            self.tasks.spawn(async move {
-                let _ = control.close().await;
-            });
+        if let Some(parting) = self.parting.take() {
+            parting.begin(self.writer.is_shut());
         }
     }
 }
+
+/// The sending side of a channel: one packet under way, the window of the client observed by russh.
+struct Writer {
+    control: Arc<ChannelWriteHalf<Msg>>,
+    sending: Option<BoxFuture<'static, Result<(), russh::Error>>>,
+    shut: bool,
+}
+
+impl Writer {
+    fn new(control: Arc<ChannelWriteHalf<Msg>>) -> Self {
+        Self { control, sending: None, shut: false }
+    }
+
+    fn is_shut(&self) -> bool {
+        self.shut
+    }
+
+    /// Ready when nothing is under way.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
+        let sent = ready!(sending.poll_unpin(cx));
+        self.sending = None;
+        Poll::Ready(sent.map_err(|_| io::ErrorKind::BrokenPipe.into()))
+    }
+
+    /// Takes one packet, and sends it as soon as the client's window and the session's queue have room.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ready(cx))?;
+        let data = gather(bufs);
+        let length = data.len();
+        if length > 0 {
+            let control = Arc::clone(&self.control);
+            self.sending = Some(Box::pin(async move { control.data_bytes(data).await }));
+            // What does not go at once goes when the stream is flushed, or before the next write.
+            if let Poll::Ready(Err(error)) = self.poll_ready(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_ready(cx))?;
+        if !std::mem::replace(&mut self.shut, true) {
+            let control = Arc::clone(&self.control);
+            self.sending = Some(Box::pin(async move { control.eof().await }));
+        }
+        self.poll_ready(cx)
+    }
+}
+
+/// One packet out of several pieces: the only copy on the way up.
+fn gather(bufs: &[IoSlice<'_>]) -> Bytes {
+    let length = bufs.iter().map(|buf| buf.len()).sum::<usize>().min(PACKET);
+    let mut data = Vec::with_capacity(length);
+    for buf in bufs {
+        let room = length - data.len();
+        data.extend_from_slice(buf.get(..room.min(buf.len())).unwrap_or_default());
+    }
+    data.into()
+}
+
+/// How a channel ends when the visit is over.
+///
+/// russh 0.65 never forgets a channel that *we* close first: it keeps its queue until the session ends. So the client
+/// gets the EOF and some time to close by itself, as it does once its upstream has closed too.
+struct Parting {
+    channel: ChannelId,
+    inboxes: Arc<Inboxes>,
+    control: Arc<ChannelWriteHalf<Msg>>,
+    elastic: Arc<Elastic>,
+    tasks: DrainWatch,
+}
+
+impl Parting {
+    fn begin(self, said_eof: bool) {
+        let patient = !self.elastic.is_severed();
+        self.elastic.abandon();
+        if self.elastic.is_closed() {
+            self.inboxes.leave(self.channel);
+            return;
+        }
+        let tasks = self.tasks.clone();
+        tasks.spawn(async move {
+            if patient {
+                if !said_eof {
+                    let _ = self.control.eof().await;
+                }
+                let _ = timeout(LINGER, poll_fn(|cx| self.elastic.poll_parted(cx))).await;
+            }
+            if !self.elastic.is_closed() {
+                let _ = self.control.close().await;
+            }
+            self.inboxes.leave(self.channel);
+        });
+    }
+}
+
+/// How long a client may take to close a channel by itself.
+const LINGER: Duration = Duration::from_secs(2);
+/// What OpenSSH accepts in one data message.
+const PACKET: usize = 32 * 1024;
 
 /// How long a visit waits for its turn when a session has too many opens in flight.
 const OPEN_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

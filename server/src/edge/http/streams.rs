@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use crate::body::Progress;
 use crate::drain::DrainWatch;
 use crate::proxy::tcp::STALL_LIMIT;
+use crate::visit::STALLED;
 
 /// Gives the streams of a connection to the owner of all visits.
 #[derive(Clone)]
@@ -21,9 +22,12 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
         self.0.spawn(async move {
             let progress = Arc::new(Progress::default());
             tokio::select! {
+                () = stalled(&progress) => {
+                    // hyper resets a stream that is dropped.
+                    tracing::info!("a visit was cut off: {STALLED}");
+                    progress.cut();
+                }
                 () = Progress::of_task(Arc::clone(&progress), stream) => {}
-                // hyper resets a stream that is dropped.
-                () = stalled(&progress) => tracing::debug!("a visitor took nothing of a response for a minute"),
             }
         });
     }

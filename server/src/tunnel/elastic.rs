@@ -1,0 +1,600 @@
+//! What arrived for one visitor and was not taken yet: in memory, beyond a bound in unlinked files.
+//!
+//! The order is head (memory), segments (disk), tail (memory). What comes in never waits for the visitor, so that
+//! the session's read loop does not either; at most one disk operation of at most 1 MiB is under way for a visit,
+//! on a blocking thread.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+
+use super::spool::{Account, SEGMENT};
+use crate::drain::DrainWatch;
+use crate::visit::CutOff;
+
+#[cfg(test)]
+mod tests;
+
+/// What a reader gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    Data(Bytes),
+    /// An orderly end of the bytes; after it comes only [`Self::Closed`].
+    Finished,
+    /// The other side is gone.
+    Closed,
+    Cut(CutOff),
+}
+
+/// The buffer of one visit. Bytes come out as they went in.
+pub(crate) struct Elastic {
+    state: Mutex<State>,
+    account: Account,
+    /// Owns the disk operations.
+    tasks: DrainWatch,
+}
+
+#[derive(Default)]
+struct State {
+    head: Queue,
+    segments: VecDeque<Segment>,
+    tail: Queue,
+    /// A disk operation is under way; with the bytes that it takes to the disk.
+    busy: Option<usize>,
+    /// The other side sends no more (SSH's EOF).
+    finished: bool,
+    told_finished: bool,
+    /// The other side neither sends nor takes any more (SSH's CLOSE).
+    closed: bool,
+    cut: Option<CutOff>,
+    /// The publisher ended the visit.
+    severed: bool,
+    /// Nobody reads any more.
+    abandoned: bool,
+    /// Bytes that came in after that.
+    discarded: u64,
+    /// Line in the book of the spool.
+    line: Option<u64>,
+    /// Memory taken from the spool's count, in steps.
+    reserved: usize,
+    reader: Option<Waker>,
+    /// Waits for the close.
+    writer: Option<Waker>,
+}
+
+/// Messages in memory.
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<Bytes>,
+    /// With what the memory manager needs for each.
+    cost: usize,
+}
+
+impl Queue {
+    fn push(&mut self, chunk: Bytes) {
+        self.cost += cost(&chunk);
+        self.chunks.push_back(chunk);
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let chunk = self.chunks.pop_front()?;
+        self.cost -= cost(&chunk);
+        if self.chunks.is_empty() {
+            // Given back: an idle stream holds no queue.
+            self.chunks = VecDeque::new();
+        }
+        Some(chunk)
+    }
+}
+
+fn note(place: &mut Option<Waker>, cx: &Context<'_>) {
+    if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *place = Some(cx.waker().clone());
+    }
+}
+
+fn cost(chunk: &Bytes) -> usize {
+    chunk.len() + OVERHEAD
+}
+
+/// A file that is written at its end and read from its begin.
+struct Segment {
+    file: Arc<File>,
+    read: u64,
+    written: u64,
+}
+
+/// The next thing to do with the disk.
+enum Operation {
+    Read { file: Arc<File>, at: u64, length: usize },
+    Write { file: Option<Arc<File>>, chunks: Vec<Bytes> },
+}
+
+/// What came of it.
+enum Done {
+    Read(Bytes),
+    Written { file: Arc<File>, bytes: u64 },
+}
+
+impl Elastic {
+    pub(crate) fn new(account: Account, tasks: DrainWatch) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), account, tasks })
+    }
+
+    /// Takes what arrived. Never waits.
+    pub(crate) fn push(self: &Arc<Self>, data: Bytes) {
+        let mut state = self.lock();
+        if state.is_over() {
+            state.discarded += data.len() as u64;
+            if state.discarded > MAX_DISCARDED {
+                state.wake_writer();
+            }
+            return;
+        }
+        let fits = state.head.cost + cost(&data) <= self.account.spool.keep();
+        if !state.is_spilling() && (fits || state.head.chunks.is_empty()) {
+            state.head.push(data);
+            state.wake();
+        } else {
+            self.account.backlog.add(cost(&data));
+            state.tail.push(data);
+        }
+        self.settle(&mut state);
+    }
+
+    /// The other side sends no more. What it sent before is still read.
+    pub(crate) fn finish(&self) {
+        let mut state = self.lock();
+        state.finished = true;
+        state.wake();
+    }
+
+    /// The other side is gone. What it sent before is still read.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.wake();
+        state.wake_writer();
+    }
+
+    /// Ends the visit at once: what waits is not read any more.
+    pub(crate) fn sever(&self) {
+        let mut state = self.lock();
+        self.clear(&mut state);
+        state.severed = true;
+        state.wake();
+        state.wake_writer();
+    }
+
+    pub(crate) fn is_severed(&self) -> bool {
+        self.lock().severed
+    }
+
+    /// Whether so much waits in memory that the reader should have its turn first.
+    pub(crate) fn has_plenty(&self) -> bool {
+        self.lock().head.cost > PLENTY
+    }
+
+    /// Ready when the other side takes no more.
+    pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.takes_nothing() {
+            return Poll::Ready(());
+        }
+        note(&mut state.writer, cx);
+        Poll::Pending
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Whether writing is in vain.
+    pub(crate) fn takes_nothing(&self) -> bool {
+        self.lock().takes_nothing()
+    }
+
+    /// Ready when the other side has closed, or sends on although nobody reads.
+    pub(crate) fn poll_parted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.closed || state.discarded > MAX_DISCARDED {
+            return Poll::Ready(());
+        }
+        note(&mut state.writer, cx);
+        Poll::Pending
+    }
+
+    /// The next bytes, in the order in which they arrived.
+    pub(crate) fn poll_take(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Taken> {
+        let mut state = self.lock();
+        if let Some(cut) = state.cut {
+            return Poll::Ready(Taken::Cut(cut));
+        }
+        if state.severed {
+            return Poll::Ready(Taken::Closed);
+        }
+        if let Some(chunk) = state.head.pop() {
+            self.settle(&mut state);
+            return Poll::Ready(Taken::Data(chunk));
+        }
+        if state.is_spilling() || !(state.closed || state.finished && !state.told_finished) {
+            note(&mut state.reader, cx);
+            return Poll::Pending;
+        }
+        if state.finished && !state.told_finished {
+            state.told_finished = true;
+            return Poll::Ready(Taken::Finished);
+        }
+        Poll::Ready(Taken::Closed)
+    }
+
+    /// Nobody reads any more: what waits is dropped, and what still comes in is discarded.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        state.abandoned = true;
+        state.reader = None;
+        self.clear(&mut state);
+    }
+
+    /// Ends this visit alone. Its reader is told why.
+    fn cut(&self, why: CutOff) {
+        let mut state = self.lock();
+        if state.is_over() {
+            return;
+        }
+        let (waiting, usage) = (state.waiting(), self.account.spool.usage());
+        tracing::warn!(
+            visitor = %self.account.visitor.ip(),
+            publisher = %self.account.publisher,
+            waiting,
+            ?usage,
+            "a visit was cut off: {why}"
+        );
+        state.cut = Some(why);
+        state.wake();
+        state.wake_writer();
+        self.clear(&mut state);
+    }
+
+    fn clear(&self, state: &mut State) {
+        state.head = Queue::default();
+        self.account.backlog.remove(state.tail.cost);
+        state.tail = Queue::default();
+        state.segments.clear();
+        if let Some(line) = state.line.take() {
+            self.account.spool.strike(line);
+        }
+        self.count_memory(state);
+    }
+
+    /// Moves on what can be moved without the disk, and sets the disk to work where it is needed.
+    fn settle(self: &Arc<Self>, state: &mut State) {
+        if state.is_spilling() {
+            self.refill(state);
+            if state.busy.is_none()
+                && let Some(operation) = state.next(self.account.spool.keep())
+            {
+                state.busy = Some(operation.cost());
+                self.tasks.spawn(Self::work(Arc::clone(self), operation));
+            }
+        }
+        self.count_memory(state);
+    }
+
+    /// With nothing on the disk, the tail follows the head directly.
+    fn refill(&self, state: &mut State) {
+        if !state.segments.is_empty() || state.busy.is_some() {
+            return;
+        }
+        let keep = self.account.spool.keep();
+        let before = state.tail.cost;
+        while state.head.chunks.is_empty() || state.head.cost < keep {
+            let Some(chunk) = state.tail.pop() else { break };
+            state.head.push(chunk);
+        }
+        if state.tail.cost < before {
+            self.account.backlog.remove(before - state.tail.cost);
+            state.wake();
+        }
+    }
+
+    /// Counts in steps, so that a short answer costs nothing here.
+    fn count_memory(&self, state: &mut State) {
+        let held = state.head.cost + state.tail.cost + state.busy.unwrap_or(0);
+        let wanted = held / MEMORY_STEP * MEMORY_STEP;
+        if wanted > state.reserved {
+            self.account.spool.take_memory(wanted - state.reserved);
+            state.reserved = wanted;
+        } else if wanted + MEMORY_STEP < state.reserved || held == 0 && state.reserved > 0 {
+            self.account.spool.give_memory(state.reserved - wanted);
+            state.reserved = wanted;
+        }
+    }
+
+    /// Runs disk operations until none is needed.
+    async fn work(self: Arc<Self>, first: Operation) {
+        let mut next = Some(first);
+        while let Some(operation) = next {
+            self.book(&operation);
+            let on_its_way = operation.backlog();
+            let done = self.perform(operation).await;
+            self.account.backlog.remove(on_its_way);
+            next = self.apply(done);
+        }
+    }
+
+    /// A full disk costs the visit with most waiting its place; then the write is tried again.
+    async fn perform(self: &Arc<Self>, mut operation: Operation) -> Option<Done> {
+        loop {
+            let Failure { error, undone } = match self.on_blocking_thread(operation).await {
+                Ok(done) => return Some(done),
+                Err(failure) => failure,
+            };
+            let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let largest = if is_full { self.account.spool.largest() } else { None };
+            match (largest, undone) {
+                (Some(other), Some(undone)) if !Arc::ptr_eq(&other, self) => {
+                    other.cut(CutOff::Full);
+                    operation = undone;
+                }
+                _ if is_full => {
+                    self.cut(CutOff::Full);
+                    return None;
+                }
+                _ => {
+                    tracing::error!(%error, "the spool's disk failed");
+                    self.cut(CutOff::Disk);
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn on_blocking_thread(&self, operation: Operation) -> Result<Done, Failure> {
+        let spool = Arc::clone(&self.account.spool);
+        let _turn = spool.turn().await;
+        let files = Arc::clone(&spool);
+        let done = spawn_blocking(move || operation.run(&|| files.segment())).await;
+        done.unwrap_or_else(|panicked| Err(io::Error::other(panicked).into()))
+    }
+
+    /// Books what is about to be written, and cuts off whoever has to go because of it.
+    fn book(self: &Arc<Self>, operation: &Operation) {
+        let Operation::Write { chunks, .. } = operation else { return };
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        let line = {
+            let mut state = self.lock();
+            if state.is_over() {
+                return;
+            }
+            *state.line.get_or_insert_with(|| self.account.spool.enter(Arc::downgrade(self), &self.account))
+        };
+        // Not under our own lock: the victim may be another visit, whose lock is taken.
+        if let Some((victim, why)) = self.account.spool.charge(line, bytes) {
+            victim.cut(why);
+        }
+    }
+
+    /// Notes what came of an operation, and gives the next one.
+    fn apply(self: &Arc<Self>, done: Option<Done>) -> Option<Operation> {
+        let mut state = self.lock();
+        state.busy = None;
+        let done = done.filter(|_| !state.is_over());
+        match done {
+            None => {
+                self.count_memory(&mut state);
+                return None;
+            }
+            Some(Done::Read(bytes)) => {
+                if let Some(freed) = state.was_read(bytes.len() as u64)
+                    && let Some(line) = state.line
+                {
+                    self.account.spool.release(line, freed);
+                }
+                state.head.push(bytes);
+                state.wake();
+            }
+            Some(Done::Written { file, bytes }) => state.was_written(file, bytes),
+        }
+        self.refill(&mut state);
+        let next = state.next(self.account.spool.keep());
+        state.busy = next.as_ref().map(Operation::cost);
+        self.count_memory(&mut state);
+        next
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Elastic {
+    fn drop(&mut self) {
+        let mut state = std::mem::take(&mut *self.lock());
+        self.clear(&mut state);
+    }
+}
+
+impl fmt::Debug for Elastic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elastic").field("visitor", &self.account.visitor).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Nobody will read what comes in.
+    fn is_over(&self) -> bool {
+        self.abandoned || self.severed || self.cut.is_some()
+    }
+
+    fn takes_nothing(&self) -> bool {
+        self.closed || self.severed || self.cut.is_some()
+    }
+
+    /// Whether something is behind the head, or on its way there.
+    fn is_spilling(&self) -> bool {
+        !self.tail.chunks.is_empty() || !self.segments.is_empty() || self.busy.is_some()
+    }
+
+    fn waiting(&self) -> u64 {
+        let on_disk: u64 = self.segments.iter().map(|segment| segment.written - segment.read).sum();
+        on_disk + (self.head.cost + self.tail.cost + self.busy.unwrap_or(0)) as u64
+    }
+
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Reading goes first: somebody waits for it.
+    fn next(&mut self, keep: usize) -> Option<Operation> {
+        let low = self.head.chunks.is_empty() || self.head.cost < keep / 2;
+        if low && let Some(first) = self.segments.front() {
+            let length = (first.written - first.read).min(keep.clamp(MIN_READ, MAX_OPERATION) as u64);
+            return Some(Operation::Read {
+                file: Arc::clone(&first.file),
+                at: first.read,
+                length: usize::try_from(length).unwrap_or(MAX_OPERATION),
+            });
+        }
+        let enough = keep.clamp(1, MIN_WRITE);
+        if self.tail.cost < enough {
+            return None;
+        }
+        let last = self.segments.back().filter(|last| last.written < SEGMENT);
+        let file = last.map(|last| Arc::clone(&last.file));
+        let mut chunks = Vec::new();
+        let mut length = 0;
+        while let Some(next) = self.tail.chunks.front()
+            && length + next.len() <= MAX_OPERATION
+        {
+            length += next.len();
+            chunks.extend(self.tail.pop());
+        }
+        Some(Operation::Write { file, chunks })
+    }
+
+    /// How many bytes of disk are free because of that.
+    fn was_read(&mut self, bytes: u64) -> Option<u64> {
+        let first = self.segments.front_mut()?;
+        first.read += bytes;
+        if first.read < first.written {
+            return None;
+        }
+        // Also one that is not full: the next write begins another.
+        self.segments.pop_front().map(|segment| segment.written)
+    }
+
+    fn was_written(&mut self, file: Arc<File>, bytes: u64) {
+        match self.segments.back_mut().filter(|last| Arc::ptr_eq(&last.file, &file)) {
+            Some(last) => last.written += bytes,
+            None => self.segments.push_back(Segment { file, read: 0, written: bytes }),
+        }
+    }
+}
+
+/// An operation that failed, and what can be tried again.
+struct Failure {
+    error: io::Error,
+    undone: Option<Operation>,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { error, undone: None }
+    }
+}
+
+impl Operation {
+    /// Memory that is held while it runs.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Read { length, .. } => *length,
+            Self::Write { chunks, .. } => chunks.iter().map(cost).sum(),
+        }
+    }
+
+    /// What the session may not receive in its place until this is done.
+    fn backlog(&self) -> usize {
+        match self {
+            Self::Read { .. } => 0,
+            Self::Write { .. } => self.cost(),
+        }
+    }
+
+    /// Blocks.
+    fn run(self, segment: &dyn Fn() -> io::Result<File>) -> Result<Done, Failure> {
+        match self {
+            Self::Read { file, at, length } => {
+                let mut buffer = vec![0; length];
+                file.read_exact_at(&mut buffer, at)?;
+                Ok(Done::Read(buffer.into()))
+            }
+            Self::Write { file: Some(file), chunks } => Self::write(file, chunks),
+            Self::Write { file: None, chunks } => match segment() {
+                Ok(file) => Self::write(Arc::new(file), chunks),
+                Err(error) => Err(Failure { error, undone: Some(Self::Write { file: None, chunks }) }),
+            },
+        }
+    }
+
+    fn write(file: Arc<File>, chunks: Vec<Bytes>) -> Result<Done, Failure> {
+        let begin = io::Seek::stream_position(&mut &*file)?;
+        match write_all(&file, &chunks) {
+            Ok(bytes) => Ok(Done::Written { file, bytes }),
+            Err(error) => {
+                // The file counts as it was before.
+                io::Seek::seek(&mut &*file, io::SeekFrom::Start(begin))?;
+                Err(Failure { error, undone: Some(Self::Write { file: Some(file), chunks }) })
+            }
+        }
+    }
+}
+
+/// Writes at the end of the file; its place is where the last write ended, since reading does not move it.
+fn write_all(mut file: &File, chunks: &[Bytes]) -> io::Result<u64> {
+    let mut bytes = 0;
+    for group in chunks.chunks(MAX_SLICES) {
+        let mut slices: Vec<_> = group.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut slices = slices.as_mut_slice();
+        while !slices.is_empty() {
+            let written = match file.write_vectored(slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            bytes += written as u64;
+            IoSlice::advance_slices(&mut slices, written);
+        }
+    }
+    Ok(bytes)
+}
+
+/// What a message costs beyond its bytes: the allocation, its place in the queue.
+const OVERHEAD: usize = 96;
+/// A reader that has less than this waiting is in step.
+const PLENTY: usize = 256 << 10;
+/// What the other side may still send to a visit that is over before its channel is closed.
+const MAX_DISCARDED: u64 = 1 << 20;
+const MEMORY_STEP: usize = 64 << 10;
+/// More in one operation keeps the session waiting for too long when the disk is slow.
+const MAX_OPERATION: usize = 1 << 20;
+const MIN_WRITE: usize = 256 << 10;
+const MIN_READ: usize = 64 << 10;
+/// As IOV_MAX of Linux.
+const MAX_SLICES: usize = 1024;

@@ -1,0 +1,258 @@
+//! The elastic buffer against a model: bytes come out as they went in, whatever is taken to the disk and back.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use hithe_keys::Fingerprint;
+use proptest::prelude::*;
+use tokio::time::timeout;
+
+use super::super::spool::{Backlog, Spool};
+use super::*;
+use crate::drain::Drain;
+use crate::visit::Visitor;
+
+const MIB: usize = 1 << 20;
+
+struct Bench {
+    spool: Arc<Spool>,
+    tasks: DrainWatch,
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(limit: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path(), Some(limit)).unwrap();
+        Self { spool, tasks: Drain::new().1, _folder: folder }
+    }
+
+    fn visit(&self) -> Arc<Elastic> {
+        self.visit_of(1, &Arc::default())
+    }
+
+    fn visit_of(&self, source: u8, backlog: &Arc<Backlog>) -> Arc<Elastic> {
+        let account = Account {
+            spool: Arc::clone(&self.spool),
+            backlog: Arc::clone(backlog),
+            publisher: key(),
+            visitor: Visitor(SocketAddr::from(([192, 0, 2, source], 4000))),
+        };
+        Elastic::new(account, self.tasks.clone())
+    }
+}
+
+fn key() -> Fingerprint {
+    "SHA256:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg".parse().unwrap()
+}
+
+async fn take(visit: &Arc<Elastic>) -> Taken {
+    timeout(Duration::from_secs(20), poll_fn(|cx| visit.poll_take(cx))).await.expect("something to take")
+}
+
+/// All data up to the end.
+async fn take_all(visit: &Arc<Elastic>) -> (Vec<u8>, Taken) {
+    let mut all = Vec::new();
+    loop {
+        match take(visit).await {
+            Taken::Data(data) => all.extend_from_slice(&data),
+            end => return (all, end),
+        }
+    }
+}
+
+/// Bytes that differ wherever one is lost or out of place.
+fn pattern(length: usize, from: usize) -> Bytes {
+    (from..from + length).map(|at| (at % 251 ^ at / 251 % 256) as u8).collect()
+}
+
+/// What comes in while nobody reads, at the speed of the disk as a session does it.
+async fn fill(visit: &Arc<Elastic>, length: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while all.len() < length {
+        let data = pattern(32 * 1024, all.len());
+        all.extend_from_slice(&data);
+        visit.push(data);
+        visit.account.backlog.has_room().await;
+    }
+    let at_rest = async {
+        while visit.lock().busy.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), at_rest).await.expect("the disk takes it");
+    all
+}
+
+#[tokio::test]
+async fn what_fits_in_memory_never_sees_the_disk() {
+    let bench = Bench::new(64 << 20);
+    let visit = bench.visit();
+    visit.push(Bytes::from_static(b"hello "));
+    visit.push(Bytes::from_static(b"world"));
+    visit.finish();
+    visit.close();
+    assert_eq!(take_all(&visit).await, (b"hello world".to_vec(), Taken::Finished));
+    assert_eq!(take(&visit).await, Taken::Closed);
+    assert_eq!(bench.spool.usage().visits, 0);
+}
+
+#[tokio::test]
+async fn a_close_without_an_end_is_told_after_the_data() {
+    let bench = Bench::new(64 << 20);
+    let visit = bench.visit();
+    visit.push(Bytes::from_static(b"half"));
+    visit.close();
+    assert_eq!(take_all(&visit).await, (b"half".to_vec(), Taken::Closed));
+}
+
+#[tokio::test]
+async fn what_nobody_takes_goes_to_the_disk_and_comes_back_the_same() {
+    let bench = Bench::new(256 << 20);
+    let visit = bench.visit();
+    let sent = fill(&visit, 40 * MIB).await;
+    let usage = bench.spool.usage();
+    assert!(usage.disk > 20 << 20 && usage.memory < 16 * MIB, "{usage:?}");
+    visit.finish();
+    let (got, end) = take_all(&visit).await;
+    assert_eq!(end, Taken::Finished);
+    assert!(got == sent, "the bytes differ");
+    drop(visit);
+    assert_eq!(bench.spool.usage(), Default::default());
+}
+
+#[tokio::test]
+async fn the_disk_is_free_again_when_the_visitor_leaves() {
+    let bench = Bench::new(256 << 20);
+    let visit = bench.visit();
+    fill(&visit, 20 * MIB).await;
+    visit.abandon();
+    visit.push(Bytes::from_static(b"late"));
+    assert_eq!(visit.lock().discarded, 4);
+    drop(visit);
+    let idle = async {
+        while bench.spool.usage() != Default::default() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), idle).await.expect("everything is given back");
+}
+
+#[tokio::test]
+async fn a_visit_over_its_share_is_cut_off_alone() {
+    let bench = Bench::new(32 << 20);
+    let (slow, well) = (bench.visit_of(1, &Arc::default()), bench.visit_of(2, &Arc::default()));
+    well.push(Bytes::from_static(b"well"));
+    fill(&slow, 40 * MIB).await;
+    assert_eq!(take(&slow).await, Taken::Cut(CutOff::Visit));
+    assert_eq!(take(&well).await, Taken::Data(Bytes::from_static(b"well")));
+}
+
+#[tokio::test]
+async fn when_the_spool_is_full_the_visit_with_most_waiting_goes() {
+    let bench = Bench::new(64 << 20);
+    let (most, less, last) = (
+        bench.visit_of(1, &Arc::default()),
+        bench.visit_of(2, &Arc::default()),
+        bench.visit_of(3, &Arc::default()),
+    );
+    fill(&most, 25 * MIB).await;
+    let sent = fill(&less, 20 * MIB).await;
+    // Three quarters of the whole are one publisher's.
+    fill(&last, 15 * MIB).await;
+    assert_eq!(take(&most).await, Taken::Cut(CutOff::Publisher));
+    less.finish();
+    let (got, end) = take_all(&less).await;
+    assert!(end == Taken::Finished && got == sent);
+}
+
+#[tokio::test]
+async fn visitors_of_one_address_share_half_of_the_spool() {
+    let bench = Bench::new(40 << 20);
+    let (most, less) = (bench.visit(), bench.visit());
+    fill(&most, 14 * MIB).await;
+    fill(&less, 12 * MIB).await;
+    assert_eq!(take(&most).await, Taken::Cut(CutOff::Source));
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_costs_the_visit_and_nothing_else() {
+    let bench = Bench::new(256 << 20);
+    let (slow, well) = (bench.visit(), bench.visit());
+    std::fs::remove_dir_all(bench._folder.path()).unwrap();
+    fill(&slow, 4 * MIB).await;
+    assert_eq!(take(&slow).await, Taken::Cut(CutOff::Disk));
+    well.push(Bytes::from_static(b"well"));
+    assert_eq!(take(&well).await, Taken::Data(Bytes::from_static(b"well")));
+}
+
+#[tokio::test]
+async fn a_writer_learns_of_the_close_before_the_reader_has_read_everything() {
+    let bench = Bench::new(64 << 20);
+    let visit = bench.visit();
+    visit.push(Bytes::from_static(b"unread"));
+    visit.close();
+    timeout(Duration::from_secs(20), poll_fn(|cx| visit.poll_closed(cx))).await.unwrap();
+}
+
+#[test]
+fn a_spool_needs_a_place_to_write() {
+    assert!(Spool::open(Path::new("/proc/nowhere"), None).is_err());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(usize),
+    /// Reads so many chunks, if there are any.
+    Take(usize),
+    Pause,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => prop_oneof![1..200_usize, 1..40_000_usize, 200_000..900_000_usize].prop_map(Step::Push),
+        3 => (1..20_usize).prop_map(Step::Take),
+        1 => Just(Step::Pause),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn bytes_come_out_as_they_went_in(steps in steps(), pressure in prop_oneof![Just(0), Just(64 * MIB), Just(200 * MIB)]) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (sent, got, end) = runtime.block_on(async {
+            let bench = Bench::new(1 << 30);
+            bench.spool.take_memory(pressure);
+            let visit = bench.visit();
+            let (mut sent, mut got) = (Vec::new(), Vec::new());
+            for step in steps {
+                match step {
+                    Step::Push(length) => {
+                        let data = pattern(length, sent.len());
+                        sent.extend_from_slice(&data);
+                        visit.push(data);
+                    }
+                    Step::Take(count) => for _ in 0..count {
+                        let mut context = Context::from_waker(Waker::noop());
+                        if let Poll::Ready(Taken::Data(data)) = visit.poll_take(&mut context) {
+                            got.extend_from_slice(&data);
+                        }
+                    },
+                    Step::Pause => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+            visit.finish();
+            visit.close();
+            let (rest, end) = take_all(&visit).await;
+            got.extend_from_slice(&rest);
+            (sent, got, end)
+        });
+        prop_assert_eq!(end, Taken::Finished);
+        prop_assert!(sent == got, "{} bytes went in, {} came out", sent.len(), got.len());
+    }
+}
