@@ -22,7 +22,8 @@ use hithe_cli_parser::{HostName, HostPattern};
 pub(crate) use file::default_text;
 pub use options::Options;
 pub use values::{
-    LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size, ValueError,
+    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size,
+    ValueError,
 };
 
 /// A configuration that makes sense.
@@ -49,6 +50,8 @@ pub struct Config {
     pub keys: KeyPolicy,
     /// Private keys of the server; when empty, the one of the state directory.
     pub host_keys: Vec<PathBuf>,
+    /// Where a client has a choice.
+    pub ssh_cipher: CipherPreference,
     /// When missing, the server is its own certificate authority.
     pub certificates: Option<PathBuf>,
     /// Gets the bound addresses when all sockets are bound.
@@ -197,6 +200,7 @@ fn complete(options: Options) -> Result<Config, Problem> {
         public_https_port: options.public_https_port.map(NonZeroU16::get),
         keys: key_policy(options.open, options.authorized_keys)?,
         host_keys: options.host_key,
+        ssh_cipher: given(options.ssh_cipher, "--ssh-cipher")?,
         certificates: options.certificates,
         ready_file: options.ready_file,
         grace: given(options.grace, "--grace")?.0,

@@ -111,7 +111,7 @@ impl Server {
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let store = Store::open(&config.state_dir).map_err(state)?;
         let spool = open_spool(&config)?;
-        let algorithms = Algorithms::new(host_keys(&config)?);
+        let algorithms = Algorithms::new(host_keys(&config)?, config.ssh_cipher);
         let keys = key_ring(&config.keys)?;
         let certificates = Arc::new(Certificates::load(&config).map_err(state)?);
         let rules = NameRules {

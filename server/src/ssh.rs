@@ -30,6 +30,7 @@ pub(crate) use admission::Admission;
 pub(crate) use auth::KeyRing;
 
 use crate::certs::Certificates;
+use crate::config::CipherPreference;
 use crate::drain::DrainWatch;
 use crate::registry::Registry;
 use crate::tunnel::spool::Spool;
@@ -77,10 +78,11 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
     let deadline = Instant::now() + LOGIN_GRACE;
     let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(link::WRITE_STALL));
     let mut link = Link::new(socket, Arc::clone(&pulse), &kill);
-    let handler = Handler::new(Arc::clone(&context), peer, pulse, kill.clone(), admitted);
+    let mut handler = Handler::new(Arc::clone(&context), peer, pulse, kill.clone(), admitted);
     let logged_in = handler.logged_in();
     let running = async {
         let version = link.peek_version().await?;
+        handler.know(&version);
         let config = context.algorithms.for_client(&version);
         run_stream(config, link, handler).await?.await
     };
@@ -108,20 +110,48 @@ pub(crate) struct Algorithms {
 }
 
 impl Algorithms {
-    pub(crate) fn new(host_keys: Vec<PrivateKey>) -> Self {
-        let modern = config(host_keys.clone(), MODERN_CIPHERS);
+    pub(crate) fn new(host_keys: Vec<PrivateKey>, preference: CipherPreference) -> Self {
+        let modern = match preference {
+            CipherPreference::AesGcm => AES_GCM,
+            CipherPreference::Chacha20 => CHACHA20_FIRST,
+            CipherPreference::Auto if has_aes_instructions() => AES_GCM,
+            CipherPreference::Auto => CHACHA20_FIRST,
+        };
+        let modern = config(host_keys.clone(), modern);
         let legacy = config(host_keys, LEGACY_CIPHERS);
         Self { modern: Arc::new(modern), legacy: Arc::new(legacy) }
     }
 
-    /// AEADs only for clients that are known to have one.
+    /// AEADs only for clients that are known to have AES-GCM.
     fn for_client(&self, version: &str) -> Arc<Config> {
-        let has_aead = ["SSH-2.0-OpenSSH_", "SSH-2.0-PuTTY_", "SSH-2.0-hithe"];
-        match has_aead.iter().any(|known| version.starts_with(known)) {
+        match has_aes_gcm(version) {
             true => Arc::clone(&self.modern),
             false => Arc::clone(&self.legacy),
         }
     }
+}
+
+/// OpenSSH has had it since 6.2, PuTTY since 0.78; both ask for ChaCha20 first.
+fn has_aes_gcm(version: &str) -> bool {
+    let at_least = |prefix: &str, least: (u32, u32)| {
+        let Some(rest) = version.strip_prefix(prefix) else { return false };
+        let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= least
+    };
+    at_least("SSH-2.0-OpenSSH_", (6, 2))
+        || at_least("SSH-2.0-OpenSSH_for_Windows_", (7, 6))
+        || at_least("SSH-2.0-PuTTY_Release_", (0, 78))
+        || version.starts_with("SSH-2.0-hithe")
+}
+
+fn has_aes_instructions() -> bool {
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
+    false
 }
 
 fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name]) -> Config {
@@ -178,8 +208,12 @@ const KEYS: &[Algorithm] = &[
     Algorithm::SkEcdsaSha2NistP256,
 ];
 
-const MODERN_CIPHERS: &[cipher::Name] =
-    &[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305];
+/// The client's order decides, so what is to be used must be alone.
+const AES_GCM: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::AES_128_GCM];
+
+/// For machines without AES instructions.
+const CHACHA20_FIRST: &[cipher::Name] =
+    &[cipher::CHACHA20_POLY1305, cipher::AES_256_GCM, cipher::AES_128_GCM];
 
 /// Old libraries have counter mode only.
 const LEGACY_CIPHERS: &[cipher::Name] = &[
@@ -198,3 +232,32 @@ const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HM
 const WINDOW: u32 = 32 * 1024 * 1024;
 /// From accept to login.
 const LOGIN_GRACE: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_have_aes_gcm_are_known_by_their_version() {
+        for version in [
+            "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7",
+            "SSH-2.0-OpenSSH_10.1",
+            "SSH-2.0-OpenSSH_6.2",
+            "SSH-2.0-OpenSSH_for_Windows_9.5",
+            "SSH-2.0-PuTTY_Release_0.78",
+            "SSH-2.0-hithe_0.1.0",
+        ] {
+            assert!(has_aes_gcm(version), "{version}");
+        }
+        for version in [
+            "SSH-2.0-OpenSSH_5.9p1",
+            "SSH-2.0-PuTTY_Release_0.77",
+            "SSH-2.0-dropbear_2022.83",
+            "SSH-2.0-paramiko_2.12.0",
+            "SSH-2.0-OpenSSH_",
+            "",
+        ] {
+            assert!(!has_aes_gcm(version), "{version}");
+        }
+    }
+}

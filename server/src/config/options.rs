@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use clap::Args;
 use hithe_cli_parser::{HostName, HostPattern};
 
-use super::values::{LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size};
+use super::values::{
+    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size,
+};
 
 /// The lowest layer, in the words of the file.
 pub(crate) const DEFAULTS: &str = r#"
@@ -19,6 +21,7 @@ https-listen = "[::]:8443"
 tcp-ports = "20000-20999"
 tcp-listen-address = "[::]"
 grace = "30s"
+ssh-cipher = "auto"
 log-level = "info"
 log-format = "text"
 reserved-labels = [
@@ -111,6 +114,10 @@ layered! {
         /// Private key that the server shows to publishers, in place of its own one; repeatable
         #[arg(long, value_name = "FILE", value_delimiter = ',', help_heading = "Access")]
         pub host_key: Vec<PathBuf>,
+
+        /// Cipher of publishers' connections: auto is aes-gcm on machines with AES instructions, else chacha20
+        #[arg(long, value_name = "CIPHER", help_heading = "Access")]
+        pub ssh_cipher: Option<CipherPreference>,
 
         /// Certificates as DIR/NAME/{fullchain,privkey}.pem, read again when they change; without, the server makes
         /// its own authority in the state directory

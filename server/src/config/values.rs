@@ -195,6 +195,15 @@ impl From<LogLevel> for tracing::Level {
     }
 }
 
+/// What publishers' connections are encrypted with, where their client has a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CipherPreference {
+    /// AES-GCM where this machine has instructions for it.
+    Auto,
+    AesGcm,
+    Chacha20,
+}
+
 /// The shape of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {

@@ -32,6 +32,8 @@ pub(super) struct Handler {
     pulse: Arc<Pulse>,
     kill: CancellationToken,
     logged_in: CancellationToken,
+    /// Whether the client is known to send its forwards and its session before it answers anything.
+    sends_first: bool,
     /// Given back at login.
     admitted: Option<Admitted>,
     user: String,
@@ -52,6 +54,8 @@ struct Live {
     started: Vec<ChannelId>,
     /// Sessions (RFC 4254 §6.1) that are open.
     sessions: Vec<ChannelId>,
+    /// Whether the client was asked to tell that it has sent everything.
+    asked: bool,
 }
 
 impl Handler {
@@ -68,6 +72,7 @@ impl Handler {
             pulse,
             kill,
             logged_in: CancellationToken::new(),
+            sends_first: false,
             admitted: Some(admitted),
             user: String::new(),
             identity: None,
@@ -80,6 +85,27 @@ impl Handler {
     /// Cancelled when the client has logged in.
     pub(super) fn logged_in(&self) -> CancellationToken {
         self.logged_in.clone()
+    }
+
+    /// What the client's version line tells of its ways.
+    pub(super) fn know(&mut self, version: &str) {
+        self.sends_first = version.starts_with("SSH-2.0-OpenSSH_");
+    }
+
+    /// With a command in the user name and without a session (`ssh -N`), what the client will yet send is nothing. A
+    /// request that it refuses at once tells when that is so: its answer follows all that it sent before.
+    fn ask_for_the_rest(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        let needed = self.sends_first && live.user_command.is_some() && live.sessions.is_empty();
+        if !needed || std::mem::replace(&mut live.asked, true) {
+            return;
+        }
+        let (handle, events) = (live.publisher.handle.clone(), live.events.clone());
+        self.context.tasks.spawn(async move {
+            let _ = handle.forward_tcpip(String::new(), 0).await;
+            // A queue that is full ends the session anyway.
+            let _ = events.try_send(Event::Settled);
+        });
     }
 
     /// A full queue means a client that sends faster than its session can decide: it is cut.
@@ -134,6 +160,7 @@ impl Handler {
             terminals: Vec::new(),
             started: Vec::new(),
             sessions: Vec::new(),
+            asked: false,
         });
     }
 }
@@ -222,17 +249,16 @@ impl RusshHandler for Handler {
         } else {
             live.forwards.grant(&live.publisher, live.user_command.as_ref(), bind.clone())
         };
+        let is_granted = granted.is_ok();
         match granted {
             Ok(forward) => {
                 *port = forward.tag;
                 self.tell(Event::Forward(forward));
-                Ok(true)
             }
-            Err(refusal) => {
-                self.tell(Event::Refused(bind, refusal));
-                Ok(false)
-            }
+            Err(refusal) => self.tell(Event::Refused(bind, refusal)),
         }
+        self.ask_for_the_rest();
+        Ok(is_granted)
     }
 
     async fn cancel_tcpip_forward(
@@ -372,6 +398,19 @@ impl RusshHandler for Handler {
                 self.tell(Event::Interrupt(channel));
             }
             Arrival::Unknown => {}
+        }
+        Ok(())
+    }
+
+    /// The news that a window was opened stands in the channel's queue as well, and would fill it during an upload.
+    async fn window_adjusted(
+        &mut self,
+        channel: ChannelId,
+        _new_size: u32,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        if let Some(live) = &self.live {
+            live.publisher.inboxes.arrived(channel);
         }
         Ok(())
     }

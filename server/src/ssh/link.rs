@@ -45,6 +45,8 @@ pub(super) struct Link {
     socket: StallGuard<TcpStream>,
     pulse: Arc<Pulse>,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Reads after which the client's data is acknowledged at once.
+    eager: u8,
     /// Read ahead of russh, which asks for four bytes and then for the rest of a packet. Freed when empty, so that
     /// an idle tunnel holds none.
     ahead: Vec<u8>,
@@ -57,8 +59,19 @@ impl Link {
             socket: StallGuard::new(socket, WRITE_STALL),
             pulse,
             killed: Box::pin(kill.clone().cancelled_owned()),
+            eager: EAGER_READS,
             ahead: Vec::new(),
             taken: 0,
+        }
+    }
+
+    /// The client's Nagle algorithm holds the second half of its key exchange back until the first is acknowledged,
+    /// which the system does 40 ms later. It leaves this mode by itself, so it is asked again after each read.
+    fn acknowledge(&mut self) {
+        if self.eager > 0 {
+            self.eager -= 1;
+            #[cfg(target_os = "linux")]
+            let _ = socket2::SockRef::from(self.socket.get_ref()).set_tcp_quickack(true);
         }
     }
 
@@ -132,6 +145,7 @@ impl AsyncRead for Link {
         self.poll_killed(cx)?;
         if self.taken >= self.ahead.len() {
             ready!(self.poll_fill(cx))?;
+            self.acknowledge();
             self.pulse.beat();
         }
         self.take_ahead(buf);
@@ -159,6 +173,8 @@ impl AsyncWrite for Link {
 pub(super) const WRITE_STALL: Duration = Duration::from_secs(15);
 /// russh reads each packet in two steps; 64 KiB at a time saves a quarter of the CPU of bulk transfers.
 const READ_AHEAD: usize = 64 * 1024;
+/// Key exchange, login, forwards and the first channel take about a dozen.
+const EAGER_READS: u8 = 24;
 const MAX_VERSION: usize = 255;
 const VERSION_WAIT: Duration = Duration::from_secs(1);
 

@@ -30,6 +30,8 @@ pub(super) enum Event {
     Forward(Forward),
     /// Refused at once; the reason is told as soon as there is a place to tell it.
     Refused(Bind, Refusal),
+    /// The client has sent all that it had to send at its start.
+    Settled,
     Cancel {
         address: String,
         tag: u32,
@@ -199,6 +201,7 @@ impl Session {
                 self.waiting.push(forward);
             }
             Event::Refused(bind, refusal) => self.on_refused(bind, refusal),
+            Event::Settled => self.on_client_settled(),
             Event::Cancel { address, tag } => self.on_cancel(&address, tag),
             Event::Opened(channel) => {
                 let id = channel.id();
@@ -213,6 +216,15 @@ impl Session {
             Event::Shell(channel) => self.on_shell(channel),
             Event::Interrupt(channel) => self.end_console(channel, INTERRUPTED),
             Event::Closed(channel) => self.on_closed(channel),
+        }
+    }
+
+    /// No session will follow these forwards (`ssh -N`): a command in the user name need not wait for one.
+    fn on_client_settled(&mut self) {
+        let gathered = !self.waiting.is_empty() || !self.refused.is_empty();
+        let alone = self.user_command.is_some() && self.consoles.is_empty();
+        if matches!(self.phase, Phase::Gathering) && alone && gathered {
+            self.on_deadline();
         }
     }
 
