@@ -11,7 +11,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ pub(crate) use file::default_text;
 pub use options::Options;
 pub use values::{
     CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size,
-    ValueError,
+    ValueError, WorkerCount,
 };
 
 /// A configuration that makes sense.
@@ -50,6 +50,8 @@ pub struct Config {
     pub keys: KeyPolicy,
     /// Private keys of the server; when empty, the one of the state directory.
     pub host_keys: Vec<PathBuf>,
+    /// Threads that serve.
+    pub workers: NonZeroUsize,
     /// Where a client has a choice.
     pub ssh_cipher: CipherPreference,
     /// When missing, the server is its own certificate authority.
@@ -200,6 +202,7 @@ fn complete(options: Options) -> Result<Config, Problem> {
         public_https_port: options.public_https_port.map(NonZeroU16::get),
         keys: key_policy(options.open, options.authorized_keys)?,
         host_keys: options.host_key,
+        workers: options.workers.map_or_else(one_for_each_cpu, |it| it.0),
         ssh_cipher: given(options.ssh_cipher, "--ssh-cipher")?,
         certificates: options.certificates,
         ready_file: options.ready_file,
@@ -211,6 +214,10 @@ fn complete(options: Options) -> Result<Config, Problem> {
         allow_domains: options.allow_domain,
         reserved_labels: ReservedLabels(options.reserved_labels),
     })
+}
+
+fn one_for_each_cpu() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 fn given<T>(value: Option<T>, option: &str) -> Result<T, Problem> {

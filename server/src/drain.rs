@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +69,15 @@ impl DrainWatch {
     /// Whether the drain has begun.
     pub fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
+    }
+
+    /// As [`Self::spawn`], on another runtime.
+    pub fn spawn_on(&self, task: impl Future<Output = ()> + Send + 'static, runtime: &Handle) {
+        let killed = self.killed.clone();
+        let task = async move {
+            killed.run_until_cancelled(task).await;
+        };
+        self.tasks.spawn_on(task, runtime);
     }
 
     /// Runs `task` until it ends by itself or the grace of the drain is over.

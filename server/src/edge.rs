@@ -7,6 +7,7 @@ pub(crate) mod accept;
 mod hello;
 mod http;
 mod https;
+mod place;
 mod tcp;
 mod tls;
 
@@ -23,6 +24,7 @@ use crate::certs::{self, Certificates};
 use crate::drain::DrainWatch;
 use crate::proxy::Site;
 use crate::registry::{OpenedPort, Registry};
+use crate::workers::Workers;
 
 /// Connections of visitors at a time, over all listeners. Each holds a socket here, and perhaps a channel.
 const MAX_VISITORS: usize = 16_384;
@@ -40,6 +42,7 @@ pub(crate) struct EdgeContext {
     /// Offers `h2` and `http/1.1` by ALPN.
     tls: Arc<rustls::ServerConfig>,
     visitors: Arc<Semaphore>,
+    workers: Arc<Workers>,
     /// Owns the tasks of visits.
     visits: DrainWatch,
 }
@@ -54,10 +57,11 @@ impl EdgeContext {
         certificates: &Arc<Certificates>,
         domain: &HostName,
         visits: DrainWatch,
+        workers: Arc<Workers>,
     ) -> Result<Arc<Self>, rustls::Error> {
         let routes = registry.clone();
         let resolver = certificates.resolver(Arc::new(move |name: &HostName| routes.is_live(name.as_str())));
-        Ok(Self::with_tls(registry, certs::server_config(resolver)?, domain, visits))
+        Ok(Self::with_tls(registry, certs::server_config(resolver)?, domain, visits, workers))
     }
 
     fn with_tls(
@@ -65,9 +69,10 @@ impl EdgeContext {
         tls: Arc<rustls::ServerConfig>,
         domain: &HostName,
         visits: DrainWatch,
+        workers: Arc<Workers>,
     ) -> Arc<Self> {
         let site = Arc::new(Site { registry, domain: domain.clone(), visits: visits.clone() });
-        Arc::new(Self { site, tls, visitors: Arc::new(Semaphore::new(MAX_VISITORS)), visits })
+        Arc::new(Self { site, tls, visitors: Arc::new(Semaphore::new(MAX_VISITORS)), workers, visits })
     }
 }
 

@@ -22,4 +22,5 @@ mod stall;
 mod store;
 mod tunnel;
 mod visit;
+mod workers;
 mod wrapped;

@@ -43,6 +43,7 @@ fn serve(options: Options) -> anyhow::Result<()> {
 }
 
 fn run<T>(program: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // It accepts and looks after things; what is accepted is served by threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(program)
 }

@@ -27,6 +27,7 @@ use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfi
 use crate::ssh::{self, Admission, Algorithms, KeyRing, PublicPorts, Publishers};
 use crate::store::Store;
 use crate::tunnel::spool::Spool;
+use crate::workers::{Parcel, Workers};
 
 /// Why the server cannot start. The operator reads it.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,8 @@ pub enum StartError {
     State(String),
     #[error("cannot keep anything for slow visitors in {path} (--spool-dir)")]
     Spool { path: std::path::PathBuf, source: std::io::Error },
+    #[error("cannot start the threads that serve (--workers)")]
+    Workers(#[source] std::io::Error),
     #[error("cannot write {path}")]
     ReadyFile { path: std::path::PathBuf, source: std::io::Error },
 }
@@ -88,6 +91,7 @@ pub struct Server {
     store: Store,
     spool: Arc<Spool>,
     visitors: (Drain, DrainWatch),
+    workers: Arc<Workers>,
     edge: Arc<EdgeContext>,
 }
 
@@ -127,8 +131,15 @@ impl Server {
             tcp_address: config.tcp_listen_address,
             past: store.past_owners(),
         });
+        let workers = Workers::start(config.workers).map_err(StartError::Workers)?;
         let visitors = Drain::new();
-        let edge = EdgeContext::new(registry.clone(), &certificates, &config.domain, visitors.1.clone());
+        let edge = EdgeContext::new(
+            registry.clone(),
+            &certificates,
+            &config.domain,
+            visitors.1.clone(),
+            Arc::clone(&workers),
+        );
         let edge = edge.map_err(state)?;
         let sockets = Sockets {
             ssh: listen_on("ssh-listen", &config.listen.ssh)?,
@@ -155,6 +166,7 @@ impl Server {
             store,
             spool,
             visitors,
+            workers,
             edge,
         })
     }
@@ -180,6 +192,8 @@ impl Server {
             store: self.store.clone(),
         };
         let grace = self.config.grace;
+        // Ends them when everything else has ended.
+        let _workers = Arc::clone(&self.workers);
         let visitors = self.serve(&publisher_tasks);
         tokio::select! {
             () = shutdown.begun() => {}
@@ -214,7 +228,7 @@ impl Server {
             spool: self.spool,
             open_admission: (self.config.keys == KeyPolicy::Open).then(Admission::when_open),
         });
-        accept_publishers(self.sockets.ssh, &context, &visitors, publishers);
+        accept_publishers(self.sockets.ssh, &context, &visitors, publishers, &self.workers);
         let listeners =
             edge::Listeners { http: self.sockets.http, https: self.sockets.https, tcp: self.opened };
         edge::serve(&self.edge, listeners);
@@ -258,19 +272,25 @@ fn accept_publishers(
     context: &Arc<Publishers>,
     visitors: &DrainWatch,
     publishers: &DrainWatch,
+    workers: &Arc<Workers>,
 ) {
     let permits = Arc::new(Semaphore::new(MAX_PUBLISHERS));
     for listener in sockets.into_iter().filter_map(|socket| TcpListener::from_std(socket).ok()) {
-        let (context, permits) = (Arc::clone(context), Arc::clone(&permits));
+        let (context, permits, workers) = (Arc::clone(context), Arc::clone(&permits), Arc::clone(workers));
         let (stop, tasks) = (visitors.clone(), publishers.clone());
         visitors.spawn(async move {
             let stop = async move { stop.draining().await };
             edge::accept::accept(listener, permits, stop, move |socket, peer, permit| {
-                let context = Arc::clone(&context);
-                tasks.spawn(async move {
-                    ssh::serve(context, socket, peer).await;
-                    drop(permit);
-                });
+                let (context, worker) = (Arc::clone(&context), workers.least_engaged());
+                let engaged = worker.engage();
+                let Ok(parcel) = Parcel::pack(socket) else { return };
+                let served = async move {
+                    if let Ok(socket) = parcel.unpack() {
+                        ssh::serve(context, socket, peer).await;
+                    }
+                    drop((permit, engaged));
+                };
+                tasks.spawn_on(served, worker.runtime());
             })
             .await;
         });

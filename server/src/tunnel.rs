@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufRead, AsyncWrite};
 
 use crate::drain::DrainWatch;
 use crate::visit::Visitor;
+use crate::workers::Worker;
 
 /// A stream to the upstream. An end of stream on reading is the upstream's half-close; a publisher that closed the
 /// channel without one reads as [`std::io::ErrorKind::ConnectionReset`]. Dropping it closes the channel.
@@ -52,11 +53,14 @@ pub(crate) struct Tunnel {
     pub(crate) pool: pool::Pool,
     /// Owns the tasks that drive upstream connections. It drains after the visitors.
     pub(crate) tasks: DrainWatch,
+    /// The thread of the publisher's session, and so of its visitors.
+    pub(crate) worker: Worker,
 }
 
 impl Tunnel {
+    /// To be called on the thread of the publisher's session.
     pub(crate) fn new(dial: Arc<dyn Dial>, tasks: DrainWatch) -> Self {
-        Self { dial, pool: pool::Pool::default(), tasks }
+        Self { dial, pool: pool::Pool::default(), tasks, worker: Worker::here() }
     }
 }
 

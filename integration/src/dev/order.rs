@@ -15,7 +15,7 @@ const ROWS: &[&[&str]] = &[
     &["modules", "tunnel"],
     &["certs", "store", "events", "listen"],
     &["body"],
-    &["visit", "drain", "metrics", "config", "stall", "wrapped"],
+    &["visit", "drain", "workers", "metrics", "config", "stall", "wrapped"],
 ];
 
 /// Which of our crates each crate may depend on.

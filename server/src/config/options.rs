@@ -10,6 +10,7 @@ use hithe_cli_parser::{HostName, HostPattern};
 
 use super::values::{
     CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size,
+    WorkerCount,
 };
 
 /// The lowest layer, in the words of the file.
@@ -142,6 +143,10 @@ layered! {
         /// Time for visits to finish when the server is asked to end
         #[arg(long, value_name = "TIME", help_heading = "State")]
         pub grace: Option<Period>,
+
+        /// Threads that serve; a publisher's session and its visitors share one [default: one for each CPU]
+        #[arg(long, value_name = "NUMBER", help_heading = "State")]
+        pub workers: Option<WorkerCount>,
 
         /// Log this and what is worse
         #[arg(long, value_name = "LEVEL", help_heading = "Logging")]

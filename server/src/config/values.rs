@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -136,6 +136,19 @@ impl FromStr for Size {
         let number: u64 = number.parse().map_err(|_| wrong)?;
         let size = number.checked_mul(bytes).filter(|size| *size >= 64 << 20).ok_or(wrong)?;
         Ok(Self(size))
+    }
+}
+
+/// A number of threads, from 1 to 1024.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerCount(pub NonZeroUsize);
+
+impl FromStr for WorkerCount {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= 1024);
+        count.map(Self).ok_or(ValueError("give a number of threads from 1 to 1024"))
     }
 }
 

@@ -19,6 +19,7 @@ use self::patience::Patience;
 use self::streams::Spawner;
 use super::EdgeContext;
 use super::accept::accept;
+use super::place::{by_host, place};
 use crate::body::Body;
 use crate::drain::DrainWatch;
 use crate::proxy::activity::Activity;
@@ -64,9 +65,14 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
         drain.spawn(async move {
-            let activity = Activity::new(permit);
-            let stream = StallGuard::new(stream, STALL_LIMIT);
-            http1(&edge, stream, Visitor(peer), false, activity).await;
+            let Some((parcel, worker)) = place(&edge, stream, by_host).await else { return };
+            let drain = edge.visits.clone();
+            let served = async move {
+                let Ok(stream) = parcel.unpack() else { return };
+                let stream = StallGuard::new(stream, STALL_LIMIT);
+                http1(&edge, stream, Visitor(peer), false, Activity::new(permit)).await;
+            };
+            drain.spawn_on(served, worker.runtime());
         });
     })
     .await;

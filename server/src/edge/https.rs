@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::EdgeContext;
 use super::accept::accept;
 use super::http::{http1, http2};
+use super::place::{by_sni, place};
 use super::tls::{Shaken, shake};
 use crate::proxy::activity::Activity;
 use crate::proxy::tcp::{STALL_LIMIT, carry};
@@ -20,7 +21,15 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     accept(listener, permits, edge.visits.draining(), |stream, peer, permit| {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
-        drain.spawn(async move { attend(&edge, stream, Visitor(peer), permit).await });
+        drain.spawn(async move {
+            let Some((parcel, worker)) = place(&edge, stream, by_sni).await else { return };
+            let drain = edge.visits.clone();
+            let served = async move {
+                let Ok(stream) = parcel.unpack() else { return };
+                attend(&edge, stream, Visitor(peer), permit).await;
+            };
+            drain.spawn_on(served, worker.runtime());
+        });
     })
     .await;
 }

@@ -21,17 +21,18 @@ pub(crate) async fn serve(mut opened: mpsc::Receiver<OpenedPort>, edge: Arc<Edge
             () = edge.visits.draining() => return,
         };
         let Some(OpenedPort { listener, endpoint }) = port else { return };
-        match TcpListener::from_std(listener) {
-            Ok(listener) => {
-                let edge = Arc::clone(&edge);
-                let drain = edge.visits.clone();
-                drain.spawn(async move { attend(listener, endpoint, &edge).await });
+        let edge = Arc::clone(&edge);
+        let (drain, worker) = (edge.visits.clone(), endpoint.tunnel.worker.clone());
+        let served = async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => attend(listener, endpoint, &edge).await,
+                Err(error) => {
+                    tracing::warn!(url = %endpoint.url, %error, "a port cannot be served");
+                    endpoint.withdrawn.cancel();
+                }
             }
-            Err(error) => {
-                tracing::warn!(url = %endpoint.url, %error, "a port cannot be served");
-                endpoint.withdrawn.cancel();
-            }
-        }
+        };
+        drain.spawn_on(served, worker.runtime());
     }
 }
 

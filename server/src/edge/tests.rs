@@ -72,7 +72,13 @@ impl Bench {
         let (dial, dialled) = mpsc::unbounded_channel();
         let registry = Registry::for_test();
         let domain = HostName::from_authority("tunnel.test").unwrap();
-        let edge = EdgeContext::with_tls(registry.clone(), sockets::server_config(), &domain, watch.clone());
+        let edge = EdgeContext::with_tls(
+            registry.clone(),
+            sockets::server_config(),
+            &domain,
+            watch.clone(),
+            Workers::here(),
+        );
         let tunnel = Arc::new(Tunnel::new(Arc::new(Pipes(dial)), watch));
         Self { edge, dialled, log: Arc::default(), tunnel, registry, _drain: drain }
     }

@@ -43,8 +43,8 @@ fn refused(registry: &Registry, holder: &FakeHolder, text: &str) -> Code {
     registry.claim_name(holder, &name(text)).expect_err(text).code
 }
 
-#[test]
-fn a_claim_makes_nothing_public_and_a_dropped_lease_withdraws() {
+#[tokio::test]
+async fn a_claim_makes_nothing_public_and_a_dropped_lease_withdraws() {
     let registry = Registry::for_test();
     let ada = FakeHolder::enter(&registry, 1);
     let claim = registry.claim_name(&*ada, &name("app.w.test")).unwrap();
@@ -57,8 +57,8 @@ fn a_claim_makes_nothing_public_and_a_dropped_lease_withdraws() {
     assert!(endpoint.withdrawn.is_cancelled());
 }
 
-#[test]
-fn a_name_belongs_to_its_key_even_when_it_has_gone() {
+#[tokio::test]
+async fn a_name_belongs_to_its_key_even_when_it_has_gone() {
     let registry = Registry::for_test();
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
     let lease = publish(&registry, &ada, "app.w.test").unwrap();
@@ -68,8 +68,8 @@ fn a_name_belongs_to_its_key_even_when_it_has_gone() {
     let _again = publish(&registry, &ada, "app.w.test").unwrap();
 }
 
-#[test]
-fn one_key_may_have_a_name_on_both_ports_but_each_once() {
+#[tokio::test]
+async fn one_key_may_have_a_name_on_both_ports_but_each_once() {
     let registry = Registry::for_test();
     let ada = FakeHolder::enter(&registry, 1);
     let _secure = publish(&registry, &ada, "app.w.test").unwrap();
@@ -83,8 +83,8 @@ fn one_key_may_have_a_name_on_both_ports_but_each_once() {
     assert!(living.message.contains("another session of your key"));
 }
 
-#[test]
-fn an_evicted_session_gives_its_names_at_once_and_its_late_farewell_harms_nobody() {
+#[tokio::test]
+async fn an_evicted_session_gives_its_names_at_once_and_its_late_farewell_harms_nobody() {
     let registry = Registry::for_test();
     let (old, new) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 1));
     let old_lease = publish(&registry, &old, "app.w.test").unwrap();
@@ -95,8 +95,8 @@ fn an_evicted_session_gives_its_names_at_once_and_its_late_farewell_harms_nobody
     assert!(registry.is_live("app.w.test"));
 }
 
-#[test]
-fn a_live_name_rules_over_what_lies_below_it() {
+#[tokio::test]
+async fn a_live_name_rules_over_what_lies_below_it() {
     let registry = Registry::for_test();
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
     let _lease = publish(&registry, &ada, "app.w.test").unwrap();
@@ -106,16 +106,16 @@ fn a_live_name_rules_over_what_lies_below_it() {
     assert_eq!(refused(&registry, &bob, "a.b.app.w.test"), Code::NAME_IN_USE);
 }
 
-#[test]
-fn a_wildcard_does_not_take_the_live_name_of_another_key() {
+#[tokio::test]
+async fn a_wildcard_does_not_take_the_live_name_of_another_key() {
     let registry = Registry::for_test();
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
     let _lease = publish(&registry, &bob, "x.app.w.test").unwrap();
     assert_eq!(refused(&registry, &ada, "*.app.w.test"), Code::NAME_IN_USE);
 }
 
-#[test]
-fn the_most_specific_name_answers_and_wildcards_match_any_depth() {
+#[tokio::test]
+async fn the_most_specific_name_answers_and_wildcards_match_any_depth() {
     let registry = Registry::for_test();
     let ada = FakeHolder::enter(&registry, 1);
     let _wide = publish(&registry, &ada, "*.app.w.test").unwrap();
@@ -129,8 +129,8 @@ fn the_most_specific_name_answers_and_wildcards_match_any_depth() {
     assert_eq!(id("a.b.app.w.test"), id("c.b.app.w.test"));
 }
 
-#[test]
-fn the_operators_names_cannot_be_claimed() {
+#[tokio::test]
+async fn the_operators_names_cannot_be_claimed() {
     let registry = Registry::for_test();
     let ada = FakeHolder::enter(&registry, 1);
     assert_eq!(refused(&registry, &ada, "w.test"), Code::NAME_RESERVED);
@@ -141,8 +141,8 @@ fn the_operators_names_cannot_be_claimed() {
     assert!(registry.claim_name(&*ada, &name("shop.custom.test")).is_ok());
 }
 
-#[test]
-fn a_key_gets_the_same_random_name_again_and_two_at_once() {
+#[tokio::test]
+async fn a_key_gets_the_same_random_name_again_and_two_at_once() {
     let registry = Registry::for_test();
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
     let (first, first_name) = registry.claim_random_name(&*ada).unwrap();
@@ -154,8 +154,8 @@ fn a_key_gets_the_same_random_name_again_and_two_at_once() {
     assert_eq!(registry.claim_random_name(&*ada).unwrap().1, first_name);
 }
 
-#[test]
-fn a_port_outside_of_the_range_is_refused_with_the_range() {
+#[tokio::test]
+async fn a_port_outside_of_the_range_is_refused_with_the_range() {
     let registry = Registry::for_test();
     let ada = FakeHolder::enter(&registry, 1);
     let refusal = registry.claim_port(&*ada, Some(25)).unwrap_err();
@@ -178,8 +178,8 @@ async fn a_port_is_given_again_after_a_drop_and_to_nobody_else() {
     assert_eq!(registry.claim_port(&*ada, None).unwrap().port(), Some(port));
 }
 
-#[test]
-fn a_claim_that_was_never_public_gives_no_right_to_the_name() {
+#[tokio::test]
+async fn a_claim_that_was_never_public_gives_no_right_to_the_name() {
     let registry = Registry::for_test();
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
     let claim = registry.claim_name(&*ada, &name("app.w.test")).unwrap();

@@ -160,12 +160,12 @@ impl Inboxes {
         }
     }
 
-    fn enter(&self, channel: ChannelId, inbox: Arc<Inbox>) {
+    fn enter(&self, channel: ChannelId, inbox: &Arc<Inbox>) {
         let mut open = self.lock();
         if open.ended {
             inbox.elastic.close();
         } else {
-            open.inboxes.insert(channel, Arc::clone(&inbox));
+            open.inboxes.insert(channel, Arc::clone(inbox));
         }
         drop(open);
         // What came before it was entered.
@@ -242,7 +242,7 @@ impl ChannelStream {
         let elastic = Elastic::new(account, dialer.tasks.clone());
         let inbox =
             Inbox { tag: dialer.asked.port, source: Mutex::new(source), elastic: Arc::clone(&elastic) };
-        dialer.inboxes.enter(id, Arc::new(inbox));
+        dialer.inboxes.enter(id, &Arc::new(inbox));
         // The endpoint may have been cut while the channel was opened.
         if dialer.cut.is_cancelled() {
             elastic.sever();

@@ -59,11 +59,13 @@ impl Tunnel {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|_| DialError::Gone)?;
-        self.tasks.spawn(async move {
+        let driving = async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "an upstream connection ended");
             }
-        });
+        };
+        // With the session and not with the visitor, who may be served elsewhere and leaves first.
+        self.tasks.spawn_on(driving, self.worker.runtime());
         Ok(Upstream { sender, heard, heard_before: 0, idle_limit: IDLE_LIMIT, reused: false })
     }
 

@@ -92,12 +92,9 @@ impl Spool {
 
     /// What a visit may hold in memory now before it spills, in bytes: less the more all hold together.
     pub(super) fn keep(&self) -> usize {
-        match self.memory.load(Ordering::Relaxed) {
-            ..RELAXED => 1 << 20,
-            ..PRESSED => 256 << 10,
-            ..FULL => 64 << 10,
-            _ => 0,
-        }
+        let held = self.memory.load(Ordering::Relaxed);
+        let shares = [(RELAXED, 1 << 20), (PRESSED, 256 << 10), (FULL, 64 << 10)];
+        shares.into_iter().find(|(bound, _)| held < *bound).map_or(0, |(_, share)| share)
     }
 
     pub(super) fn take_memory(&self, bytes: usize) {

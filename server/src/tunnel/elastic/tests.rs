@@ -65,7 +65,7 @@ async fn take_all(visit: &Arc<Elastic>) -> (Vec<u8>, Taken) {
 
 /// Bytes that differ wherever one is lost or out of place.
 fn pattern(length: usize, from: usize) -> Bytes {
-    (from..from + length).map(|at| (at % 251 ^ at / 251 % 256) as u8).collect()
+    (from..from + length).map(|at| ((at % 251) ^ (at / 251 % 256)) as u8).collect()
 }
 
 /// What comes in while nobody reads, at the speed of the disk as a session does it.
