@@ -3,11 +3,16 @@
 //! Every task of the server is spawned through a [`DrainWatch`], so that none is without an owner.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
 /// Ends the tasks that were spawned through its watches. Not `Clone`: there is one who ends things.
@@ -25,18 +30,15 @@ pub enum Outcome {
 
 impl Drain {
     pub fn new() -> (Self, DrainWatch) {
-        let watch = DrainWatch {
-            draining: CancellationToken::new(),
-            killed: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
+        let watch =
+            DrainWatch { draining: Arc::default(), killed: Arc::default(), tasks: TaskTracker::new() };
         (Self(watch.clone()), watch)
     }
 
     /// Asks all tasks to finish and waits for them, at most for `grace` or until `hurry` resolves; then cuts.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) -> Outcome {
         let watch = self.0;
-        watch.draining.cancel();
+        watch.draining.give();
         watch.tasks.close();
         let finished = tokio::select! {
             finished = timeout(grace, watch.tasks.wait()) => finished.is_ok(),
@@ -46,46 +48,92 @@ impl Drain {
             return Outcome::Drained;
         }
         let cut = watch.tasks.len();
-        watch.killed.cancel();
+        watch.killed.give();
         watch.tasks.wait().await;
         Outcome::Cut(cut)
+    }
+}
+
+/// Something that is said once: cheap to look at, and to be waited for.
+#[derive(Debug, Default)]
+struct Sign {
+    given: AtomicBool,
+    token: CancellationToken,
+}
+
+impl Sign {
+    fn give(&self) {
+        self.given.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    fn is_given(&self) -> bool {
+        self.given.load(Ordering::Acquire)
     }
 }
 
 /// Tells a task that the end has begun, and owns the tasks spawned through it.
 #[derive(Clone, Debug)]
 pub struct DrainWatch {
-    draining: CancellationToken,
-    killed: CancellationToken,
+    draining: Arc<Sign>,
+    killed: Arc<Sign>,
     tasks: TaskTracker,
 }
 
 impl DrainWatch {
     /// Resolves when the drain begins.
     pub async fn draining(&self) {
-        self.draining.cancelled().await;
+        self.draining.token.cancelled().await;
     }
 
     /// Whether the drain has begun.
     pub fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
+        self.draining.is_given()
     }
 
     /// As [`Self::spawn`], on another runtime.
     pub fn spawn_on(&self, task: impl Future<Output = ()> + Send + 'static, runtime: &Handle) {
-        let killed = self.killed.clone();
-        let task = async move {
-            killed.run_until_cancelled(task).await;
-        };
-        self.tasks.spawn_on(task, runtime);
+        self.tasks.spawn_on(self.killable(task), runtime);
     }
 
     /// Runs `task` until it ends by itself or the grace of the drain is over.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let killed = self.killed.clone();
-        self.tasks.spawn(async move {
-            killed.run_until_cancelled(task).await;
-        });
+        self.tasks.spawn(self.killable(task));
+    }
+
+    fn killable<F>(&self, task: F) -> Killable<F> {
+        let given = self.killed.token.clone().cancelled_owned();
+        Killable { task, killed: Arc::clone(&self.killed), given, waits: false }
+    }
+}
+
+pin_project! {
+    /// A task that ends when the grace is over. Not an async block, which would hold the task several times: tasks are
+    /// what an idle connection costs.
+    struct Killable<F> {
+        #[pin]
+        task: F,
+        killed: Arc<Sign>,
+        #[pin]
+        given: WaitForCancellationFutureOwned,
+        // Whether this task is woken by the sign.
+        waits: bool,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Killable<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.killed.is_given() {
+            return Poll::Ready(());
+        }
+        // Once: the waker of a task of its own never changes, and asking takes a lock that all tasks share.
+        if !std::mem::replace(this.waits, true) && this.given.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        this.task.poll(cx)
     }
 }
 

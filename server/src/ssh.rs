@@ -84,7 +84,9 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
         let version = link.peek_version().await?;
         handler.know(&version);
         let config = context.algorithms.for_client(&version);
-        run_stream(config, link, handler).await?.await
+        // Boxed: what it needs for the key exchange would stay with this task as long as the session lives.
+        let session = Box::pin(run_stream(config, Box::new(link), handler)).await?;
+        session.await
     };
     let overdue = async {
         sleep_until(deadline).await;

@@ -3,17 +3,18 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use self::patience::Patience;
 use self::streams::Spawner;
@@ -33,6 +34,9 @@ mod streams;
 
 /// A connection without a request under way is closed after this.
 const IDLE: Duration = Duration::from_secs(5 * 60);
+
+/// An HTTP/1 connection that idles for this long gives its buffers back, which are most of what it costs.
+const REST: Duration = Duration::from_millis(100);
 
 /// What an idle visitor has left to say goodbye (HTTP/2 waits for an answer to its last ping).
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -88,17 +92,63 @@ pub(super) async fn http1(
 ) {
     let connection = Connection::new(Arc::clone(&edge.site), visitor, secure, Arc::clone(&activity));
     // hyper's own limit for reading a head also runs between requests, where five minutes are allowed.
-    let stream = Patience::new(stream, Arc::clone(&activity));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_header_size(MAX_HEAD)
-        .max_buf_size(MAX_HEAD)
-        // A visitor that closes its side has left: what it asked for need not be fetched to the end.
-        .half_close(false)
-        .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(&connection, request)))
-        .with_upgrades();
-    finish(served, &activity, &edge.visits).await;
+    let mut stream = Patience::new(stream, Arc::clone(&activity));
+    loop {
+        let connection = Arc::clone(&connection);
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_header_size(MAX_HEAD)
+            .max_buf_size(MAX_HEAD)
+            // A visitor that closes its side has left: what it asked for need not be fetched to the end.
+            .half_close(false)
+            .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(&connection, request)))
+            .with_upgrades();
+        // On the heap once: an async fn would hold it wherever it is handed on, and idle connections are many.
+        let Some(resting) = until_rest(Box::new(served), &activity, &edge.visits).await else { return };
+        stream = resting;
+        let goes_on = tokio::select! {
+            goes_on = stream.wait_for_request() => goes_on,
+            () = sleep(IDLE) => false,
+            () = edge.visits.draining() => false,
+        };
+        if !goes_on {
+            // Nobody waits for an answer: a visitor that does not take the goodbye goes without.
+            let _ = timeout(GOODBYE, stream.shutdown()).await;
+            return;
+        }
+    }
+}
+
+type Http1<S, A> = http1::UpgradeableConnection<TokioIo<Patience<S>>, A>;
+
+/// Runs an HTTP/1 connection until it is over, or idles: then it gives its stream back.
+async fn until_rest<S, A>(
+    mut served: Box<Http1<S, A>>,
+    activity: &Activity,
+    drain: &DrainWatch,
+) -> Option<Patience<S>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: HttpService<Incoming, ResBody = Body> + Unpin,
+    A::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    tokio::select! {
+        result = &mut *served => {
+            log_end(result, activity);
+            return None;
+        }
+        () = activity.rests_for(REST) => {}
+        () = drain.draining() => {
+            Pin::new(&mut *served).graceful_shutdown();
+            log_end(served.await, activity);
+            return None;
+        }
+    }
+    let parts = served.into_parts()?;
+    let mut stream = parts.io.into_inner();
+    stream.give_back(&parts.read_buf);
+    Some(stream)
 }
 
 /// Serves one HTTP/2 connection to its end.
@@ -121,20 +171,20 @@ pub(super) async fn http2(
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(&connection, request)));
-    finish(served, &activity, &edge.visits).await;
+    // On the heap once: an async fn would hold it wherever it is handed on, and idle connections are many.
+    finish(Box::pin(served), &activity, &edge.visits).await;
 }
 
 fn answer(
     connection: &Arc<Connection>,
-    request: http::Request<hyper::body::Incoming>,
+    request: http::Request<Incoming>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
     let connection = Arc::clone(connection);
     async move { Ok(crate::proxy::http::serve(connection, request).await) }
 }
 
 /// Runs a connection to its end, which comes early when it idles or the server drains.
-async fn finish(served: impl Graceful, activity: &Activity, drain: &DrainWatch) {
-    let mut served = pin!(served);
+async fn finish(mut served: Pin<Box<impl Graceful>>, activity: &Activity, drain: &DrainWatch) {
     let idle = tokio::select! {
         result = &mut served => return log_end(result, activity),
         () = activity.idle_for(IDLE) => true,
@@ -170,7 +220,7 @@ trait Graceful: Future<Output = hyper::Result<()>> {
 impl<I, S> Graceful for http1::UpgradeableConnection<I, S>
 where
     Self: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = Body>,
+    S: HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -182,7 +232,7 @@ where
 impl<I, S> Graceful for http2::Connection<I, S, Spawner>
 where
     Self: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = Body>,
+    S: HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Send + 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,

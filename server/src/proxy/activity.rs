@@ -17,6 +17,10 @@ pub(crate) struct Activity {
     idle_since: AtomicU64,
     /// The visitor took nothing for too long.
     stalled: AtomicBool,
+    /// A part of a request has come that is not under way yet.
+    awaits_head: AtomicBool,
+    /// Something was written that may not have left yet.
+    unflushed: AtomicBool,
     /// Counts against the limit of visitors' connections.
     _permit: OwnedSemaphorePermit,
 }
@@ -29,6 +33,8 @@ impl Activity {
             opened: Instant::now(),
             idle_since: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
+            awaits_head: AtomicBool::new(false),
+            unflushed: AtomicBool::new(false),
             _permit: permit,
         })
     }
@@ -37,6 +43,7 @@ impl Activity {
     pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.begun.fetch_add(1, Ordering::AcqRel);
+        self.awaits_head.store(false, Ordering::Release);
         UnderWay(Arc::clone(self))
     }
 
@@ -58,12 +65,41 @@ impl Activity {
         self.under_way.load(Ordering::Acquire) == 0
     }
 
+    /// Notes that bytes were read; between requests they begin the next one.
+    pub(crate) fn note_read(&self) {
+        if self.is_idle() {
+            self.awaits_head.store(true, Ordering::Release);
+        }
+    }
+
+    /// Notes that something was written, or that all of it has left.
+    pub(crate) fn note_written(&self, flushed: bool) {
+        self.unflushed.store(!flushed, Ordering::Release);
+    }
+
+    /// Resolves when the connection has nothing to keep for the next request: there was one, its answer has left, and
+    /// for `limit` nothing came.
+    pub(crate) async fn rests_for(&self, limit: Duration) {
+        sleep(limit).await;
+        loop {
+            self.idle_for(limit).await;
+            let resting = self.begun() > 0
+                && self.is_idle()
+                && !self.awaits_head.load(Ordering::Acquire)
+                && !self.unflushed.load(Ordering::Acquire);
+            if resting {
+                return;
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Resolves when nothing was under way for `limit`.
     pub(crate) async fn idle_for(&self, limit: Duration) {
         loop {
             if !self.is_idle() {
-                // What ends meanwhile is idle for less than `limit` then.
-                sleep(limit).await;
+                // What ends meanwhile is idle for less than `limit` then. A short limit is not worth many looks.
+                sleep(limit.max(LOOK_AGAIN)).await;
                 continue;
             }
             let since = self.opened + Duration::from_millis(self.idle_since.load(Ordering::Acquire));
@@ -74,6 +110,9 @@ impl Activity {
         }
     }
 }
+
+/// While a request is under way.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// One request, until the last byte of its response.
 #[derive(Debug)]

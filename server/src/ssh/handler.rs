@@ -2,6 +2,7 @@
 //! the session's actor by a bounded queue, and what must be answered at once is answered from state that is here.
 
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -26,7 +27,10 @@ use super::{Publishers, text};
 use crate::registry::SessionId;
 use crate::tunnel::channel::{Arrival, MAX_OPENS};
 
-pub(super) struct Handler {
+pub(super) struct Handler(Box<State>);
+
+/// Apart, since russh keeps its handler in several places of a task.
+pub(super) struct State {
     context: Arc<Publishers>,
     peer: SocketAddr,
     pulse: Arc<Pulse>,
@@ -58,6 +62,20 @@ struct Live {
     asked: bool,
 }
 
+impl Deref for Handler {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl DerefMut for Handler {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
+}
+
 impl Handler {
     pub(super) fn new(
         context: Arc<Publishers>,
@@ -66,7 +84,7 @@ impl Handler {
         kill: CancellationToken,
         admitted: Admitted,
     ) -> Self {
-        Self {
+        Self(Box::new(State {
             context,
             peer,
             pulse,
@@ -79,9 +97,11 @@ impl Handler {
             offered: None,
             explained: false,
             live: None,
-        }
+        }))
     }
+}
 
+impl State {
     /// Cancelled when the client has logged in.
     pub(super) fn logged_in(&self) -> CancellationToken {
         self.logged_in.clone()
@@ -165,7 +185,7 @@ impl Handler {
     }
 }
 
-impl Drop for Handler {
+impl Drop for State {
     /// Names are free when the connection is, whatever the actor still has to do.
     fn drop(&mut self) {
         self.kill.cancel();
@@ -242,9 +262,10 @@ impl RusshHandler for Handler {
         port: &mut u32,
         _session: &mut RusshSession,
     ) -> Result<bool, Self::Error> {
-        let Some(live) = &mut self.live else { return Ok(false) };
+        let this = &mut *self.0;
+        let Some(live) = &mut this.live else { return Ok(false) };
         let bind = Bind { address: address.to_owned(), port: *port };
-        let granted = if self.context.visitors.is_draining() {
+        let granted = if this.context.visitors.is_draining() {
             Err(super::session::draining())
         } else {
             live.forwards.grant(&live.publisher, live.user_command.as_ref(), bind.clone())
@@ -253,9 +274,9 @@ impl RusshHandler for Handler {
         match granted {
             Ok(forward) => {
                 *port = forward.tag;
-                self.tell(Event::Forward(forward));
+                self.tell(Event::Forward(Box::new(forward)));
             }
-            Err(refusal) => self.tell(Event::Refused(bind, refusal)),
+            Err(refusal) => self.tell(Event::Refused(Box::new((bind, refusal)))),
         }
         self.ask_for_the_rest();
         Ok(is_granted)
@@ -290,7 +311,7 @@ impl RusshHandler for Handler {
         reply.accept().await;
         // Input arrives by `data` as well; the read half would fill up if nobody read it.
         let (_, writer) = channel.split();
-        self.tell(Event::Opened(writer));
+        self.tell(Event::Opened(Box::new(writer)));
         Ok(())
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Link {
     /// an idle tunnel holds none.
     ahead: Vec<u8>,
     taken: usize,
+    /// Whether the last read filled it.
+    was_full: bool,
 }
 
 impl Link {
@@ -62,6 +64,7 @@ impl Link {
             eager: EAGER_READS,
             ahead: Vec::new(),
             taken: 0,
+            was_full: false,
         }
     }
 
@@ -125,12 +128,17 @@ impl Link {
         loop {
             if self.socket.get_ref().poll_read_ready(cx)?.is_pending() {
                 self.ahead = Vec::new();
+                self.was_full = false;
                 return Poll::Pending;
             }
-            self.ahead.reserve_exact(READ_AHEAD);
+            // What filled the buffer is followed by more.
+            self.ahead.reserve_exact(if self.was_full { READ_AHEAD } else { FIRST_READ });
             match self.socket.get_ref().try_read_buf(&mut self.ahead) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(|_| ())),
+                read => {
+                    self.was_full = self.ahead.len() == self.ahead.capacity();
+                    return Poll::Ready(read.map(|_| ()));
+                }
             }
         }
     }
@@ -173,6 +181,8 @@ impl AsyncWrite for Link {
 pub(super) const WRITE_STALL: Duration = Duration::from_secs(15);
 /// russh reads each packet in two steps; 64 KiB at a time saves a quarter of the CPU of bulk transfers.
 const READ_AHEAD: usize = 64 * 1024;
+/// The first read after a wait: enough for a key exchange, or for some small answers.
+const FIRST_READ: usize = 8 * 1024;
 /// Key exchange, login, forwards and the first channel take about a dozen.
 const EAGER_READS: u8 = 24;
 const MAX_VERSION: usize = 255;

@@ -25,18 +25,18 @@ use super::publisher::Publisher;
 use super::{Publishers, text};
 use crate::registry::Refusal;
 
-/// What the client did.
+/// What the client did. Small, since a queue holds room for some in advance.
 pub(super) enum Event {
-    Forward(Forward),
+    Forward(Box<Forward>),
     /// Refused at once; the reason is told as soon as there is a place to tell it.
-    Refused(Bind, Refusal),
+    Refused(Box<(Bind, Refusal)>),
     /// The client has sent all that it had to send at its start.
     Settled,
     Cancel {
         address: String,
         tag: u32,
     },
-    Opened(ChannelWriteHalf<Msg>),
+    Opened(Box<ChannelWriteHalf<Msg>>),
     Terminal(ChannelId),
     Exec(ChannelId, String),
     Shell(ChannelId),
@@ -198,14 +198,14 @@ impl Session {
         match event {
             Event::Forward(forward) => {
                 self.last_forward = Instant::now();
-                self.waiting.push(forward);
+                self.waiting.push(*forward);
             }
-            Event::Refused(bind, refusal) => self.on_refused(bind, refusal),
+            Event::Refused(refused) => self.on_refused(*refused),
             Event::Settled => self.on_client_settled(),
             Event::Cancel { address, tag } => self.on_cancel(&address, tag),
             Event::Opened(channel) => {
                 let id = channel.id();
-                self.consoles.insert(id, Console::open(channel, &self.context.tasks));
+                self.consoles.insert(id, Console::open(*channel, &self.context.tasks));
             }
             Event::Terminal(channel) => {
                 if let Some(console) = self.consoles.get(&channel) {
@@ -229,7 +229,7 @@ impl Session {
     }
 
     /// Told at once where somebody reads; otherwise kept for the session that is about to open.
-    fn on_refused(&mut self, bind: Bind, refusal: Refusal) {
+    fn on_refused(&mut self, (bind, refusal): (Bind, Refusal)) {
         match (&self.phase, self.consoles.values().next()) {
             (Phase::Serving(_), Some(console)) => console.print(text::refused(&bind, &refusal)),
             _ if self.refused.len() < MAX_REFUSED => {

@@ -193,3 +193,57 @@ async fn a_finished_request_is_told_to_the_publisher() {
     assert_eq!(visitor.ip().to_string(), "192.0.2.7");
     assert_eq!((uri.to_string().as_str(), status.as_u16(), *sent), ("/path?q=1", 200, 4));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_has_rested_takes_the_next_request() {
+    let mut bench = Bench::new();
+    let mut visitor = bench.visitor();
+    visitor.write_all(GET.as_bytes()).await.unwrap();
+    let mut upstream = bench.upstream().await;
+    answer(&mut upstream, OK).await;
+    until(&mut visitor, "fine").await;
+    for pause in [1, 10, 200] {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        let (begin, rest) = GET.split_at(7);
+        visitor.write_all(begin.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        visitor.write_all(rest.as_bytes()).await.unwrap();
+        let mut upstream = bench.upstream().await;
+        answer(&mut upstream, OK).await;
+        until(&mut visitor, "fine").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_slow_visitor_has_not_taken_outlives_the_rest_of_its_connection() {
+    let mut bench = Bench::new();
+    let mut visitor = bench.visitor();
+    visitor.write_all(GET.as_bytes()).await.unwrap();
+    let mut upstream = bench.upstream().await;
+    let body = "x".repeat(300_000);
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    answer(&mut upstream, &response).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let mut got = 0;
+    let mut buffer = vec![0; 64 * 1024];
+    while got < body.len() {
+        let count = visitor.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "the response ends after {got} bytes");
+        got += count;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_request_that_came_half_with_the_first_is_not_lost() {
+    let mut bench = Bench::new();
+    let mut visitor = bench.visitor();
+    let (begin, rest) = GET.split_at(9);
+    visitor.write_all(format!("{GET}{begin}").as_bytes()).await.unwrap();
+    let mut upstream = bench.upstream().await;
+    answer(&mut upstream, OK).await;
+    until(&mut visitor, "fine").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    visitor.write_all(rest.as_bytes()).await.unwrap();
+    answer(&mut upstream, OK).await;
+    until(&mut visitor, "fine").await;
+}
