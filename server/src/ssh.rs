@@ -33,6 +33,7 @@ use crate::certs::Certificates;
 use crate::config::CipherPreference;
 use crate::drain::DrainWatch;
 use crate::registry::Registry;
+use crate::tunnel::channel::MIN_WINDOW;
 use crate::tunnel::spool::Spool;
 use handler::Handler;
 use link::{Link, Pulse};
@@ -170,7 +171,8 @@ fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name]) -> Config {
             rekey_read_limit: usize::MAX,
             rekey_time_limit: Duration::from_secs(100 * 365 * 24 * 3600),
         },
-        window_size: WINDOW,
+        // It grows with the round trip.
+        window_size: MIN_WINDOW,
         maximum_packet_size: 32 * 1024,
         preferred: Preferred {
             kex: Cow::Borrowed(KEX),
@@ -229,9 +231,6 @@ const LEGACY_CIPHERS: &[cipher::Name] = &[
 
 const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
 
-/// Bytes in flight of one channel: one download gets half of it per round trip. Memory is bounded by what visits may
-/// hold, not by this.
-const WINDOW: u32 = 32 * 1024 * 1024;
 /// From accept to login.
 const LOGIN_GRACE: Duration = Duration::from_secs(20);
 

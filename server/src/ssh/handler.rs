@@ -423,6 +423,11 @@ impl RusshHandler for Handler {
         Ok(())
     }
 
+    /// Called when russh has topped a window up: from now on, this is what it tops up to.
+    fn adjust_window(&mut self, _channel: ChannelId, window: u32) -> u32 {
+        self.live.as_ref().map_or(window, |live| live.publisher.inboxes.window())
+    }
+
     /// The news that a window was opened stands in the channel's queue as well, and would fill it during an upload.
     async fn window_adjusted(
         &mut self,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf,
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::unconstrained;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::elastic::{Elastic, Taken};
@@ -73,12 +74,16 @@ impl ChannelDialer {
         permit: OwnedSemaphorePermit,
     ) -> oneshot::Receiver<Result<Channel<Msg>, russh::Error>> {
         let (answer, opened) = oneshot::channel();
-        let (handle, asked) = (self.handle.clone(), self.asked.clone());
+        let (handle, asked, inboxes) = (self.handle.clone(), self.asked.clone(), Arc::clone(&self.inboxes));
         self.tasks.spawn(async move {
+            let began = Instant::now();
             let from = visitor.socket_addr();
             let (address, port) = (from.ip().to_string(), u32::from(from.port()));
             let result = handle.channel_open_forwarded_tcpip(asked.address, asked.port, address, port).await;
             drop(permit);
+            if result.is_ok() {
+                inboxes.note_round_trip(began.elapsed());
+            }
             if let Err(Ok(late)) = answer.send(result) {
                 let _ = late.close().await;
             }
@@ -102,6 +107,8 @@ fn reason(error: &russh::Error) -> DialError {
 pub(crate) struct Inboxes {
     open: Mutex<Open>,
     backlog: Arc<Backlog>,
+    /// In microseconds; 0 while it is not known.
+    round_trip: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +136,26 @@ impl Inboxes {
             Some(Arrival::Taken) if self.backlog.is_full() => Arrival::Plenty,
             arrival => arrival.unwrap_or(Arrival::Unknown),
         }
+    }
+
+    /// Bytes that a client may have in flight on one channel, so that one download gets some 300 MiB/s over the link
+    /// that its session has: russh refills the window when half of it is used.
+    ///
+    /// Not simply the largest: OpenSSH reads ahead of its link as much as the window allows, into a buffer that it
+    /// enlarges by copying, which takes it seconds for one of 32 MiB.
+    pub(crate) fn window(&self) -> u32 {
+        let microseconds = u64::from(self.round_trip.load(Ordering::Relaxed));
+        let wanted = microseconds.saturating_mul(WINDOW_PER_MILLISECOND) / 1000;
+        u32::try_from(wanted).unwrap_or(MAX_WINDOW).clamp(MIN_WINDOW, MAX_WINDOW)
+    }
+
+    /// Notes how long the client took to open a channel: a round trip and its own connect, which mostly is next to
+    /// nothing. A short time is believed at once, a longer one little by little.
+    fn note_round_trip(&self, took: Duration) {
+        let sample = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        let known = self.round_trip.load(Ordering::Relaxed);
+        let now = if known == 0 || sample < known { sample } else { known + (sample - known) / 16 };
+        self.round_trip.store(now, Ordering::Relaxed);
     }
 
     /// Waits, where more is on its way to the disk than the session may have there.
@@ -449,6 +476,11 @@ impl Parting {
     }
 }
 
+/// For short ways, and until the way is known.
+pub(crate) const MIN_WINDOW: u32 = 2 << 20;
+const MAX_WINDOW: u32 = 32 << 20;
+/// Twice 320 MiB/s.
+const WINDOW_PER_MILLISECOND: u64 = (640 << 20) / 1000;
 /// How long a client may take to close a channel by itself.
 const LINGER: Duration = Duration::from_secs(2);
 /// What OpenSSH accepts in one data message.
@@ -458,3 +490,25 @@ const PACKET: usize = 32 * 1024;
 const OPEN_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Opens in flight of one session.
 pub(crate) const MAX_OPENS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_grows_with_the_round_trip() {
+        let inboxes = Inboxes::default();
+        assert_eq!(inboxes.window(), MIN_WINDOW);
+        inboxes.note_round_trip(Duration::from_millis(50));
+        assert_eq!(inboxes.window() >> 20, 31);
+        // One slow connect changes little, one quick one tells the way.
+        inboxes.note_round_trip(Duration::from_micros(300));
+        assert_eq!(inboxes.window(), MIN_WINDOW);
+        inboxes.note_round_trip(Duration::from_millis(3));
+        assert_eq!(inboxes.window(), MIN_WINDOW);
+        for _ in 0..100 {
+            inboxes.note_round_trip(Duration::from_secs(1));
+        }
+        assert_eq!(inboxes.window(), MAX_WINDOW);
+    }
+}
