@@ -22,24 +22,23 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
         self.0.spawn(async move {
             let progress = Arc::new(Progress::default());
             tokio::select! {
-                () = stalled(&progress) => {
-                    // hyper resets a stream that is dropped.
-                    tracing::info!("a visit was cut off: {STALLED}");
-                    progress.cut();
-                }
+                // hyper resets a stream that is dropped.
+                () = stalled(&progress) => tracing::info!("a visit was cut off: {STALLED}"),
                 () = Progress::of_task(Arc::clone(&progress), stream) => {}
             }
         });
     }
 }
 
-/// Resolves after once to twice the limit without progress, for one timer and no work in between.
+/// Resolves after once to twice the limit without progress, for one timer and no work in between. Says so to the
+/// response before that: `select!` drops the stream, and with it what tells of the visit, before it goes on.
 async fn stalled(progress: &Progress) {
     let mut seen = progress.seen();
     loop {
         sleep(STALL_LIMIT).await;
         let now = progress.seen();
         if now == seen && progress.waits_for_visitor() {
+            progress.cut();
             return;
         }
         seen = now;

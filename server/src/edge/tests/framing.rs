@@ -8,6 +8,7 @@ use hyper::body::{Bytes, Frame};
 use hyper_util::rt::TokioIo;
 
 use super::*;
+use crate::visit::STALLED;
 
 #[tokio::test]
 async fn a_chunked_body_and_its_trailers_pass_both_ways() {
@@ -301,6 +302,8 @@ async fn a_stream_whose_visitor_takes_nothing_is_reset_alone() {
     let lost = async { while upstream.write_all(&[b'x'; 65536]).await.is_ok() {} };
     timeout(Duration::from_secs(121), lost).await.expect("the upstream is still held");
     drop(response);
+    let told = bench.log.records.lock().unwrap().pop();
+    assert!(matches!(told, Some(VisitRecord::Request { fault: Some(STALLED), .. })), "{told:?}");
 
     let (response, _) =
         tokio::join!(visitor.send_request(get()), async { answer(&mut bench.upstream().await, OK).await });
