@@ -195,6 +195,9 @@ pub(crate) async fn join(
     .await;
     tally.received += up.moved;
     tally.sent += down.moved;
+    if ended == Err(Fault::Stalled) {
+        tracing::info!("a visit was cut off: {STALLED}");
+    }
     ended
 }
 
