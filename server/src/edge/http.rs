@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
+use self::broken::ResetIfBroken;
 use self::patience::Patience;
 use self::streams::Spawner;
 use super::EdgeContext;
@@ -29,6 +30,7 @@ use crate::proxy::tcp::STALL_LIMIT;
 use crate::stall::StallGuard;
 use crate::visit::{STALLED, Visitor};
 
+mod broken;
 mod patience;
 mod streams;
 
@@ -74,7 +76,9 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
             let served = async move {
                 let Ok(stream) = parcel.unpack() else { return };
                 let stream = StallGuard::new(stream, STALL_LIMIT);
-                http1(&edge, stream, Visitor(peer), false, Activity::new(permit)).await;
+                let activity = Activity::new(permit);
+                let stream = ResetIfBroken::new(stream, Arc::clone(&activity));
+                http1(&edge, stream, Visitor(peer), false, activity).await;
             };
             drain.spawn_on(served, worker.runtime());
         });
@@ -205,9 +209,14 @@ fn log_end(result: hyper::Result<()>, activity: &Activity) {
     let timed_out = cause
         .and_then(|cause| cause.downcast_ref::<io::Error>())
         .is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut);
-    if timed_out && !activity.is_idle() {
+    let stalled = timed_out && !activity.is_idle();
+    if stalled {
         tracing::info!("a visit was cut off: {STALLED}");
         activity.stall();
+    }
+    // What hyper blames us for is a body that failed.
+    if stalled || error.is_user() {
+        activity.break_off();
     }
     tracing::debug!(%error, cause = cause.map(ToString::to_string), "a visitor's connection ended early");
 }

@@ -21,6 +21,8 @@ pub(crate) struct Activity {
     awaits_head: AtomicBool,
     /// Something was written that may not have left yet.
     unflushed: AtomicBool,
+    /// A response was not finished.
+    broken: AtomicBool,
     /// Counts against the limit of visitors' connections.
     _permit: OwnedSemaphorePermit,
 }
@@ -35,6 +37,7 @@ impl Activity {
             stalled: AtomicBool::new(false),
             awaits_head: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             _permit: permit,
         })
     }
@@ -54,6 +57,15 @@ impl Activity {
 
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Acquire)
+    }
+
+    /// Notes that a response will not be finished.
+    pub(crate) fn break_off(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 
     /// Requests so far.
