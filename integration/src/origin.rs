@@ -2,6 +2,7 @@
 //! when dropped.
 
 mod http;
+mod payload;
 mod raw;
 mod tls;
 
@@ -14,6 +15,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use self::http::{Answer, Feed, HttpOrigin, Question, text};
+pub use self::payload::Traffic;
 
 /// A running upstream.
 #[derive(Debug)]

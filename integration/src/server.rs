@@ -186,10 +186,35 @@ impl TestServer {
 
     /// Resident memory in KiB, as the kernel counts it now.
     pub fn rss_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most resident memory in KiB that it ever had.
+    pub fn peak_rss_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, what: &str) -> u64 {
         let status = read(Path::new(&format!("/proc/{}/status", self.pid())));
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS of a live server");
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("a live server");
         line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+    }
+
+    /// How many files, sockets and so on it has open.
+    pub fn open_files(&self) -> usize {
+        self.descriptors().count()
+    }
+
+    /// Bytes of the unlinked files in its spool directory.
+    pub fn spooled(&self) -> u64 {
+        let spool = self.state_dir().join("spool");
+        let files = self.descriptors().filter(|file| file.read_link().is_ok_and(|to| to.starts_with(&spool)));
+        files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
+    fn descriptors(&self) -> impl Iterator<Item = PathBuf> {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a live server");
+        all.flatten().map(|entry| entry.path())
     }
 
     /// CPU time used so far, all threads, in nanoseconds.

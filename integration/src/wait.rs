@@ -23,13 +23,18 @@ pub async fn within<T>(what: &str, step: impl Future<Output = T>) -> T {
 /// Asks `probe` every few milliseconds until it has an answer; panics with `what` after [`PATIENCE`].
 ///
 /// For what happens in other processes and signals nothing: a file appears, memory is given back.
-pub async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    patiently(what, PATIENCE, probe).await
+}
+
+/// As [`eventually`], for what is known to take so long.
+pub async fn patiently<T>(what: &str, patience: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < deadline, "{what}: not so within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not so within {patience:?}");
         sleep(POLL).await;
     }
 }

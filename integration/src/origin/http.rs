@@ -255,7 +255,7 @@ pub fn text(body: &str) -> Answer {
     answer
 }
 
-fn streamed(chunks: impl Stream<Item = Bytes> + Send + Sync + 'static) -> Answer {
+pub(super) fn streamed(chunks: impl Stream<Item = Bytes> + Send + Sync + 'static) -> Answer {
     Response::new(BodyExt::boxed(StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk))))))
 }
 

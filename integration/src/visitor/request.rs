@@ -3,15 +3,17 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::header::HOST;
 use http::{Method, Request, Response, Uri};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::{Reply, Streaming, Visitor};
+use crate::payload;
 use crate::wait::{POLL, within};
 
 /// A request's body.
@@ -111,21 +113,40 @@ impl Connection {
         within("the answer's body", Reply::collect(answer)).await
     }
 
+    /// POST of so many bytes of payload, sent as they are taken; waits for the answer as long as it takes.
+    pub async fn post_streamed(&mut self, url: &str, length: u64) -> hyper::Result<Reply> {
+        let request = self.build(Method::POST, url, Bytes::new());
+        let pieces = payload::streamed(length, |_| {}).map(|piece| Ok(Frame::data(piece)));
+        let request = request.map(|_| BodyExt::boxed(StreamBody::new(pieces)));
+        Reply::collect(self.send_request(request).await?).await
+    }
+
     /// Any request. For HTTP/1.1 its URI is the path, for HTTP/2 the whole URL.
     pub async fn request(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
-        within("an answer", async {
-            match &mut self.sender {
-                Sender::One(sender) => {
-                    sender.ready().await?;
-                    sender.send_request(request).await
-                }
-                Sender::Two(sender) => {
-                    sender.ready().await?;
-                    sender.send_request(request).await
-                }
+        within("an answer", self.send_request(request)).await
+    }
+
+    async fn send_request(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        match &mut self.sender {
+            Sender::One(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
             }
-        })
-        .await
+            Sender::Two(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    /// The same connection for another request at the same time; only HTTP/2 has that.
+    pub fn another_stream(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::One(_) => None,
+            Sender::Two(sender) => {
+                Some(Self { sender: Sender::Two(sender.clone()), headers: self.headers.clone() })
+            }
+        }
     }
 
     /// Whether the server closed it.
