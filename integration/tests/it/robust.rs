@@ -92,28 +92,6 @@ async fn a_wrong_command_gives_its_forward_back() {
 }
 
 #[tokio::test]
-async fn a_terminal_that_reads_nothing_holds_up_no_data_and_is_told_what_it_missed() {
-    let server = TestServer::start().await;
-    let origin = Origin::replying("hello").await;
-    let port = *server.tcp_ports().start();
-    // A reader that stops: ssh itself goes on, its standard output is not read.
-    let ssh =
-        server.ssh().forward_to("app:80", &origin).forward_to(&port.to_string(), &origin).command("http");
-    let mut ssh = ssh.spawn();
-    ssh.forwardings(1).await;
-    ssh.stop_reading();
-    let long = format!("http://app.localhost/{}", "x".repeat(180));
-    let mut connection = server.visitor().connection(&long).await;
-    // More than the pipe, ssh's window and the console's queue hold together.
-    for _ in 0..12_000 {
-        assert_eq!(connection.get(&long).await.status(), 200);
-    }
-    ssh.read_on();
-    ssh.wait_for_text("lines not shown").await;
-    assert_eq!(server.visitor().get("http://app.localhost/").await.text(), "hello");
-}
-
-#[tokio::test]
 async fn memory_does_not_grow_with_requests() {
     let server = TestServer::start().await;
     let origin = Origin::replying("hello").await;
