@@ -58,6 +58,8 @@ struct Live {
     started: Vec<ChannelId>,
     /// Sessions (RFC 4254 §6.1) that are open.
     sessions: Vec<ChannelId>,
+    /// Bytes received since the visits of this thread had their turn.
+    turn: usize,
     /// Whether the client was asked to tell that it has sent everything.
     asked: bool,
 }
@@ -180,6 +182,7 @@ impl State {
             terminals: Vec::new(),
             started: Vec::new(),
             sessions: Vec::new(),
+            turn: 0,
             asked: false,
         });
     }
@@ -406,13 +409,18 @@ impl RusshHandler for Handler {
         data: &[u8],
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
-        let Some(live) = &self.live else { return Ok(()) };
+        let this = &mut *self.0;
+        let Some(live) = &mut this.live else { return Ok(()) };
         match live.publisher.inboxes.arrived(channel) {
-            Arrival::Taken => {}
-            Arrival::Plenty => {
-                tokio::select! {
-                    () = live.publisher.inboxes.has_room() => tokio::task::yield_now().await,
-                    () = self.kill.cancelled() => {}
+            Arrival::Taken => {
+                live.turn += data.len();
+                if live.turn >= TURN {
+                    live.turn = 0;
+                    tokio::task::yield_now().await;
+                }
+                if live.publisher.inboxes.is_full() {
+                    // Boxed: russh holds room for this in every session's task.
+                    Box::pin(this.kill.run_until_cancelled(live.publisher.inboxes.has_room())).await;
                 }
             }
             Arrival::Unknown if live.terminals.contains(&channel) && data.contains(&CTRL_C) => {
@@ -468,5 +476,8 @@ impl RusshHandler for Handler {
 const CTRL_C: u8 = 0x03;
 /// Requests of one session that wait for its actor, which answers without waiting; more end the session.
 const EVENTS: usize = 128;
+/// What a session may receive at a stretch: the runtime itself would let it go on for megabytes, and all others on its
+/// thread wait.
+const TURN: usize = 128 * 1024;
 /// As sshd's `MaxSessions`.
 const MAX_SESSION_CHANNELS: usize = 10;

@@ -124,17 +124,18 @@ pub(crate) enum Arrival {
     /// The channel carries no visit.
     Unknown,
     Taken,
-    /// Much waits already: let the visits have a turn, and the disk its time.
-    Plenty,
 }
 
 impl Inboxes {
     /// Takes what russh has just received for a channel. To be called from its callbacks: they are the pump.
     pub(crate) fn arrived(&self, channel: ChannelId) -> Arrival {
         let inbox = self.lock().inboxes.get(&channel).cloned();
-        match inbox.map(|inbox| inbox.pump()) {
-            Some(Arrival::Taken) if self.backlog.is_full() => Arrival::Plenty,
-            arrival => arrival.unwrap_or(Arrival::Unknown),
+        match inbox {
+            Some(inbox) => {
+                inbox.pump();
+                Arrival::Taken
+            }
+            None => Arrival::Unknown,
         }
     }
 
@@ -158,11 +159,14 @@ impl Inboxes {
         self.round_trip.store(now, Ordering::Relaxed);
     }
 
-    /// Waits, where more is on its way to the disk than the session may have there.
+    /// Whether more is on its way to the disk than the session may have there.
+    pub(crate) fn is_full(&self) -> bool {
+        self.backlog.is_full()
+    }
+
+    /// Waits for the disk.
     pub(crate) async fn has_room(&self) {
-        if self.backlog.is_full() {
-            self.backlog.has_room().await;
-        }
+        self.backlog.has_room().await;
     }
 
     /// Ends the visits of a forward at once.
@@ -223,7 +227,7 @@ struct Inbox {
 impl Inbox {
     /// Moves everything that russh has queued for this channel into the elastic buffer, so that russh never waits
     /// for room in its queue (and with it all other channels).
-    fn pump(&self) -> Arrival {
+    fn pump(&self) {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         // The callback's task must not be told to wait because it has done much already: the message is there.
         while let Some(message) = unconstrained(source.wait()).now_or_never() {
@@ -236,10 +240,6 @@ impl Inbox {
                 }
                 Some(_) => {}
             }
-        }
-        match self.elastic.has_plenty() {
-            true => Arrival::Plenty,
-            false => Arrival::Taken,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What arrived for one visitor and was not taken yet: in memory, beyond a bound in unlinked files.
 //!
 //! The order is head (memory), segments (disk), tail (memory). What comes in never waits for the visitor, so that
-//! the session's read loop does not either; at most one disk operation of at most 1 MiB is under way for a visit,
+//! the session's read loop does not either; at most one disk operation of at most 256 KiB is under way for a visit,
 //! on a blocking thread.
 
 use std::collections::VecDeque;
@@ -175,11 +175,6 @@ impl Elastic {
 
     pub(crate) fn is_severed(&self) -> bool {
         self.lock().severed
-    }
-
-    /// Whether so much waits in memory that the reader should have its turn first.
-    pub(crate) fn has_plenty(&self) -> bool {
-        self.lock().head.cost > PLENTY
     }
 
     /// Ready when the other side takes no more.
@@ -587,13 +582,11 @@ fn write_all(mut file: &File, chunks: &[Bytes]) -> io::Result<u64> {
 
 /// What a message costs beyond its bytes: the allocation, its place in the queue.
 const OVERHEAD: usize = 96;
-/// A reader that has less than this waiting is in step.
-const PLENTY: usize = 256 << 10;
 /// What the other side may still send to a visit that is over before its channel is closed.
 const MAX_DISCARDED: u64 = 1 << 20;
 const MEMORY_STEP: usize = 64 << 10;
-/// More in one operation keeps the session waiting for too long when the disk is slow.
-const MAX_OPERATION: usize = 1 << 20;
+/// More in one operation keeps other visits waiting for too long, for the disk or for a CPU.
+const MAX_OPERATION: usize = 256 << 10;
 const MIN_WRITE: usize = 256 << 10;
 const MIN_READ: usize = 64 << 10;
 /// As IOV_MAX of Linux.

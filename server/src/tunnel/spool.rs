@@ -259,7 +259,7 @@ impl Backlog {
 
 /// Bytes of a file of the spool: it is given back when it was read.
 pub(super) const SEGMENT: u64 = 16 << 20;
-const OPERATIONS: usize = 8;
+const OPERATIONS: usize = 4;
 /// Bytes of one session on their way to the disk.
 const BACKLOG: usize = 8 << 20;
 
