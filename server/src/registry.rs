@@ -171,11 +171,17 @@ impl Registry {
         }
     }
 
-    /// The other sessions of the same owner, whose life may have to be asked before a name is given away.
+    /// The other sessions of an owner, whose life has to be asked before it is known which of its random names and
+    /// ports are free.
     pub(crate) fn others_of(&self, owner: Owner, session: SessionId) -> Vec<Arc<dyn Holder>> {
         let ledger = self.ledger();
         let others = ledger.sessions.values().filter(|h| h.owner() == owner && h.id() != session);
         others.take(MAX_ASKED).cloned().collect()
+    }
+
+    /// The other sessions that hold what is claimed: they are of the same owner.
+    pub(crate) fn rivals_of(&self, claim: &Claim) -> Vec<Arc<dyn Holder>> {
+        self.ledger().holders_of(&claim.key).filter(|holder| holder.id() != claim.session).cloned().collect()
     }
 
     /// Places a claim on a name, without making anything public.

@@ -9,6 +9,7 @@ mod console;
 mod forwards;
 mod handler;
 mod link;
+mod offer;
 mod publish;
 mod publisher;
 mod session;
@@ -37,6 +38,7 @@ use crate::tunnel::channel::MIN_WINDOW;
 use crate::tunnel::spool::Spool;
 use handler::Handler;
 use link::{Link, Pulse};
+use offer::{CipherOffer, MAX_OPENING};
 
 /// What every session needs of the server.
 pub(crate) struct Publishers {
@@ -82,9 +84,12 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
     let mut handler = Handler::new(Arc::clone(&context), peer, pulse, kill.clone(), admitted);
     let logged_in = handler.logged_in();
     let running = async {
-        let version = link.peek_version().await?;
+        link.greet(VERSION).await?;
+        let opening =
+            link.peek(MAX_OPENING, |seen| Some((version_line(seen)?, CipherOffer::find(seen)?))).await?;
+        let (version, offer) = opening.unwrap_or_default();
         handler.know(&version);
-        let config = context.algorithms.for_client(&version);
+        let config = context.algorithms.for_client(&offer);
         // Boxed: what it needs for the key exchange would stay with this task as long as the session lives.
         let session = Box::pin(run_stream(config, Box::new(link), handler)).await?;
         session.await
@@ -106,45 +111,43 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
     }
 }
 
+/// The first line of what a client has sent (RFC 4253 §4.2).
+fn version_line(seen: &[u8]) -> Option<String> {
+    let (line, _) = seen.split_at_checked(seen.iter().position(|byte| *byte == b'\n')?)?;
+    Some(String::from_utf8_lossy(line).trim_end().to_owned())
+}
+
 /// russh's settings, one set for each kind of client.
 pub(crate) struct Algorithms {
-    modern: Arc<Config>,
-    legacy: Arc<Config>,
+    /// What a client has to have to get the wanted ciphers alone.
+    wanted: &'static [&'static str],
+    alone: Arc<Config>,
+    /// For the others.
+    all: Arc<Config>,
 }
 
 impl Algorithms {
     pub(crate) fn new(host_keys: Vec<PrivateKey>, preference: CipherPreference) -> Self {
-        let modern = match preference {
-            CipherPreference::AesGcm => AES_GCM,
-            CipherPreference::Chacha20 => CHACHA20_FIRST,
-            CipherPreference::Auto if has_aes_instructions() => AES_GCM,
-            CipherPreference::Auto => CHACHA20_FIRST,
+        let aes = match preference {
+            CipherPreference::AesGcm => true,
+            CipherPreference::Chacha20 => false,
+            CipherPreference::Auto => has_aes_instructions(),
         };
-        let modern = config(host_keys.clone(), modern);
-        let legacy = config(host_keys, LEGACY_CIPHERS);
-        Self { modern: Arc::new(modern), legacy: Arc::new(legacy) }
+        let (wanted, ciphers): (&[_], &[_]) = if aes {
+            (&["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"], AES_GCM)
+        } else {
+            (&["chacha20-poly1305@openssh.com"], CHACHA20)
+        };
+        let alone = Arc::new(config(host_keys.clone(), ciphers));
+        Self { wanted, alone, all: Arc::new(config(host_keys, ALL_CIPHERS)) }
     }
 
-    /// AEADs only for clients that are known to have AES-GCM.
-    fn for_client(&self, version: &str) -> Arc<Config> {
-        match has_aes_gcm(version) {
-            true => Arc::clone(&self.modern),
-            false => Arc::clone(&self.legacy),
+    fn for_client(&self, offer: &CipherOffer) -> Arc<Config> {
+        match offer.has_any(self.wanted) {
+            true => Arc::clone(&self.alone),
+            false => Arc::clone(&self.all),
         }
     }
-}
-
-/// OpenSSH has had it since 6.2, PuTTY since 0.78; both ask for ChaCha20 first.
-fn has_aes_gcm(version: &str) -> bool {
-    let at_least = |prefix: &str, least: (u32, u32)| {
-        let Some(rest) = version.strip_prefix(prefix) else { return false };
-        let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= least
-    };
-    at_least("SSH-2.0-OpenSSH_", (6, 2))
-        || at_least("SSH-2.0-OpenSSH_for_Windows_", (7, 6))
-        || at_least("SSH-2.0-PuTTY_Release_", (0, 78))
-        || version.starts_with("SSH-2.0-hithe")
 }
 
 fn has_aes_instructions() -> bool {
@@ -159,7 +162,7 @@ fn has_aes_instructions() -> bool {
 
 fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name]) -> Config {
     Config {
-        server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-hithed_", env!("CARGO_PKG_VERSION")))),
+        server_id: SshId::Standard(Cow::Borrowed(VERSION)),
         methods: MethodSet::from([MethodKind::PublicKey, MethodKind::KeyboardInteractive].as_slice()),
         // Keys are looked up by hash and nothing depends on the user name: there is no time to hide.
         auth_rejection_time: Duration::ZERO,
@@ -200,6 +203,9 @@ const KEX: &[kex::Name] = &[
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 
+/// What we call ourselves (RFC 4253 §4.2).
+const VERSION: &str = concat!("SSH-2.0-hithed_", env!("CARGO_PKG_VERSION"));
+
 /// No `ssh-rsa`, which signs with SHA-1.
 const KEYS: &[Algorithm] = &[
     Algorithm::Ed25519,
@@ -212,15 +218,13 @@ const KEYS: &[Algorithm] = &[
     Algorithm::SkEcdsaSha2NistP256,
 ];
 
-/// The client's order decides, so what is to be used must be alone.
 const AES_GCM: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::AES_128_GCM];
 
 /// For machines without AES instructions.
-const CHACHA20_FIRST: &[cipher::Name] =
-    &[cipher::CHACHA20_POLY1305, cipher::AES_256_GCM, cipher::AES_128_GCM];
+const CHACHA20: &[cipher::Name] = &[cipher::CHACHA20_POLY1305];
 
 /// Old libraries have counter mode only.
-const LEGACY_CIPHERS: &[cipher::Name] = &[
+const ALL_CIPHERS: &[cipher::Name] = &[
     cipher::AES_256_GCM,
     cipher::AES_128_GCM,
     cipher::CHACHA20_POLY1305,
@@ -233,32 +237,3 @@ const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HM
 
 /// From accept to login.
 const LOGIN_GRACE: Duration = Duration::from_secs(20);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clients_that_have_aes_gcm_are_known_by_their_version() {
-        for version in [
-            "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7",
-            "SSH-2.0-OpenSSH_10.1",
-            "SSH-2.0-OpenSSH_6.2",
-            "SSH-2.0-OpenSSH_for_Windows_9.5",
-            "SSH-2.0-PuTTY_Release_0.78",
-            "SSH-2.0-hithe_0.1.0",
-        ] {
-            assert!(has_aes_gcm(version), "{version}");
-        }
-        for version in [
-            "SSH-2.0-OpenSSH_5.9p1",
-            "SSH-2.0-PuTTY_Release_0.77",
-            "SSH-2.0-dropbear_2022.83",
-            "SSH-2.0-paramiko_2.12.0",
-            "SSH-2.0-OpenSSH_",
-            "",
-        ] {
-            assert!(!has_aes_gcm(version), "{version}");
-        }
-    }
-}

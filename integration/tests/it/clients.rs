@@ -110,6 +110,17 @@ async fn openssh_gets_aes_gcm_unless_the_operator_says_chacha20() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_only_one_cipher_gets_it() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    for cipher in ["chacha20-poly1305@openssh.com", "aes256-ctr", "aes256-gcm@openssh.com"] {
+        let ssh = server.ssh().flag("-v").option(&format!("Ciphers={cipher}"));
+        let mut ssh = ssh.forward_to("0", &origin).command("http").publish().await;
+        assert_eq!(ciphers(&mut ssh).await, [cipher, cipher]);
+    }
+}
+
+#[tokio::test]
 async fn other_clients_publish_with_either_preference_of_the_server() {
     for program in [Program::Dbclient, Program::Plink, Program::Paramiko, Program::Asyncssh] {
         let server = TestServer::with(|options| options.arg("--ssh-cipher").arg("chacha20")).await;

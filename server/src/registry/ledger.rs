@@ -229,6 +229,11 @@ impl Ledger {
         self.entries.contains_key(key)
     }
 
+    pub(super) fn holders_of(&self, key: &Key) -> impl Iterator<Item = &Arc<dyn Holder>> {
+        let holds = self.entries.get(key).into_iter().flat_map(|entry| &entry.holds);
+        holds.filter_map(|(_, session)| self.sessions.get(session))
+    }
+
     pub(super) fn claims_of(&self, session: SessionId) -> Vec<(Key, ClaimId)> {
         let holds = self.entries.iter().flat_map(|(key, entry)| entry.holds.iter().map(move |h| (key, h)));
         holds.filter(|(_, (_, holder))| *holder == session).map(|(key, (id, _))| (key.clone(), *id)).collect()

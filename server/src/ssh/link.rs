@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -45,6 +45,8 @@ pub(super) struct Link {
     socket: StallGuard<TcpStream>,
     pulse: Arc<Pulse>,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Bytes of the version line that russh has yet to say, and that were said.
+    said: usize,
     /// Reads after which the client's data is acknowledged at once.
     eager: u8,
     /// Read ahead of russh, which asks for four bytes and then for the rest of a packet. Freed when empty, so that
@@ -61,6 +63,7 @@ impl Link {
             socket: StallGuard::new(socket, WRITE_STALL),
             pulse,
             killed: Box::pin(kill.clone().cancelled_owned()),
+            said: 0,
             eager: EAGER_READS,
             ahead: Vec::new(),
             taken: 0,
@@ -78,33 +81,41 @@ impl Link {
         }
     }
 
-    /// Reads up to the end of the client's version line (RFC 4253 §4.2) without taking it from russh. A client that
-    /// sends none in time is one that waits for ours.
-    pub(super) async fn peek_version(&mut self) -> io::Result<String> {
-        let mut line = vec![0; MAX_VERSION];
-        let mut length = 0;
+    /// Says the version line (RFC 4253 §4.2) in russh's place, whose own is then kept back: many clients send nothing
+    /// but theirs until they have read it.
+    pub(super) async fn greet(&mut self, version: &str) -> io::Result<()> {
+        let line = format!("{version}\r\n");
+        self.socket.write_all(line.as_bytes()).await?;
+        self.said = line.len();
+        Ok(())
+    }
+
+    /// Reads until `find` finds something in what the client has sent since its begin, without taking it from russh.
+    /// `None` if it does not come in time, or not within `bound` bytes.
+    pub(super) async fn peek<T>(
+        &mut self,
+        bound: usize,
+        find: impl Fn(&[u8]) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        let mut seen = Vec::new();
         let reading = async {
-            while length < MAX_VERSION && !line.get(..length).unwrap_or_default().contains(&b'\n') {
-                let room = line.get_mut(length..).unwrap_or_default();
-                let read = self.read(room).await?;
-                if read == 0 {
+            loop {
+                if let Some(found) = find(&seen) {
+                    return Ok(Some(found));
+                }
+                if seen.len() >= bound {
+                    return Ok(None);
+                }
+                if self.read_buf(&mut seen).await? == 0 {
                     return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
                 }
-                length += read;
             }
-            Ok(())
         };
-        match timeout(VERSION_WAIT, reading).await {
-            Ok(result) => result?,
-            Err(_waits_for_ours) => {}
-        }
-        line.truncate(length);
-        let first = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let version = String::from_utf8_lossy(first).trim_end().to_owned();
+        let found = timeout(PEEK_WAIT, reading).await.unwrap_or(Ok(None))?;
         let unread = self.ahead.split_off(self.taken);
-        line.extend(unread);
-        (self.ahead, self.taken) = (line, 0);
-        Ok(version)
+        seen.extend(unread);
+        (self.ahead, self.taken) = (seen, 0);
+        Ok(found)
     }
 
     fn poll_killed(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -164,6 +175,11 @@ impl AsyncRead for Link {
 impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_killed(cx)?;
+        if self.said > 0 {
+            let kept_back = self.said.min(buf.len());
+            self.said -= kept_back;
+            return Poll::Ready(Ok(kept_back));
+        }
         Pin::new(&mut self.socket).poll_write(cx, buf)
     }
 
@@ -185,8 +201,8 @@ const READ_AHEAD: usize = 64 * 1024;
 const FIRST_READ: usize = 8 * 1024;
 /// Key exchange, login, forwards and the first channel take about a dozen.
 const EAGER_READS: u8 = 24;
-const MAX_VERSION: usize = 255;
-const VERSION_WAIT: Duration = Duration::from_secs(1);
+/// For a client that waits for more than our version line.
+const PEEK_WAIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -202,14 +218,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_version_line_is_peeked_and_still_there_for_russh() {
+    async fn what_is_peeked_is_still_there_for_russh() {
         let (mut client, server) = pair().await;
         client.write_all(b"SSH-2.0-dropbear_2022.83\r\nKEXINIT").await.unwrap();
         let mut link = Link::new(server, Arc::default(), &CancellationToken::new());
-        assert_eq!(link.peek_version().await.unwrap(), "SSH-2.0-dropbear_2022.83");
+        assert_eq!(link.peek(255, |seen| seen.iter().position(|b| *b == b'\n')).await.unwrap(), Some(25));
+        assert_eq!(link.peek(255, |seen| seen.ends_with(b"INIT").then_some(())).await.unwrap(), Some(()));
         let mut all = [0; 33];
         link.read_exact(&mut all).await.unwrap();
         assert_eq!(&all, b"SSH-2.0-dropbear_2022.83\r\nKEXINIT");
+    }
+
+    #[tokio::test]
+    async fn the_version_line_is_said_once() {
+        let (mut client, server) = pair().await;
+        let mut link = Link::new(server, Arc::default(), &CancellationToken::new());
+        link.greet("SSH-2.0-ours").await.unwrap();
+        link.write_all(b"SSH-2.0-ours\r\nKEXINIT").await.unwrap();
+        drop(link);
+        let mut all = String::new();
+        client.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "SSH-2.0-ours\r\nKEXINIT");
     }
 
     #[tokio::test]

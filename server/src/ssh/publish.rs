@@ -52,7 +52,7 @@ pub(super) async fn publish(
     forwards: Vec<Forward>,
     log: VisitLogRef,
 ) -> Vec<Result<Live, Failed>> {
-    evict_the_dead(&publisher).await;
+    evict_the_dead(&publisher, &forwards).await;
     let mut results = Vec::with_capacity(forwards.len());
     for forward in forwards {
         let bind = forward.bind.clone();
@@ -63,9 +63,17 @@ pub(super) async fn publish(
     results
 }
 
-/// Names of a session whose client is gone are given to its successor: each is asked, all at once.
-async fn evict_the_dead(publisher: &Publisher) {
-    let others = publisher.registry.others_of(publisher.owner(), publisher.session);
+/// Names of a session whose client is gone are given to its successor. Those that may stand in the way are asked, all
+/// at once.
+async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
+    let registry = &publisher.registry;
+    let others = match forwards.iter().all(|forward| forward.name.is_some()) {
+        true => {
+            forwards.iter().flat_map(|it| &it.claim).flat_map(|claim| registry.rivals_of(claim)).collect()
+        }
+        // Which random name or port it will be depends on which of them are live.
+        false => registry.others_of(publisher.owner(), publisher.session),
+    };
     join_all(others.iter().map(|other| async move {
         if !other.is_alive().await {
             tracing::info!(session = %other.id(), "the client does not answer: its successor takes over");

@@ -475,7 +475,7 @@ impl State {
         let mut chunks = Vec::new();
         let mut length = 0;
         while let Some(next) = self.tail.chunks.front()
-            && length + next.len() <= MAX_OPERATION
+            && (length == 0 || length + next.len() <= MAX_OPERATION)
         {
             length += next.len();
             chunks.extend(self.tail.pop());
