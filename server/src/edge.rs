@@ -27,7 +27,7 @@ use crate::registry::{OpenedPort, Registry};
 use crate::workers::Workers;
 
 /// Connections of visitors at a time, over all listeners. Each holds a socket here, and perhaps a channel.
-const MAX_VISITORS: usize = 16_384;
+const MAX_VISITORS: usize = 65_536;
 
 /// What visitors connect to: bound, nonblocking sockets, and the ports that publishers open.
 pub(crate) struct Listeners {

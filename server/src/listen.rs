@@ -3,9 +3,26 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::ListenAddress;
+
+/// Takes as many open files as the system allows: each connection is one, and the usual default of 1,024 is kept only
+/// for programs that use select(2).
+pub(crate) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    if getrlimit(Resource::Nofile).current.is_some_and(|files| files < FEW_FILES) {
+        tracing::warn!(
+            files = getrlimit(Resource::Nofile).current,
+            "few connections are possible: raise the limit of open files (LimitNOFILE= in systemd, ulimit -n)"
+        );
+    }
+}
 
 /// Binds without listening. `[::]` takes IPv4 as well; a default `[::]` gives way to 0.0.0.0 where IPv6 is off.
 pub(crate) fn bind(wanted: ListenAddress) -> io::Result<Socket> {
@@ -41,6 +58,8 @@ fn no_ipv6(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
+/// Fewer are worth a warning.
+const FEW_FILES: u64 = 8192;
 /// Connections that may wait for the accept loop.
 pub(crate) const BACKLOG: i32 = 1024;
 /// Linux' number; std has no kind for "address family not supported".

@@ -113,6 +113,7 @@ impl Server {
     /// # Errors
     /// Names the file or the socket that is at fault, and what to do.
     pub fn bind(config: Config) -> Result<Self, StartError> {
+        listen::raise_open_files();
         let store = Store::open(&config.state_dir).map_err(state)?;
         let spool = open_spool(&config)?;
         let algorithms = Algorithms::new(host_keys(&config)?, config.ssh_cipher);
