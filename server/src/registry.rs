@@ -338,7 +338,7 @@ const MAX_ASKED: usize = 64;
 /// `--open` lets anyone publish, so each key gets a small share.
 const OPEN_ENDPOINTS_PER_KEY: usize = 4;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,6 @@
 //! A registry for the tests of other modules, and holders that are alive or dead as a test says.
+#![expect(clippy::unwrap_used, reason = "for tests, and for benches")]
+#![cfg_attr(not(test), expect(dead_code, reason = "benches need little of it"))]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,38 @@
+//! The parts that every request passes: the registry's lookup, and the buffer between a channel and its visit.
+//!
+//!     cargo bench -p hithed --features bench
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hithed::bench::{Buffer, Routes};
+
+const NAMES: usize = 10_000;
+const PACKET: usize = 32 * 1024;
+
+fn lookup(criterion: &mut Criterion) {
+    let routes = Routes::of(NAMES);
+    criterion.bench_function("lookup of an exact name", |bencher| {
+        bencher.iter(|| routes.find(black_box("n5000.bench.test")));
+    });
+    criterion.bench_function("lookup below a wildcard", |bencher| {
+        bencher.iter(|| routes.find(black_box("some.thing.wild.bench.test")));
+    });
+    criterion.bench_function("lookup of nothing", |bencher| {
+        bencher.iter(|| routes.find(black_box("nobody.bench.test")));
+    });
+}
+
+fn elastic(criterion: &mut Criterion) {
+    let buffer = Buffer::new();
+    let mut group = criterion.benchmark_group("elastic buffer");
+    group.throughput(Throughput::Bytes(16 * PACKET as u64));
+    group.bench_function("16 packets in and out", |bencher| bencher.iter(|| buffer.pass(16, PACKET)));
+    group.sample_size(10);
+    group.throughput(Throughput::Bytes(1024 * PACKET as u64));
+    group.bench_function("32 MiB over the disk", |bencher| bencher.iter(|| buffer.spill(1024, PACKET)));
+    group.finish();
+}
+
+criterion_group!(benches, lookup, elastic);
+criterion_main!(benches);

@@ -1,0 +1,108 @@
+//! What `benches/hot.rs` sees of the inside. Not an interface: it is there with the feature `bench` only.
+#![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::drain::{Drain, DrainWatch};
+use crate::endpoint::{Endpoint, EndpointId, Protocol};
+use crate::modules::ModuleChain;
+use crate::registry::{Registry, Slot};
+use crate::tunnel::elastic::{Elastic, Taken};
+use crate::tunnel::spool::{Account, Backlog, Spool};
+use crate::tunnel::{Dial, DialError, Tunnel, TunnelStream};
+use crate::visit::Visitor;
+
+struct Nowhere;
+
+impl Dial for Nowhere {
+    fn dial(&self, _: Visitor) -> BoxFuture<'_, Result<TunnelStream, DialError>> {
+        Box::pin(std::future::ready(Err(DialError::Refused)))
+    }
+}
+
+/// A registry with many names.
+#[derive(Debug)]
+pub struct Routes(Registry);
+
+impl Routes {
+    /// `n0.bench.test` and so on, and everything below `wild.bench.test`.
+    pub fn of(names: usize) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let registry = Registry::for_test();
+        let tunnel = Arc::new(Tunnel::new(Arc::new(Nowhere), Drain::new().1));
+        let names = (0..names).map(|at| format!("n{at}.bench.test"));
+        for name in names.chain(["*.wild.bench.test".to_owned()]) {
+            let endpoint = Endpoint {
+                id: EndpointId::next(),
+                protocol: Protocol::Https,
+                url: format!("https://{name}"),
+                modules: Arc::new(ModuleChain::default()),
+                tunnel: Arc::clone(&tunnel),
+                log: None,
+                withdrawn: CancellationToken::new(),
+            };
+            registry.publish_for_test(&name, Slot::Secure, Arc::new(endpoint));
+        }
+        Self(registry)
+    }
+
+    pub fn find(&self, name: &str) -> bool {
+        self.0.web(name, Slot::Secure).is_some()
+    }
+}
+
+/// Elastic buffers over a temporary folder.
+#[derive(Debug)]
+pub struct Buffer {
+    runtime: Runtime,
+    account: Account,
+    tasks: DrainWatch,
+    _folder: tempfile::TempDir,
+}
+
+impl Buffer {
+    #[expect(clippy::new_without_default, reason = "it makes a folder")]
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let account = Account {
+            spool: Spool::open(folder.path(), Some(1 << 30)).unwrap(),
+            backlog: Arc::new(Backlog::default()),
+            publisher: "SHA256:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg".parse().unwrap(),
+            visitor: Visitor(SocketAddr::from(([192, 0, 2, 1], 4000))),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { runtime, account, tasks: Drain::new().1, _folder: folder }
+    }
+
+    /// Each packet is taken as soon as it has come.
+    pub fn pass(&self, packets: usize, length: usize) {
+        let visit = Elastic::new(self.account.clone(), self.tasks.clone());
+        self.runtime.block_on(async {
+            for _ in 0..packets {
+                visit.push(Bytes::from(vec![7; length]));
+                let _taken = poll_fn(|cx| visit.poll_take(cx)).await;
+            }
+        });
+    }
+
+    /// Nothing is taken until all have come.
+    pub fn spill(&self, packets: usize, length: usize) {
+        let visit = Elastic::new(self.account.clone(), self.tasks.clone());
+        self.runtime.block_on(async {
+            for _ in 0..packets {
+                visit.push(Bytes::from(vec![7; length]));
+                self.account.backlog.has_room().await;
+            }
+            visit.finish();
+            while let Taken::Data(_) = poll_fn(|cx| visit.poll_take(cx)).await {}
+        });
+    }
+}
