@@ -28,6 +28,8 @@ pub(crate) struct Body {
     progress: Option<Arc<Progress>>,
     /// Why it broke off, where that is known.
     fault: Option<&'static str>,
+    #[expect(dead_code, reason = "held for its drop")]
+    held: Option<Box<dyn Send>>,
 }
 
 enum Content {
@@ -66,6 +68,12 @@ impl Body {
         if incoming.is_end_stream() { Self::empty() } else { Self::of(Content::Stream(incoming)) }
     }
 
+    /// Keeps `held` as long as this body is not over.
+    pub(crate) fn holding(mut self, held: impl Send + 'static) -> Self {
+        self.held = Some(Box::new(held));
+        self
+    }
+
     /// Runs `ending` when this response is over, and tells whoever runs the task how it gets on.
     pub(crate) fn with_ending(mut self, ending: Box<dyn Ending>) -> Self {
         self.ending = Some(ending);
@@ -75,7 +83,7 @@ impl Body {
 
     fn of(content: Content) -> Self {
         let ended = matches!(content, Content::Empty);
-        Self { content, ending: None, sent: 0, ended, progress: None, fault: None }
+        Self { content, ending: None, sent: 0, ended, progress: None, fault: None, held: None }
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {

@@ -68,6 +68,12 @@ impl Activity {
         self.broken.load(Ordering::Acquire)
     }
 
+    /// A request whose response may be over first still comes in until what this gives is dropped.
+    pub(crate) fn receive(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        UnderWay(Arc::clone(self))
+    }
+
     /// Requests so far.
     pub(crate) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Acquire)

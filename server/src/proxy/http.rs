@@ -69,6 +69,11 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
     let form = Form::wanted(request.headers());
     let under_way = connection.activity.begin();
     let mut request = request.map(Body::stream);
+    if !request.body().is_end_stream() {
+        // An answer may be over before its request is.
+        let receiving = connection.activity.receive();
+        request = request.map(|body| body.holding(receiving));
+    }
     let endpoint = match target::route(&connection.site.registry, connection.secure, &mut request) {
         Ok(Route::Endpoint(endpoint)) => endpoint,
         Ok(Route::Redirect(response)) => return response,

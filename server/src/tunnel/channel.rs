@@ -454,7 +454,7 @@ struct Parting {
 
 impl Parting {
     fn begin(self, said_eof: bool) {
-        let patient = !self.elastic.is_severed();
+        let patient = !self.elastic.is_severed() && !self.tasks.is_draining();
         self.elastic.abandon();
         if self.elastic.is_closed() {
             self.inboxes.leave(self.channel);

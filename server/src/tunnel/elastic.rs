@@ -584,7 +584,7 @@ fn write_all(mut file: &File, chunks: &[Bytes]) -> io::Result<u64> {
 const OVERHEAD: usize = 96;
 /// What the other side may still send to a visit that is over before its channel is closed.
 const MAX_DISCARDED: u64 = 1 << 20;
-const MEMORY_STEP: usize = 64 << 10;
+const MEMORY_STEP: usize = 16 << 10;
 /// More in one operation keeps other visits waiting for too long, for the disk or for a CPU.
 const MAX_OPERATION: usize = 256 << 10;
 const MIN_WRITE: usize = 256 << 10;

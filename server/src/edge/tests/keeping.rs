@@ -247,3 +247,22 @@ async fn a_second_request_that_came_half_with_the_first_is_not_lost() {
     answer(&mut upstream, OK).await;
     until(&mut visitor, "fine").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_goes_on_after_its_answer_is_never_taken_for_a_request() {
+    let mut bench = Bench::new();
+    let mut visitor = bench.visitor();
+    visitor
+        .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 40\r\n\r\n0123456789")
+        .await
+        .unwrap();
+    let mut upstream = bench.upstream().await;
+    answer(&mut upstream, OK).await;
+    until(&mut visitor, "fine").await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let rest = "GET /stolen HTTP/1.1\r\nHost: \r\n";
+    assert_eq!(rest.len(), 30, "what is missing of the body");
+    visitor.write_all(rest.as_bytes()).await.unwrap();
+    until(&mut upstream, rest).await;
+    assert!(!bench.was_dialled_again());
+}
