@@ -2,7 +2,7 @@
 //! The addresses come from the ready file; the log is kept and shown when a test fails.
 
 mod options;
-mod ports;
+pub(crate) mod ports;
 
 use std::fs::File;
 use std::io::Write;

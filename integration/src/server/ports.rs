@@ -14,13 +14,13 @@ const BLOCK: u16 = 21;
 /// Twenty ports. The port below them is bound for as long as this value lives, and says to every other test
 /// process that the block is taken.
 #[derive(Debug)]
-pub(super) struct PortBlock {
+pub(crate) struct PortBlock {
     guard: TcpListener,
 }
 
 impl PortBlock {
     /// Finds a block of which every port can be bound now.
-    pub(super) fn reserve() -> Self {
+    pub(crate) fn reserve() -> Self {
         static NEXT: OnceLock<AtomicU16> = OnceLock::new();
         // Processes start at different places, so that they seldom try the same block.
         let next = NEXT.get_or_init(|| AtomicU16::new((std::process::id() % u32::from(BLOCKS)) as u16 * 7));
@@ -36,7 +36,7 @@ impl PortBlock {
         free.then_some(Self { guard })
     }
 
-    pub(super) fn range(&self) -> RangeInclusive<u16> {
+    pub(crate) fn range(&self) -> RangeInclusive<u16> {
         let guard = self.guard.local_addr().expect("a bound address").port();
         guard + 1..=guard + BLOCK - 1
     }
