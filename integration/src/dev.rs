@@ -26,7 +26,11 @@ struct Dev {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Install what the tests need (Debian packages; nothing is done if all is there)
-    Setup,
+    Setup {
+        /// What the benchmarks need too: nginx, sshd, haproxy, h2load. No service is started
+        #[arg(long)]
+        bench: bool,
+    },
     /// Check the house rules: file docs and lengths, order of dependencies, generated files
     Check,
     /// Write the generated files of docs/
@@ -41,22 +45,18 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Compare with the machine's sshd, as ratios of one run
-    Bench {
-        /// Seconds for each measure
-        #[arg(long, default_value_t = 3)]
-        seconds: u64,
-    },
+    /// Compare hithed with sandhole, sshd and nginx, as ratios of one run
+    Bench(bench::Options),
 }
 
 /// The program `dev`.
 pub fn main() -> ExitCode {
     let done = match Dev::parse().action {
-        Action::Setup => setup::run(),
+        Action::Setup { bench } => setup::run(bench),
         Action::Check => check::run(),
         Action::Generate { check } => generate::run(check),
         Action::Test { arguments } => test(&arguments),
-        Action::Bench { seconds } => bench::run(seconds),
+        Action::Bench(options) => bench::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,7 +68,7 @@ pub fn main() -> ExitCode {
 }
 
 fn test(arguments: &[String]) -> anyhow::Result<()> {
-    setup::run()?;
+    setup::run(false)?;
     say("cargo test --workspace --locked");
     run(Command::new(cargo()).args(["test", "--workspace", "--locked"]).args(arguments))
 }
@@ -80,6 +80,11 @@ fn cargo() -> std::ffi::OsString {
 /// The root of the repository in which `cargo dev` was called.
 fn root() -> &'static Path {
     crate::program::repository()
+}
+
+/// Tells how things go, apart from what a command is for.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn say(line: &str) {

@@ -1,169 +1,189 @@
-//! `cargo dev bench`: one upstream through Hithe and through the machine's sshd in the same run. Machines are
-//! noisy, so what counts are the ratios, and CPU for the work rather than time.
+//! `cargo dev bench`: hithed beside what one would use in its place, on the same work in one run.
+//!
+//! A run has rounds; each [starts](peers) every peer anew on a common [stage] and [measures](measure) it for a
+//! short time. Machines are noisy, so what counts are the ratios within a round, and CPU for the work rather
+//! than time. Whatever happens, every process that was started is ended.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+mod facts;
+mod figures;
+mod measure;
+mod peers;
+mod process;
+mod report;
+mod stage;
+mod usage;
+
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::say;
-use crate::server::{cpu_nanoseconds, generate_key};
-use crate::wait::eventually;
-use crate::{OpenSsh, Origin, TestServer, Visitor, program};
+use self::figures::{Results, Round};
+use self::measure::{Measure, Outcome};
+use self::peers::Kind;
+use self::stage::Stage;
+use self::usage::Machine;
+use super::{setup, tell};
 
-const CONNECTIONS: usize = 16;
-const SSHD: &str = "/usr/sbin/sshd";
-
-/// What one peer did.
-#[derive(Clone, Copy, Debug)]
-struct Figures {
-    per_second: f64,
-    cpu_ms_per_10k: f64,
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Options {
+    /// How long each load runs
+    #[arg(long, default_value_t = 2, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=30))]
+    seconds: u64,
+    /// How often every peer is measured; the tables show medians
+    #[arg(long, default_value_t = 3, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=20))]
+    rounds: u64,
+    /// Measure only these peers; ratios need hithed among them
+    #[arg(long, value_name = "PEER", value_delimiter = ',', value_enum)]
+    only: Vec<Kind>,
+    /// Take only these measures
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_enum)]
+    measure: Vec<Measure>,
+    /// Write the report to this file too
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
-pub(super) fn run(seconds: u64) -> anyhow::Result<()> {
+const EXAMPLES: &str = "\
+Installs what it needs from Debian's packages, as `cargo dev setup --bench` does. sandhole is
+measured where it is in PATH or named by SANDHOLE. What a machine does not have is left out, and
+the report says so. The report goes to standard output, the progress to standard error. A full
+run takes some six minutes and wants the machine for itself.
+
+Examples:
+  cargo dev bench
+  cargo install --root target/peers sandhole
+  SANDHOLE=target/peers/bin/sandhole cargo dev bench --out docs/benchmarks.md
+  cargo dev bench --only hithed,nginx --measure http,https --rounds 1";
+
+/// What a run is to do.
+#[derive(Debug)]
+struct Plan {
+    peers: Vec<Kind>,
+    measures: Vec<Measure>,
+    seconds: u64,
+    rounds: u64,
+}
+
+/// What it came to.
+#[derive(Debug, Default)]
+struct Run {
+    results: Results,
+    /// Peers and figures that are not there, and why.
+    left_out: Vec<String>,
+    /// What happened on the machine while rounds ran.
+    machine: Machine,
+}
+
+/// After this long no further round begins, so that a run ends on any machine.
+const BUDGET: Duration = Duration::from_secs(15 * 60);
+
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    setup::run_for_bench();
+    for program in ["nginx", "h2load", "ssh"] {
+        ensure!(find_program(program).is_some(), "no {program}: nothing can be measured without it");
+    }
+    tell("building hithed --release");
+    let built = crate::program::try_hithed_release().map_err(anyhow::Error::msg);
+    let plan = Arc::new(Plan::new(options));
+    if plan.peers.contains(&Kind::Hithed) {
+        built?;
+    }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(compare(Duration::from_secs(seconds)));
-    Ok(())
-}
-
-async fn compare(length: Duration) {
-    let origin = Origin::replying(&"x".repeat(1024)).await;
-    say(&format!("GET of 1 KiB, {CONNECTIONS} connections, {length:?} each; the server's CPU only"));
-    let hithe = measure_hithe(&origin, length).await;
-    show("hithed", hithe, None);
-    if Path::new(SSHD).exists() {
-        let sshd = measure_sshd(&origin, length).await;
-        show("sshd", sshd, Some(hithe));
-    } else {
-        say(&format!("sshd    no {SSHD} to compare with (Debian: openssh-server)"));
-    }
-}
-
-fn show(peer: &str, figures: Figures, hithe: Option<Figures>) {
-    let ratio = hithe.map(|hithe| {
-        let rate = hithe.per_second / figures.per_second;
-        let cpu = hithe.cpu_ms_per_10k / figures.cpu_ms_per_10k;
-        format!("   hithed/{peer}: {rate:.2}x the requests, {cpu:.2}x the CPU")
-    });
-    let Figures { per_second, cpu_ms_per_10k } = figures;
-    let ratio = ratio.unwrap_or_default();
-    say(&format!(
-        "{peer:<7} {per_second:>8.0} requests/s {cpu_ms_per_10k:>8.0} ms CPU per 10k requests{ratio}"
-    ));
-}
-
-async fn measure_hithe(origin: &Origin, length: Duration) -> Figures {
-    let server = TestServer::with(|options| options.program(program::hithed_release())).await;
-    let mut ssh = server.ssh().forward_to("80", origin).command("http").publish().await;
-    let url = ssh.url().await;
-    load(&server.visitor(), &url, length, || server.cpu_nanoseconds()).await
-}
-
-async fn measure_sshd(origin: &Origin, length: Duration) -> Figures {
-    let sshd = Sshd::start().await;
-    let port = free_port();
-    let spec = format!("{port}:127.0.0.1:{}", origin.port());
-    let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
-    let ssh = OpenSsh::to(sshd.address, sshd.folder.path().join("id")).user(&user).forward(spec);
-    let _ssh = ssh.without_session().spawn();
-    let public = SocketAddr::from(([127, 0, 0, 1], port));
-    eventually("sshd listens for the forward", || std::net::TcpStream::connect(public).ok()).await;
-    load(&Visitor::of(public, public), &format!("http://localhost:{port}/"), length, || {
-        sshd.cpu_nanoseconds()
-    })
-    .await
-}
-
-/// Asks as fast as the answers come, on kept connections.
-async fn load(visitor: &Visitor, url: &str, length: Duration, cpu: impl Fn() -> u64) -> Figures {
-    visitor.get(url).await;
-    let (before, start) = (cpu(), Instant::now());
-    let workers: Vec<_> = (0..CONNECTIONS)
-        .map(|_| {
-            let (visitor, url) = (visitor.clone(), url.to_owned());
-            tokio::spawn(async move {
-                let mut connection = visitor.connection(&url).await;
-                let mut count = 0_u32;
-                while start.elapsed() < length {
-                    let reply = connection.get(&url).await;
-                    assert_eq!(reply.status(), 200, "the upstream answers through the tunnel");
-                    count += 1;
-                }
-                count
-            })
-        })
-        .collect();
-    let mut count = 0;
-    for worker in workers {
-        count += worker.await.expect("a worker");
-    }
-    let (spent, took) = (cpu() - before, start.elapsed());
-    let count = f64::from(count);
-    let milliseconds = Duration::from_nanos(spent).as_secs_f64() * 1000.0;
-    Figures { per_second: count / took.as_secs_f64(), cpu_ms_per_10k: milliseconds / count * 10_000.0 }
-}
-
-/// The machine's sshd on a free port, for one key.
-struct Sshd {
-    process: Child,
-    address: SocketAddr,
-    folder: tempfile::TempDir,
-}
-
-impl Sshd {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let at = |name: &str| folder.path().join(name);
-        generate_key(&at("host"), "ed25519");
-        generate_key(&at("id"), "ed25519");
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let options = [
-            format!("ListenAddress={address}"),
-            format!("HostKey={}", at("host").display()),
-            format!("AuthorizedKeysFile={}", at("id.pub").display()),
-            "StrictModes=no".to_owned(),
-            "UsePAM=no".to_owned(),
-            "PidFile=none".to_owned(),
-        ];
-        let _ = std::fs::create_dir_all("/run/sshd"); // sshd of a machine that never ran it misses this
-        let process = Command::new(SSHD)
-            .args(["-D", "-f", "/dev/null"])
-            .args(options.iter().flat_map(|option| ["-o", option.as_str()]))
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sshd starts");
-        eventually("sshd listens", || std::net::TcpStream::connect(address).ok()).await;
-        Self { process, address, folder }
-    }
-
-    /// Of the listener and of every process below it.
-    fn cpu_nanoseconds(&self) -> u64 {
-        let mut family = vec![self.process.id()];
-        let mut at = 0;
-        while let Some(pid) = family.get(at) {
-            let children =
-                std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-            at += 1;
+    let run = runtime.block_on(async {
+        tokio::select! {
+            run = compare(&plan) => run,
+            () = asked_to_end() => bail!("ended before the end of the run"),
         }
-        family.into_iter().map(cpu_nanoseconds).sum()
+    })?;
+    let text = report::write(&plan, &run);
+    super::say(&text);
+    if let Some(file) = &options.out {
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let ours = run.left_out.iter().find(|line| line.starts_with(Kind::Hithed.name()));
+    ours.map_or(Ok(()), |line| bail!("{line}"))
+}
+
+/// Dropping the run ends what it started; a signal would leave servers and folders behind.
+async fn asked_to_end() {
+    let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be awaited");
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be awaited");
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }
 
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+async fn compare(plan: &Arc<Plan>) -> anyhow::Result<Run> {
+    let stage = Arc::new(Stage::set_up().await?);
+    let mut run = Run::default();
+    let peers = plan.present_peers(&mut run.left_out);
+    let start = Instant::now();
+    for number in 1..=plan.rounds {
+        if start.elapsed() > BUDGET {
+            run.left_out.push(format!("rounds {number} to {}: the time was over", plan.rounds));
+            break;
+        }
+        let before = Machine::now();
+        let mut round = Round::new();
+        for peer in &peers {
+            tell(&format!("round {number} of {}: {}", plan.rounds, peer.name()));
+            let outcome = measure_one(*peer, &stage, plan).await;
+            round.extend(outcome.values.into_iter().map(|(figure, value)| ((figure, *peer), value)));
+            let failures = outcome.failures.iter().map(|why| format!("{}: {why}", peer.name()));
+            run.left_out.extend(failures);
+        }
+        run.results.rounds.push(round);
+        run.machine = run.machine + (Machine::now() - before);
+    }
+    Ok(run)
+}
+
+/// In a task of its own: the harness fails by panicking, and one peer's failure is not that of the others.
+async fn measure_one(peer: Kind, stage: &Arc<Stage>, plan: &Arc<Plan>) -> Outcome {
+    let mut task = JoinSet::new(); // unlike a handle, it takes the task with it
+    let (stage, plan) = (Arc::clone(stage), Arc::clone(plan));
+    task.spawn(async move { measure::all(peer, &stage, &plan).await });
+    match task.join_next().await {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(error)) => Outcome { failures: vec![error.to_string()], ..Outcome::default() },
+        None => Outcome::default(),
     }
 }
 
-/// A port that was free a moment ago, for programs that cannot say which one they got.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("a bound address").port()
+impl Plan {
+    fn new(options: &Options) -> Self {
+        let chosen = |peer: &Kind| options.only.is_empty() || options.only.contains(peer);
+        let wanted = |measure: &Measure| options.measure.is_empty() || options.measure.contains(measure);
+        Self {
+            peers: Kind::ALL.into_iter().filter(chosen).collect(),
+            measures: Measure::ALL.iter().copied().filter(wanted).collect(),
+            seconds: options.seconds,
+            rounds: options.rounds,
+        }
+    }
+
+    fn present_peers(&self, left_out: &mut Vec<String>) -> Vec<Kind> {
+        let missing = self.peers.iter().filter_map(|peer| Some((peer, peer.missing()?)));
+        for (peer, why) in missing {
+            let line = format!("{}: {why}", peer.name());
+            tell(&line);
+            left_out.push(line);
+        }
+        self.peers.iter().copied().filter(|peer| peer.missing().is_none()).collect()
+    }
+}
+
+/// The path of a program in PATH, or where Debian keeps daemons.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }

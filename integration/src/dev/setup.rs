@@ -1,11 +1,12 @@
-//! `cargo dev setup`: the clients and tools that the tests drive, from Debian's packages.
+//! `cargo dev setup`: the clients and tools that the tests drive, and with `--bench` what the benchmarks compare
+//! with, from Debian's packages.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-use super::{run as succeed, say};
+use super::{run as succeed, tell};
 
 /// How one sees that a package is there.
 enum Sign {
@@ -13,7 +14,9 @@ enum Sign {
     PythonModule(&'static str),
 }
 
-const NEEDED: &[(Sign, &str)] = &[
+type Need = (Sign, &'static str);
+
+const TESTS: &[Need] = &[
     (Sign::Program("ssh"), "openssh-client"),
     (Sign::Program("ssh-keygen"), "openssh-client"),
     (Sign::Program("dbclient"), "dropbear-bin"),
@@ -28,31 +31,62 @@ const NEEDED: &[(Sign, &str)] = &[
     (Sign::PythonModule("asyncssh"), "python3-asyncssh"),
 ];
 
-pub(super) fn run() -> anyhow::Result<()> {
-    let missing = missing();
+const BENCH: &[Need] = &[
+    (Sign::Program("ssh"), "openssh-client"),
+    (Sign::Program("h2load"), "nghttp2-client"),
+    (Sign::Program("/usr/sbin/sshd"), "openssh-server"),
+    (Sign::Program("/usr/sbin/nginx"), "nginx"),
+    (Sign::Program("/usr/sbin/haproxy"), "haproxy"),
+];
+
+/// What the tests need, and with `bench` what the benchmarks need too.
+pub(super) fn run(bench: bool) -> anyhow::Result<()> {
+    install(TESTS)?;
+    if bench { install(BENCH) } else { Ok(()) }
+}
+
+/// What the benchmarks need; they go on with what is there.
+pub(super) fn run_for_bench() {
+    if let Err(error) = install(BENCH) {
+        tell(&format!("setup: going on without ({error:#})"));
+    }
+}
+
+fn install(needs: &[Need]) -> anyhow::Result<()> {
+    let missing = missing(needs);
     if missing.is_empty() {
-        say("setup: all there");
+        tell("setup: all there");
         return Ok(());
     }
     if !present("apt-get") {
         bail!(
-            "the tests need programs of these Debian packages: {}. This machine has no apt-get; \
+            "programs of these Debian packages are needed: {}. This machine has no apt-get; \
              install their counterparts and run this again",
             missing.join(" ")
         );
     }
-    say(&format!("setup: installing {}", missing.join(" ")));
+    tell(&format!("setup: installing {}", missing.join(" ")));
     // Lists older than the mirror name packages that are gone; without network a full cache still serves.
-    if let Err(error) = succeed(as_root("apt-get").args(["update", "-q"])) {
-        say(&format!("setup: going on with the package lists that are there ({error:#})"));
+    if let Err(error) = succeed(as_root("sh").args(["-c", "apt-get update -q >&2"])) {
+        tell(&format!("setup: going on with the package lists that are there ({error:#})"));
     }
-    succeed(as_root("apt-get").args(["install", "-yq", "--no-install-recommends"]).args(&missing))
-        .context("cannot install what the tests need")
+    succeed(as_root("sh").args(["-c", INSTALL, "install"]).args(&missing))
+        .context("cannot install what is needed")
 }
 
-fn missing() -> Vec<&'static str> {
+/// The servers among the packages are not started: whoever benchmarks has not asked for a daemon.
+const INSTALL: &str = "\
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        trap 'rm -f $policy' EXIT
+        trap 'exit 1' INT TERM
+        printf '#!/bin/sh\\nexit 101\\n' >$policy && chmod 755 $policy
+    fi
+    apt-get install -yq --no-install-recommends \"$@\" >&2";
+
+fn missing(needs: &[Need]) -> Vec<&'static str> {
     let mut missing: Vec<_> =
-        NEEDED.iter().filter(|(sign, _)| !sign.seen()).map(|(_, package)| *package).collect();
+        needs.iter().filter(|(sign, _)| !sign.seen()).map(|(_, package)| *package).collect();
     missing.dedup();
     missing
 }
