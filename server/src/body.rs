@@ -28,7 +28,6 @@ pub(crate) struct Body {
     progress: Option<Arc<Progress>>,
     /// Why it broke off, where that is known.
     fault: Option<&'static str>,
-    #[expect(dead_code, reason = "held for its drop")]
     held: Option<Box<dyn Send>>,
 }
 

@@ -76,7 +76,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
     }
     let endpoint = match target::route(&connection.site.registry, connection.secure, &mut request) {
         Ok(Route::Endpoint(endpoint)) => endpoint,
-        Ok(Route::Redirect(response)) => return response,
+        Ok(Route::Redirect(response)) => return *response,
         Err(error) => return error.answer(form),
     };
     let mut visit = Visiting {

@@ -16,7 +16,7 @@ use crate::registry::{Registry, Slot};
 pub(super) enum Route {
     Endpoint(Arc<Endpoint>),
     /// Answered already, with the way to https.
-    Redirect(Response<Body>),
+    Redirect(Box<Response<Body>>),
 }
 
 /// Finds the endpoint, and brings the request into the form in which an upstream wants it: a path and a `Host`.
@@ -37,7 +37,7 @@ pub(super) fn route(
     elsewhere
         .filter(|endpoint| endpoint.protocol == Protocol::Https)
         .and_then(|endpoint| redirect(&location(&host, &endpoint, request.uri())))
-        .map(Route::Redirect)
+        .map(|response| Route::Redirect(Box::new(response)))
         .ok_or_else(|| ProxyError::NoEndpoint(host.as_str().to_owned()))
 }
 
