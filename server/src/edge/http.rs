@@ -143,6 +143,11 @@ where
             return None;
         }
         () = activity.rests_for(REST) => {}
+        () = activity.idle_for(IDLE) => {
+            Pin::new(&mut *served).graceful_shutdown();
+            let _ = timeout(GOODBYE, served).await;
+            return None;
+        }
         () = drain.draining() => {
             Pin::new(&mut *served).graceful_shutdown();
             log_end(served.await, activity);

@@ -130,6 +130,13 @@ impl State {
         });
     }
 
+    /// Whether a channel carries a visit. What russh has queued for it is then taken out: nothing else does that for
+    /// messages that no visit has a use for, and a full queue stops russh.
+    fn is_visit(&self, channel: ChannelId) -> bool {
+        let Some(live) = &self.live else { return false };
+        live.publisher.inboxes.arrived(channel) != Arrival::Unknown
+    }
+
     /// A full queue means a client that sends faster than its session can decide: it is cut.
     fn tell(&self, event: Event) {
         let Some(live) = &self.live else { return };
@@ -347,7 +354,13 @@ impl RusshHandler for Handler {
         _modes: &[(Pty, u32)],
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
-        if let Some(live) = &mut self.live {
+        if self.is_visit(channel) {
+            return session.channel_failure(channel);
+        }
+        if let Some(live) = &mut self.live
+            && live.sessions.contains(&channel)
+            && !live.terminals.contains(&channel)
+        {
             live.terminals.push(channel);
         }
         self.tell(Event::Terminal(channel));
@@ -361,6 +374,9 @@ impl RusshHandler for Handler {
         _value: &str,
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        if self.is_visit(channel) {
+            return session.channel_failure(channel);
+        }
         session.channel_failure(channel)
     }
 
@@ -369,6 +385,9 @@ impl RusshHandler for Handler {
         channel: ChannelId,
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        if self.is_visit(channel) {
+            return session.channel_failure(channel);
+        }
         if !self.start(channel) {
             return session.channel_failure(channel);
         }
@@ -383,6 +402,9 @@ impl RusshHandler for Handler {
         line: &[u8],
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        if self.is_visit(channel) {
+            return session.channel_failure(channel);
+        }
         if !self.start(channel) {
             return session.channel_failure(channel);
         }
@@ -397,6 +419,9 @@ impl RusshHandler for Handler {
         _name: &str,
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        if self.is_visit(channel) {
+            return session.channel_failure(channel);
+        }
         session.channel_failure(channel)
     }
 
@@ -449,6 +474,63 @@ impl RusshHandler for Handler {
         Ok(())
     }
 
+    async fn channel_open_confirmation(
+        &mut self,
+        channel: ChannelId,
+        _max_packet_size: u32,
+        _window_size: u32,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        self.is_visit(channel);
+        Ok(())
+    }
+
+    async fn extended_data(
+        &mut self,
+        channel: ChannelId,
+        _code: u32,
+        _data: &[u8],
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        self.is_visit(channel);
+        Ok(())
+    }
+
+    async fn window_change_request(
+        &mut self,
+        channel: ChannelId,
+        _columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        self.is_visit(channel);
+        Ok(())
+    }
+
+    async fn x11_request(
+        &mut self,
+        channel: ChannelId,
+        _single_connection: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        self.is_visit(channel);
+        session.channel_failure(channel)
+    }
+
+    async fn agent_request(
+        &mut self,
+        channel: ChannelId,
+        _session: &mut RusshSession,
+    ) -> Result<bool, Self::Error> {
+        self.is_visit(channel);
+        Ok(false)
+    }
+
     async fn channel_eof(
         &mut self,
         channel: ChannelId,
@@ -466,6 +548,9 @@ impl RusshHandler for Handler {
         signal: Sig,
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        if self.is_visit(channel) {
+            return Ok(());
+        }
         if matches!(signal, Sig::INT | Sig::TERM | Sig::HUP) {
             self.tell(Event::Interrupt(channel));
         }

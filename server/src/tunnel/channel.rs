@@ -85,7 +85,9 @@ impl ChannelDialer {
                 inboxes.note_round_trip(began.elapsed());
             }
             if let Err(Ok(late)) = answer.send(result) {
-                let _ = late.close().await;
+                let (unread, control) = late.split();
+                drop(unread);
+                let _ = control.close().await;
             }
         });
         opened
@@ -464,12 +466,13 @@ impl Parting {
         tasks.spawn(async move {
             if patient {
                 if !said_eof {
-                    let _ = self.control.eof().await;
+                    let _ = timeout(LINGER, self.control.eof()).await;
                 }
                 let _ = timeout(LINGER, poll_fn(|cx| self.elastic.poll_parted(cx))).await;
             }
             if !self.elastic.is_closed() {
-                let _ = self.control.close().await;
+                // Whatever happens, the inbox goes: what it holds would block the session.
+                let _ = timeout(LINGER, self.control.close()).await;
             }
             self.inboxes.leave(self.channel);
         });

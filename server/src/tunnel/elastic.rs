@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::spool::{Account, SEGMENT};
@@ -64,6 +65,12 @@ struct State {
     line: Option<u64>,
     /// Memory taken from the spool's count, in steps.
     reserved: usize,
+    /// Of a write that is under way.
+    on_its_way: usize,
+    /// What of it and of the tail the session's backlog knows.
+    counted: usize,
+    /// Reads and writes take turns, or a visitor who catches up would keep the tail from the disk.
+    read_last: bool,
     reader: Option<Waker>,
     /// Waits for the close.
     writer: Option<Waker>,
@@ -143,7 +150,6 @@ impl Elastic {
             state.head.push(data);
             state.wake();
         } else {
-            self.account.backlog.add(cost(&data));
             state.tail.push(data);
         }
         self.settle(&mut state);
@@ -260,13 +266,22 @@ impl Elastic {
 
     fn clear(&self, state: &mut State) {
         state.head = Queue::default();
-        self.account.backlog.remove(state.tail.cost);
         state.tail = Queue::default();
-        state.segments.clear();
+        self.discard(std::mem::take(&mut state.segments));
         if let Some(line) = state.line.take() {
             self.account.spool.strike(line);
         }
         self.count_memory(state);
+    }
+
+    /// Closing a file that has no name frees its blocks, which takes time: not on a thread that serves.
+    fn discard(&self, segments: VecDeque<Segment>) {
+        if segments.len() > 1 && Handle::try_current().is_ok() {
+            self.tasks.spawn(async move {
+                // Nothing is left to do if that fails.
+                let _ = spawn_blocking(move || drop(segments)).await;
+            });
+        }
     }
 
     /// Moves on what can be moved without the disk, and sets the disk to work where it is needed.
@@ -276,7 +291,7 @@ impl Elastic {
             if state.busy.is_none()
                 && let Some(operation) = state.next(self.account.spool.keep())
             {
-                state.busy = Some(operation.cost());
+                state.begin(&operation);
                 self.tasks.spawn(Self::work(Arc::clone(self), operation));
             }
         }
@@ -295,7 +310,6 @@ impl Elastic {
             state.head.push(chunk);
         }
         if state.tail.cost < before {
-            self.account.backlog.remove(before - state.tail.cost);
             state.wake();
         }
     }
@@ -311,6 +325,14 @@ impl Elastic {
             self.account.spool.give_memory(state.reserved - wanted);
             state.reserved = wanted;
         }
+        // Only what the disk is certain to take: a session that waited for a tail that stays would wait for a visitor.
+        let counted = state.tail.cost.saturating_sub(MIN_WRITE) + state.on_its_way;
+        if counted > state.counted {
+            self.account.backlog.add(counted - state.counted);
+        } else {
+            self.account.backlog.remove(state.counted - counted);
+        }
+        state.counted = counted;
     }
 
     /// Runs disk operations until none is needed.
@@ -318,9 +340,7 @@ impl Elastic {
         let mut next = Some(first);
         while let Some(operation) = next {
             self.book(&operation);
-            let on_its_way = operation.backlog();
             let done = self.perform(operation).await;
-            self.account.backlog.remove(on_its_way);
             next = self.apply(done);
         }
     }
@@ -381,6 +401,7 @@ impl Elastic {
     fn apply(self: &Arc<Self>, done: Option<Done>) -> Option<Operation> {
         let mut state = self.lock();
         state.busy = None;
+        state.on_its_way = 0;
         let done = done.filter(|_| !state.is_over());
         match done {
             None => {
@@ -400,7 +421,9 @@ impl Elastic {
         }
         self.refill(&mut state);
         let next = state.next(self.account.spool.keep());
-        state.busy = next.as_ref().map(Operation::cost);
+        if let Some(next) = &next {
+            state.begin(next);
+        }
         self.count_memory(&mut state);
         next
     }
@@ -455,10 +478,20 @@ impl State {
         }
     }
 
+    fn begin(&mut self, operation: &Operation) {
+        self.busy = Some(operation.cost());
+        self.on_its_way = operation.backlog();
+        self.read_last = matches!(operation, Operation::Read { .. });
+    }
+
     /// Reading goes first: somebody waits for it.
     fn next(&mut self, keep: usize) -> Option<Operation> {
         let low = self.head.chunks.is_empty() || self.head.cost < keep / 2;
-        if low && let Some(first) = self.segments.front() {
+        let writes_turn = self.read_last && !self.head.chunks.is_empty() && self.tail.cost >= MIN_WRITE;
+        if low
+            && !writes_turn
+            && let Some(first) = self.segments.front()
+        {
             let length = (first.written - first.read).min(keep.clamp(MIN_READ, MAX_OPERATION) as u64);
             return Some(Operation::Read {
                 file: Arc::clone(&first.file),

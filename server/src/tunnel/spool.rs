@@ -184,7 +184,8 @@ impl Spool {
 
 impl Book {
     fn largest(&self, of: &dyn Fn(&Line) -> bool, why: CutOff) -> Option<(Arc<Elastic>, CutOff)> {
-        let lines = self.lines.values().filter(|line| of(line));
+        // One that is just ending frees what it has by itself.
+        let lines = self.lines.values().filter(|line| of(line) && line.visit.strong_count() > 0);
         let largest = lines.max_by_key(|line| line.bytes)?;
         Some((largest.visit.upgrade()?, why))
     }

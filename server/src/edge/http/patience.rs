@@ -41,13 +41,17 @@ impl<S> Patience<S> {
         self.ahead.splice(..0, bytes.iter().copied());
     }
 
-    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// What was read before the last request began was its head, and is no part of the next one.
+    fn note_heads(&mut self) {
         let heads = self.activity.begun();
         if self.heads != heads {
             self.heads = heads;
             self.begun = false;
             self.clock = None;
         }
+    }
+
+    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.begun {
             return Poll::Pending;
         }
@@ -82,6 +86,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.note_heads();
         if !self.ahead.is_empty() {
             let count = self.ahead.len().min(buf.remaining());
             buf.put_slice(self.ahead.get(..count).unwrap_or_default());

@@ -178,6 +178,20 @@ async fn visitors_of_one_address_share_half_of_the_spool() {
 }
 
 #[tokio::test]
+async fn many_visitors_who_stop_just_before_the_disk_is_needed_hold_up_nobody() {
+    let bench = Bench::new(1 << 30);
+    let backlog = Arc::default();
+    let visits: Vec<_> = (0..60).map(|source| bench.visit_of(source, &backlog)).collect();
+    for visit in &visits {
+        let share = bench.spool.keep() + 250 * 1024;
+        for _ in 0..share / 1024 {
+            visit.push(pattern(1024, 0));
+        }
+    }
+    timeout(Duration::from_secs(20), backlog.has_room()).await.expect("the session goes on");
+}
+
+#[tokio::test]
 async fn a_disk_that_fails_costs_the_visit_and_nothing_else() {
     let bench = Bench::new(256 << 20);
     let (slow, well) = (bench.visit(), bench.visit());
