@@ -51,10 +51,10 @@ pub(super) struct Options {
 }
 
 const EXAMPLES: &str = "\
-Installs what it needs from Debian's packages, as `cargo dev setup --bench` does. sandhole is
-measured where it is in PATH or named by SANDHOLE. What a machine does not have is left out, and
-the report says so. The report goes to standard output, the progress to standard error. A full
-run takes some six minutes and wants the machine for itself.
+Installs nothing: what a machine does not have is left out, and the report says so and names the
+Debian package. `cargo dev setup --bench` installs them all. sandhole is measured where it is in
+PATH or named by SANDHOLE. The report goes to standard output, the progress to standard error. A
+full run takes some six minutes and wants the machine for itself.
 
 Examples:
   cargo dev bench
@@ -81,24 +81,29 @@ struct Run {
     machine: Machine,
 }
 
-/// After this long no further round begins, so that a run ends on any machine.
+/// After this long no further peer is measured, so that a run ends on any machine.
 const BUDGET: Duration = Duration::from_secs(15 * 60);
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    setup::run_for_bench();
-    for program in ["nginx", "h2load", "ssh"] {
-        ensure!(find_program(program).is_some(), "no {program}: nothing can be measured without it");
+    let missing = setup::missing_for_bench();
+    if !missing.is_empty() {
+        tell(&format!("missing: {} (`cargo dev setup --bench` installs them)", missing.join(" ")));
     }
-    tell("building hithed --release");
-    let built = crate::program::try_hithed_release().map_err(anyhow::Error::msg);
-    let plan = Arc::new(Plan::new(options));
+    for (program, package) in [("nginx", "nginx"), ("ssh", "openssh-client")] {
+        let there = find_program(program).is_some();
+        ensure!(there, "no {program} (Debian: {package}): nothing can be measured without it");
+    }
+    let mut run = Run::default();
+    let plan = Arc::new(Plan::new(options, &mut run.left_out));
+    ensure!(!plan.peers.is_empty(), "nobody to measure: {}", run.left_out.join("; "));
     if plan.peers.contains(&Kind::Hithed) {
-        built?;
+        tell("building hithed --release");
+        crate::program::try_hithed_release().map_err(anyhow::Error::msg)?;
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let run = runtime.block_on(async {
+    runtime.block_on(async {
         tokio::select! {
-            run = compare(&plan) => run,
+            done = compare(&plan, &mut run) => done,
             () = asked_to_end() => bail!("ended before the end of the run"),
         }
     })?;
@@ -121,29 +126,53 @@ async fn asked_to_end() {
     }
 }
 
-async fn compare(plan: &Arc<Plan>) -> anyhow::Result<Run> {
+async fn compare(plan: &Arc<Plan>, run: &mut Run) -> anyhow::Result<()> {
     let stage = Arc::new(Stage::set_up().await?);
-    let mut run = Run::default();
-    let peers = plan.present_peers(&mut run.left_out);
-    let start = Instant::now();
+    let end = Instant::now() + BUDGET;
     for number in 1..=plan.rounds {
-        if start.elapsed() > BUDGET {
-            run.left_out.push(format!("rounds {number} to {}: the time was over", plan.rounds));
+        let before = Machine::now();
+        let whole = one_round(number, &stage, plan, end, run).await;
+        run.machine = run.machine + (Machine::now() - before);
+        if !whole {
             break;
         }
-        let before = Machine::now();
-        let mut round = Round::new();
-        for peer in &peers {
-            tell(&format!("round {number} of {}: {}", plan.rounds, peer.name()));
-            let outcome = measure_one(*peer, &stage, plan).await;
-            round.extend(outcome.values.into_iter().map(|(figure, value)| ((figure, *peer), value)));
-            let failures = outcome.failures.iter().map(|why| format!("{}: {why}", peer.name()));
-            run.left_out.extend(failures);
-        }
-        run.results.rounds.push(round);
-        run.machine = run.machine + (Machine::now() - before);
     }
-    Ok(run)
+    Ok(())
+}
+
+/// Measures each peer once. Whether there was time for all of them.
+async fn one_round(number: u64, stage: &Arc<Stage>, plan: &Arc<Plan>, end: Instant, run: &mut Run) -> bool {
+    let mut round = Round::new();
+    let mut whole = true;
+    for peer in &plan.peers {
+        let turn = format!("round {number} of {}: {}", plan.rounds, peer.name());
+        whole = Instant::now() < end;
+        if !whole {
+            leave_out(&mut run.left_out, format!("{turn} and all after it: the time was over"));
+            break;
+        }
+        tell(&turn);
+        let outcome = measure_one(*peer, stage, plan).await;
+        round.extend(outcome.values.into_iter().map(|(figure, value)| ((figure, *peer), value)));
+        let failures = outcome.failures.iter().map(|why| format!("{}: {why}", peer.name()));
+        failures.for_each(|line| note(&mut run.left_out, line));
+    }
+    if !round.is_empty() {
+        run.results.rounds.push(round);
+    }
+    whole
+}
+
+/// Once, however many rounds it happens in.
+fn note(left_out: &mut Vec<String>, line: String) {
+    if !left_out.contains(&line) {
+        left_out.push(line);
+    }
+}
+
+fn leave_out(left_out: &mut Vec<String>, line: String) {
+    tell(&line);
+    note(left_out, line);
 }
 
 /// In a task of its own: the harness fails by panicking, and one peer's failure is not that of the others.
@@ -159,25 +188,30 @@ async fn measure_one(peer: Kind, stage: &Arc<Stage>, plan: &Arc<Plan>) -> Outcom
 }
 
 impl Plan {
-    fn new(options: &Options) -> Self {
+    /// What the options ask for, without what this machine cannot do.
+    fn new(options: &Options, left_out: &mut Vec<String>) -> Self {
         let chosen = |peer: &Kind| options.only.is_empty() || options.only.contains(peer);
         let wanted = |measure: &Measure| options.measure.is_empty() || options.measure.contains(measure);
-        Self {
+        let mut plan = Self {
             peers: Kind::ALL.into_iter().filter(chosen).collect(),
             measures: Measure::ALL.iter().copied().filter(wanted).collect(),
             seconds: options.seconds,
             rounds: options.rounds,
+        };
+        plan.peers.retain(|peer| {
+            let missing = peer.missing();
+            missing.into_iter().for_each(|why| leave_out(left_out, format!("{}: {why}", peer.name())));
+            missing.is_none()
+        });
+        if find_program("h2load").is_none() {
+            leave_out(left_out, "all loads of requests: no h2load (Debian: nghttp2-client)".to_owned());
+            plan.measures.retain(|measure| !measure.needs_h2load());
         }
-    }
-
-    fn present_peers(&self, left_out: &mut Vec<String>) -> Vec<Kind> {
-        let missing = self.peers.iter().filter_map(|peer| Some((peer, peer.missing()?)));
-        for (peer, why) in missing {
-            let line = format!("{}: {why}", peer.name());
-            tell(&line);
-            left_out.push(line);
+        let http2 = plan.peers.contains(&Kind::Sandhole) && plan.measures.contains(&Measure::Http2);
+        if http2 && find_program("haproxy").is_none() {
+            leave_out(left_out, "sandhole: HTTP/2: no haproxy (Debian: haproxy)".to_owned());
         }
-        self.peers.iter().copied().filter(|peer| peer.missing().is_none()).collect()
+        plan
     }
 }
 

@@ -45,11 +45,9 @@ pub(super) fn run(bench: bool) -> anyhow::Result<()> {
     if bench { install(BENCH) } else { Ok(()) }
 }
 
-/// What the benchmarks need; they go on with what is there.
-pub(super) fn run_for_bench() {
-    if let Err(error) = install(BENCH) {
-        tell(&format!("setup: going on without ({error:#})"));
-    }
+/// The packages of which the benchmarks would miss programs.
+pub(super) fn missing_for_bench() -> Vec<&'static str> {
+    missing(BENCH)
 }
 
 fn install(needs: &[Need]) -> anyhow::Result<()> {

@@ -71,6 +71,10 @@ impl Measure {
         }
     }
 
+    pub(super) fn needs_h2load(self) -> bool {
+        matches!(self, Self::Http | Self::Https | Self::Http2 | Self::Latency | Self::Connect)
+    }
+
     fn wants_fresh_server(self) -> bool {
         matches!(self, Self::TunnelMemory | Self::VisitorMemory)
     }
