@@ -17,8 +17,13 @@ pub(super) fn machine() -> Vec<String> {
     let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
     vec![
         format!("{cpu}, {cores} cores, {:.0} GiB memory", kib / f64::from(1 << 20)),
-        format!("{}, kernel {}", system.trim_matches('"'), kernel.trim()),
+        format!("{}, kernel {}", system.trim_matches('"'), kernel_version(&kernel)),
     ]
+}
+
+/// Without what a builder appends, which may name the machine's owner.
+fn kernel_version(release: &str) -> &str {
+    release.trim().split('-').next().unwrap_or_default()
 }
 
 /// Of every program that took part.
