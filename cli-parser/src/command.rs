@@ -7,8 +7,9 @@ use std::fmt;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::modules::flags_not_of;
 use crate::words;
-use crate::{CommandError, HttpSpec, Scheme, TcpSpec, TlsSpec};
+use crate::{CommandError, HttpSpec, Kind, ModuleSet, Scheme, TcpSpec, TlsSpec};
 
 /// What a publisher asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand, Serialize, Deserialize)]
@@ -20,6 +21,24 @@ pub enum Command {
     Tls(TlsSpec),
     /// Publish any TCP service on a port of the server
     Tcp(TcpSpec),
+}
+
+impl Command {
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Http(_) => Kind::Http,
+            Self::Tls(_) => Kind::Tls,
+            Self::Tcp(_) => Kind::Tcp,
+        }
+    }
+
+    pub const fn modules(&self) -> &ModuleSet {
+        match self {
+            Self::Http(http) => &http.modules,
+            Self::Tls(tls) => &tls.modules,
+            Self::Tcp(tcp) => &tcp.modules,
+        }
+    }
 }
 
 /// What an exec line says.
@@ -97,8 +116,13 @@ pub(crate) fn grammar() -> clap::Command {
         .term_width(80)
         .max_term_width(80)
         .color(clap::ColorChoice::Never);
-    for name in NAMES {
-        grammar = grammar.mut_subcommand(name, usage);
+    for kind in Kind::ALL {
+        let hidden = flags_not_of(kind);
+        let hide = |flag: clap::Arg| {
+            let hides = flag.get_long().is_some_and(|long| hidden.iter().any(|it| it == long));
+            flag.hide(hides)
+        };
+        grammar = grammar.mut_subcommand(kind.as_str(), |command| usage(command.mut_args(hide)));
     }
     grammar
 }
@@ -149,33 +173,27 @@ fn help(command: Option<&str>) -> String {
 }
 
 fn check(command: &Command) -> Result<(), CommandError> {
-    match command {
-        Command::Http(http) => http.modules.check().map_err(|it| CommandError::new(it.code, it.message)),
-        Command::Tls(_) | Command::Tcp(_) => Ok(()),
-    }
+    let checked = command.modules().check(command.kind());
+    checked.map_err(|it| refusals::objection(command.kind(), it))
 }
 
 /// The line that parses back to this command; the agent sends it.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tls(TlsSpec {}) => f.write_str("tls"),
-            Self::Tcp(TcpSpec {}) => f.write_str("tcp"),
-            Self::Http(http) => {
-                f.write_str("http")?;
-                if !http.schemes.is_empty() {
-                    let schemes: Vec<_> = http.schemes.iter().map(|it: &Scheme| it.as_str()).collect();
-                    write!(f, " --schemes={}", schemes.join(","))?;
-                }
-                for (flag, value) in http.modules.flags() {
-                    match value {
-                        Some(value) => write!(f, " {flag}={}", words::quote(&value))?,
-                        None => write!(f, " {flag}")?,
-                    }
-                }
-                Ok(())
+        f.write_str(self.kind().as_str())?;
+        if let Self::Http(http) = self
+            && !http.schemes.is_empty()
+        {
+            let schemes: Vec<_> = http.schemes.iter().map(|it: &Scheme| it.as_str()).collect();
+            write!(f, " --schemes={}", schemes.join(","))?;
+        }
+        for (flag, value) in self.modules().flags() {
+            match value {
+                Some(value) => write!(f, " {flag}={}", words::quote(&value))?,
+                None => write!(f, " {flag}")?,
             }
         }
+        Ok(())
     }
 }
 

@@ -19,12 +19,18 @@ pub struct HttpSpec {
 /// A `tls` endpoint: connections are passed through by their server name and never decrypted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TlsSpec {}
+pub struct TlsSpec {
+    #[command(flatten)]
+    pub modules: ModuleSet,
+}
 
 /// A `tcp` endpoint: connections to a port of the server are passed through.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TcpSpec {}
+pub struct TcpSpec {
+    #[command(flatten)]
+    pub modules: ModuleSet,
+}
 
 /// How visitors reach an `http` endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

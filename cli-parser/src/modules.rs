@@ -41,11 +41,19 @@ macro_rules! define {
             }
         }
 
+        /// The flags of a module, and the commands that have it.
+        fn flags_of_each() -> Vec<(Vec<String>, &'static [Kind])> {
+            vec![$((flag_names::<$Type>(), <$Type as Definition>::ON)),*]
+        }
+
         impl ModuleSet {
             /// # Errors
-            /// The first module whose values do not go together.
-            pub fn check(&self) -> Result<(), Objection> {
-                $(if let Some(module) = &self.$name { module.check()?; })*
+            /// The first module that this command has not, or whose values do not go together.
+            pub fn check(&self, kind: Kind) -> Result<(), Objection> {
+                $(if let Some(module) = &self.$name {
+                    has(<$Type as Definition>::ON, kind, $heading)?;
+                    module.check()?;
+                })*
                 Ok(())
             }
 
@@ -70,6 +78,46 @@ for_each_module!(define);
 
 pub use basic_auth::Credential;
 
+/// The three commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Http,
+    Tls,
+    Tcp,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Http, Self::Tls, Self::Tcp];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// The long names of the flags that one command has not, because their modules are not for it.
+pub(crate) fn flags_not_of(kind: Kind) -> Vec<String> {
+    let others = flags_of_each().into_iter().filter(|(_, on)| !on.contains(&kind));
+    others.flat_map(|(flags, _)| flags).collect()
+}
+
+fn flag_names<T: clap::Args>() -> Vec<String> {
+    let command = T::augment_args(clap::Command::new(""));
+    command.get_arguments().filter_map(|it| it.get_long().map(str::to_owned)).collect()
+}
+
+fn has(on: &[Kind], kind: Kind, heading: &str) -> Result<(), Objection> {
+    if on.contains(&kind) {
+        return Ok(());
+    }
+    let owners: Vec<_> = on.iter().map(|it| it.as_str()).collect();
+    let message = format!("{heading} is for {} endpoints, not for {}", owners.join(" and "), kind.as_str());
+    Err(Objection::new(crate::Code::BAD_FLAG, message))
+}
+
 /// When a module runs. Requests pass the stages in this order, responses in reverse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
@@ -83,11 +131,16 @@ pub enum Stage {
     Convert,
     Rewrite,
     Encode,
+    /// How the upstream is reached: runs when a connection to it is made.
+    Upstream,
 }
 
 /// What each module says about itself.
 pub trait Definition {
     const STAGE: Stage;
+
+    /// The commands that have it.
+    const ON: &'static [Kind];
 
     /// # Errors
     /// Values that are fine alone and wrong together.

@@ -36,7 +36,12 @@ enum Content {
     Full(Bytes),
     /// From a visitor, or from the upstream.
     Stream(Incoming),
+    /// What a module makes of another body.
+    Made(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>),
 }
+
+/// Why a body broke off: the connection it came over, or who changes it.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What happens once when a response is over.
 pub(crate) trait Ending: Send {
@@ -67,6 +72,12 @@ impl Body {
         if incoming.is_end_stream() { Self::empty() } else { Self::of(Content::Stream(incoming)) }
     }
 
+    /// A body that a module makes of another one.
+    #[expect(dead_code, reason = "for compression")]
+    pub(crate) fn made(content: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
+        Self::of(Content::Made(Box::pin(content)))
+    }
+
     /// Keeps `held` as long as this body is not over.
     pub(crate) fn holding(mut self, held: impl Send + 'static) -> Self {
         self.held = Some(Box::new(held));
@@ -85,7 +96,7 @@ impl Body {
         Self { content, ending: None, sent: 0, ended, progress: None, fault: None, held: None }
     }
 
-    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.content {
             Content::Empty => Poll::Ready(None),
             Content::Full(bytes) => {
@@ -93,19 +104,22 @@ impl Body {
                 self.content = Content::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Content::Stream(incoming) => Pin::new(incoming).poll_frame(cx),
+            Content::Stream(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|it| it.map_err(Into::into)))
+            }
+            Content::Made(made) => made.as_mut().poll_frame(cx),
         }
     }
 }
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = self.poll_content(cx);
         if let Some(progress) = &self.progress {
             progress.note(matches!(polled, Poll::Ready(Some(_))));
@@ -123,7 +137,7 @@ impl HttpBody for Body {
                     self.ended = true;
                 }
             }
-            Some(Err(error)) => self.fault = CutOff::of(error).map(CutOff::text),
+            Some(Err(error)) => self.fault = CutOff::of(error.as_ref()).map(CutOff::text),
         }
         Poll::Ready(frame)
     }
@@ -133,6 +147,7 @@ impl HttpBody for Body {
             Content::Empty => true,
             Content::Full(bytes) => bytes.is_empty(),
             Content::Stream(incoming) => incoming.is_end_stream(),
+            Content::Made(made) => made.is_end_stream(),
         }
     }
 
@@ -141,6 +156,7 @@ impl HttpBody for Body {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Stream(incoming) => incoming.size_hint(),
+            Content::Made(made) => made.size_hint(),
         }
     }
 }

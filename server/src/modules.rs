@@ -5,8 +5,8 @@
 use std::fmt;
 
 use futures_util::future::BoxFuture;
-use hithe_cli_parser::{Code, ModuleConfig};
-use http::{HeaderValue, Request, Response, StatusCode};
+use hithe_cli_parser::{Code, ModuleConfig, Objection};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 
 use crate::body::Body;
 use crate::visit::Visitor;
@@ -15,10 +15,10 @@ macro_rules! act {
     ($($name:ident: $Type:ident = $heading:literal),* $(,)?) => {
         $(mod $name;)*
 
-        fn build(config: ModuleConfig) -> Result<Box<dyn Module>, BuildError> {
-            Ok(match config {
-                $(ModuleConfig::$Type(config) => Box::new($name::build(&config)?)),*
-            })
+        fn build(config: &ModuleConfig, plan: &mut Plan) -> Result<(), BuildError> {
+            match config {
+                $(ModuleConfig::$Type(config) => $name::build(config, plan)),*
+            }
         }
     };
 }
@@ -29,35 +29,96 @@ hithe_cli_parser::for_each_module!(act);
 pub(crate) enum BuildError {
     #[error("the server's machine gives no random numbers; tell its operator")]
     NoRandom,
+    /// What only the server can find wrong.
+    #[error(transparent)]
+    Objection(#[from] Objection),
+}
+
+impl BuildError {
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::NoRandom => Code::BAD_FLAG,
+            Self::Objection(objection) => objection.code,
+        }
+    }
+}
+
+/// What the modules of an endpoint come to.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) chain: ModuleChain,
+}
+
+impl Plan {
+    /// `configs` are already in the order of their stages.
+    pub(crate) fn of(configs: &[ModuleConfig]) -> Result<Self, BuildError> {
+        let mut plan = Self::default();
+        for config in configs {
+            build(config, &mut plan)?;
+        }
+        Ok(plan)
+    }
 }
 
 /// What is known of one visitor's connection or request as it passes the modules.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Visit {
     pub(crate) visitor: Visitor,
+    /// Whether the visitor came over TLS that ended here.
+    #[expect(dead_code, reason = "for webhooks, which sign the URL")]
+    pub(crate) secure: bool,
+    /// The protocol that the visitor asks to change to. Its headers are not among those of the request.
+    pub(crate) upgrade: Option<HeaderValue>,
+}
+
+impl Visit {
+    pub(crate) fn new(visitor: Visitor, secure: bool) -> Self {
+        Self { visitor, secure, upgrade: None }
+    }
 }
 
 /// One behaviour of an endpoint. Every method has a default that lets the visit pass.
 pub(crate) trait Module: Send + Sync {
-    /// Admits or refuses a visitor by what is known before any byte is read.
-    fn connect(&self, _visit: &Visit) -> Flow {
+    /// Admits or refuses a visitor by what is known before any byte is read. On http endpoints it comes before each
+    /// request, since only a request says which endpoint it is for.
+    fn connect(&self, _visit: &mut Visit) -> Flow {
         Flow::Continue
     }
 
     /// Admits, changes or refuses a request. Hop-by-hop headers are gone, `X-Forwarded-*` are set.
-    fn request<'a>(&'a self, _request: &'a mut Request<Body>, _visit: &'a mut Visit) -> BoxFuture<'a, Flow> {
-        Box::pin(std::future::ready(Flow::Continue))
+    fn request<'a>(&'a self, _request: &'a mut Request<Body>, _visit: &'a mut Visit) -> Passage<'a> {
+        Passage::Now(Flow::Continue)
     }
 
+    /// Hears how a request went that all modules let pass: the status that the upstream answered with, or that of
+    /// our own answer in its place. A visitor that leaves before that is not told of.
+    fn outcome(&self, _status: StatusCode, _visit: &mut Visit) {}
+
     /// Changes the response to a request that passed. Responses pass in reverse order.
-    fn response(&self, _response: &mut Response<Body>, _visit: &Visit) {}
+    fn response(&self, _response: &mut Response<Body>, _visit: &mut Visit) {}
+}
+
+/// A decision that is there, or that has to be waited for.
+pub(crate) enum Passage<'a> {
+    Now(Flow),
+    #[expect(dead_code, reason = "for webhooks, which sign the body")]
+    Later(BoxFuture<'a, Flow>),
 }
 
 /// What a module decides about a visit.
 #[derive(Debug)]
 pub(crate) enum Flow {
     Continue,
-    Refuse(Refusal),
+    Refuse(Box<Refusal>),
+    /// Answers in place of the upstream, for its good.
+    #[expect(dead_code, reason = "for challenges of webhooks")]
+    Answer(Box<Response<Body>>),
+}
+
+impl From<Refusal> for Flow {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(Box::new(refusal))
+    }
 }
 
 /// An answer that a module gives in place of the upstream. On TCP and TLS the connection just closes.
@@ -69,8 +130,8 @@ pub(crate) struct Refusal {
     pub(crate) text: &'static str,
     /// What the visitor can do.
     pub(crate) hint: &'static str,
-    /// A `WWW-Authenticate` value.
-    pub(crate) challenge: Option<HeaderValue>,
+    /// Such as `WWW-Authenticate` or `Retry-After`.
+    pub(crate) header: Option<(HeaderName, HeaderValue)>,
 }
 
 /// The modules of one endpoint in the order in which they run. An empty chain costs nothing.
@@ -78,19 +139,19 @@ pub(crate) struct Refusal {
 pub(crate) struct ModuleChain(Vec<Box<dyn Module>>);
 
 impl ModuleChain {
-    /// Builds the chain from configurations that are already in the order of their stages.
-    pub(crate) fn build(configs: Vec<ModuleConfig>) -> Result<Self, BuildError> {
-        configs.into_iter().map(build).collect::<Result<_, _>>().map(Self)
+    fn push(&mut self, module: impl Module + 'static) {
+        self.0.push(Box::new(module));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn connect(&self, visit: &Visit) -> Flow {
+    pub(crate) fn connect(&self, visit: &mut Visit) -> Flow {
         for module in &self.0 {
-            if let Flow::Refuse(refusal) = module.connect(visit) {
-                return Flow::Refuse(refusal);
+            match module.connect(visit) {
+                Flow::Continue => {}
+                decided => return decided,
             }
         }
         Flow::Continue
@@ -98,14 +159,25 @@ impl ModuleChain {
 
     pub(crate) async fn request(&self, request: &mut Request<Body>, visit: &mut Visit) -> Flow {
         for module in &self.0 {
-            if let Flow::Refuse(refusal) = module.request(request, visit).await {
-                return Flow::Refuse(refusal);
+            let flow = match module.request(request, visit) {
+                Passage::Now(flow) => flow,
+                Passage::Later(flow) => flow.await,
+            };
+            match flow {
+                Flow::Continue => {}
+                decided => return decided,
             }
         }
         Flow::Continue
     }
 
-    pub(crate) fn response(&self, response: &mut Response<Body>, visit: &Visit) {
+    pub(crate) fn outcome(&self, status: StatusCode, visit: &mut Visit) {
+        for module in &self.0 {
+            module.outcome(status, visit);
+        }
+    }
+
+    pub(crate) fn response(&self, response: &mut Response<Body>, visit: &mut Visit) {
         for module in self.0.iter().rev() {
             module.response(response, visit);
         }

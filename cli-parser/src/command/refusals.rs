@@ -7,7 +7,7 @@ use std::error::Error as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::{NAMES, grammar};
-use crate::{Code, CommandError, Objection};
+use crate::{Code, CommandError, Kind, Objection};
 
 pub(super) fn no_command() -> CommandError {
     CommandError::new(Code::NO_COMMAND, "say what to publish: http, tls or tcp")
@@ -16,6 +16,11 @@ pub(super) fn no_command() -> CommandError {
 
 pub(super) fn too_long(most: usize) -> CommandError {
     CommandError::new(Code::BAD_FLAG, format!("the command is longer than {most} bytes"))
+}
+
+pub(super) fn objection(kind: Kind, objection: Objection) -> CommandError {
+    let hint = format!("all flags: ssh HOST {} --help", kind.as_str());
+    CommandError::new(objection.code, objection.message).hint(hint)
 }
 
 pub(super) fn unknown_command(word: &str) -> CommandError {
@@ -103,7 +108,7 @@ fn owner(command: &str, flag: &str) -> Option<&'static str> {
     let grammar = grammar();
     let has = |name: &str| {
         let flags = grammar.find_subcommand(name).into_iter().flat_map(clap::Command::get_arguments);
-        flags.filter_map(clap::Arg::get_long).any(|long| long == flag)
+        flags.filter(|it| !it.is_hide_set()).filter_map(clap::Arg::get_long).any(|long| long == flag)
     };
     let this = NAMES.into_iter().filter(|name| *name == command);
     this.chain(NAMES.into_iter().filter(|name| *name != command)).find(|name| has(name))

@@ -25,8 +25,8 @@ fn pairs(line: &str) -> Vec<(String, String)> {
 #[test]
 fn the_three_commands_stand_alone() {
     assert_eq!(command("http"), Command::Http(HttpSpec::default()));
-    assert_eq!(command("tls"), Command::Tls(TlsSpec {}));
-    assert_eq!(command(" tcp "), Command::Tcp(TcpSpec {}));
+    assert_eq!(command("tls"), Command::Tls(TlsSpec::default()));
+    assert_eq!(command(" tcp "), Command::Tcp(TcpSpec::default()));
 }
 
 #[test]
@@ -141,7 +141,10 @@ fn a_secret_in_the_wrong_place_is_not_repeated_either() {
 #[test]
 fn advice_fits_the_command_it_is_given_to() {
     let advice = |line: &str| refused(line).advice().unwrap().to_owned();
-    assert!(advice("tcp --basic-auth ada:correct-horse").contains("a flag of http"));
+    assert!(
+        refused("tcp --basic-auth ada:correct-horse").message().contains("for http endpoints, not for tcp")
+    );
+    assert!(advice("tcp -basic-auth ada:correct-horse").contains("a flag of http"));
     assert!(advice("tcp --url tcp://host:1").contains("HOST tcp"));
     assert!(advice("tls --domain app").contains("HOST tls"));
     assert!(advice("tcp 22").contains("HOST tcp"));
@@ -211,8 +214,8 @@ fn any_command() -> impl Strategy<Value = Command> {
     let modules = prop::option::of(prop::collection::vec(credential(), 1..4))
         .prop_map(|it| ModuleSet { basic_auth: it.map(|credentials| BasicAuth { credentials }) });
     prop_oneof![
-        Just(Command::Tls(TlsSpec {})),
-        Just(Command::Tcp(TcpSpec {})),
+        Just(Command::Tls(TlsSpec::default())),
+        Just(Command::Tcp(TcpSpec::default())),
         (prop::collection::vec(scheme, 0..3), modules)
             .prop_map(|(schemes, modules)| Command::Http(HttpSpec { schemes, modules })),
     ]

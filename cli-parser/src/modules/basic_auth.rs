@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{Definition, Objection, Stage};
+use super::{Definition, Kind, Objection, Stage};
 use crate::{Code, Secret};
 
 /// Asks visitors for a user name and a password.
@@ -19,6 +19,7 @@ pub struct BasicAuth {
 
 impl Definition for BasicAuth {
     const STAGE: Stage = Stage::Authenticate;
+    const ON: &'static [Kind] = &[Kind::Http];
 
     fn check(&self) -> Result<(), Objection> {
         if self.credentials.len() > MAX_PAIRS {

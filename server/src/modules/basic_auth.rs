@@ -6,13 +6,12 @@
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use futures_util::future::BoxFuture;
 use hithe_cli_parser::{BasicAuth, Code};
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, StatusCode};
 use ring::{hmac, rand};
 
-use super::{BuildError, Flow, Module, Refusal, Visit};
+use super::{BuildError, Flow, Module, Passage, Plan, Refusal, Visit};
 use crate::body::Body;
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Basic realm="hithe", charset="UTF-8""#);
@@ -26,7 +25,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-pub(super) fn build(config: &BasicAuth) -> Result<Pairs, BuildError> {
+pub(super) fn build(config: &BasicAuth, plan: &mut Plan) -> Result<(), BuildError> {
     let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new())
         .map_err(|_| BuildError::NoRandom)?;
     let tags = config
@@ -34,10 +33,11 @@ pub(super) fn build(config: &BasicAuth) -> Result<Pairs, BuildError> {
         .iter()
         .map(|pair| hmac::sign(&key, format!("{}:{}", pair.user, pair.password.expose()).as_bytes()))
         .collect();
-    Ok(Pairs { key, tags })
+    plan.chain.push(Pairs { key, tags });
+    Ok(())
 }
 
-pub(super) struct Pairs {
+struct Pairs {
     key: hmac::Key,
     tags: Vec<hmac::Tag>,
 }
@@ -58,14 +58,13 @@ impl Pairs {
 }
 
 impl Module for Pairs {
-    fn request<'a>(&'a self, request: &'a mut Request<Body>, visit: &'a mut Visit) -> BoxFuture<'a, Flow> {
-        let flow = if self.admit(request) {
+    fn request<'a>(&'a self, request: &'a mut Request<Body>, visit: &'a mut Visit) -> Passage<'a> {
+        Passage::Now(if self.admit(request) {
             Flow::Continue
         } else {
             tracing::debug!(visitor = %visit.visitor.ip(), "basic auth refused a request");
-            Flow::Refuse(refusal())
-        };
-        Box::pin(std::future::ready(flow))
+            refusal().into()
+        })
     }
 }
 
@@ -75,7 +74,7 @@ fn refusal() -> Refusal {
         code: Code::BASIC_AUTH_REQUIRED,
         text: "This site asks for a user name and a password",
         hint: "Reload the page and sign in with the pair that the publisher gave you.",
-        challenge: Some(CHALLENGE),
+        header: Some((WWW_AUTHENTICATE, CHALLENGE)),
     }
 }
 

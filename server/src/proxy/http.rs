@@ -18,7 +18,7 @@ use super::respond::{self, Form, ProxyError};
 use super::upgrade::{self, Upgrade};
 use crate::body::{Body, Ending, Outcome};
 use crate::endpoint::{Endpoint, EndpointId};
-use crate::modules::{Flow, Visit};
+use crate::modules::{Flow, ModuleChain, Visit};
 use crate::tunnel::pool::{SendError, Upstream};
 use crate::visit::{STALLED, VisitRecord, Visitor};
 
@@ -131,21 +131,24 @@ enum Exchange {
 
 impl Visiting {
     async fn exchange(&mut self, mut request: Request<Body>) -> Result<Exchange, ProxyError> {
-        let visit = &mut Visit { visitor: self.connection.visitor };
+        let visit = &mut Visit::new(self.connection.visitor, self.connection.secure);
         let endpoint = Arc::clone(&self.endpoint);
         let version = request.version();
-        let mut asked = forwarded::prepare_request(request.headers_mut(), &self.connection.origin)
+        visit.upgrade = forwarded::prepare_request(request.headers_mut(), &self.connection.origin)
             .filter(|_| version == Version::HTTP_11);
-        if !endpoint.modules.is_empty() {
-            admit(endpoint.modules.connect(visit))?;
-            admit(endpoint.modules.request(&mut request, visit).await)?;
+        if !endpoint.modules.is_empty()
+            && let Some(answer) = admit(&endpoint.modules, &mut request, visit).await?
+        {
+            return Ok(Exchange::Response(answer));
         }
-        let visitor_side = asked.take().map(|protocol| {
+        let visitor_side = visit.upgrade.take().map(|protocol| {
             forwarded::insert_upgrade(request.headers_mut(), protocol);
             hyper::upgrade::on(&mut request)
         });
         frame(&mut request)?;
-        let mut response = self.forward(request).await?;
+        let answered = self.forward(request).await;
+        endpoint.modules.outcome(answered.as_ref().map_or_else(ProxyError::status, Response::status), visit);
+        let mut response = answered?;
         let upstream_side = match (response.status(), visitor_side) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(visitor_side)) => {
                 Some(Upgrade::new(visitor_side, &mut response))
@@ -245,10 +248,20 @@ impl upgrade::Carried for Visiting {
     }
 }
 
-fn admit(flow: Flow) -> Result<(), ProxyError> {
+/// Lets a request pass the modules; one of them may answer it.
+async fn admit(
+    modules: &ModuleChain,
+    request: &mut Request<Body>,
+    visit: &mut Visit,
+) -> Result<Option<Response<Body>>, ProxyError> {
+    let flow = match modules.connect(visit) {
+        Flow::Continue => modules.request(request, visit).await,
+        decided => decided,
+    };
     match flow {
-        Flow::Continue => Ok(()),
+        Flow::Continue => Ok(None),
         Flow::Refuse(refusal) => Err(ProxyError::Module(refusal)),
+        Flow::Answer(response) => Ok(Some(*response)),
     }
 }
 

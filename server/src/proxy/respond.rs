@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use hithe_cli_parser::{Code, printable};
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
-    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
@@ -25,7 +25,7 @@ pub(crate) enum ProxyError {
     #[error("this name is not served on this connection")]
     Misdirected,
     #[error("refused by a module: {}", .0.text)]
-    Module(Refusal),
+    Module(Box<Refusal>),
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("the tunnel closed before the first byte of an answer")]
@@ -152,9 +152,7 @@ impl ProxyError {
             headers.insert(ERROR_CODE, code);
         }
         match self {
-            Self::Module(Refusal { challenge: Some(challenge), .. }) => {
-                headers.insert(WWW_AUTHENTICATE, challenge.clone());
-            }
+            Self::Module(refusal) => headers.extend(refusal.header.clone()),
             Self::Method(_) => {
                 headers
                     .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use hithe_cli_parser::{Bind, Code, Command, HostPattern, ModuleSet, Placement};
+use hithe_cli_parser::{Bind, Code, Command, HostPattern, Placement};
 use tokio_util::sync::CancellationToken;
 
 use super::Publishers;
 use super::forwards::Forward;
 use super::publisher::Publisher;
 use crate::endpoint::{Endpoint, EndpointId, Protocol};
-use crate::modules::ModuleChain;
+use crate::modules::{ModuleChain, Plan};
 use crate::registry::{Claim, Holder, Lease, Refusal, Slot};
 use crate::tunnel::Tunnel;
 use crate::tunnel::channel::{ChannelDialer, Inboxes};
@@ -142,7 +142,7 @@ impl Publishing<'_> {
         tunnel: &Arc<Tunnel>,
         protocols: &[Protocol],
     ) -> Result<(Lease, Vec<String>), Refusal> {
-        let modules = Arc::new(self.modules()?);
+        let modules = Arc::new(self.plan()?.chain);
         let endpoints: Vec<_> = protocols
             .iter()
             .map(|protocol| {
@@ -176,7 +176,7 @@ impl Publishing<'_> {
         };
         let number = claim.port().unwrap_or_default();
         let url = format!("tcp://{}:{number}", self.context.registry.domain());
-        let modules = Arc::new(self.modules()?);
+        let modules = Arc::new(self.plan()?.chain);
         let endpoint = self.endpoint(Protocol::Tcp, url.clone(), modules, self.tunnel(forward, cut));
         Ok((claim.publish_port(endpoint).await?, vec![url]))
     }
@@ -199,13 +199,9 @@ impl Publishing<'_> {
         })
     }
 
-    fn modules(&self) -> Result<ModuleChain, Refusal> {
-        let set = match self.command {
-            Command::Http(http) => http.modules.clone(),
-            Command::Tls(_) | Command::Tcp(_) => ModuleSet::default(),
-        };
-        ModuleChain::build(set.into_configs())
-            .map_err(|error| Refusal::new(Code::BAD_FLAG, error.to_string(), "see ssh HOST http --help"))
+    fn plan(&self) -> Result<Plan, Refusal> {
+        Plan::of(&self.command.modules().clone().into_configs())
+            .map_err(|error| Refusal::new(error.code(), error.to_string(), "see ssh HOST http --help"))
     }
 
     fn tunnel(&self, forward: &Forward, cut: &CancellationToken) -> Arc<Tunnel> {

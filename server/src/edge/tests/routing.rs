@@ -3,6 +3,7 @@
 use hithe_cli_parser::{BasicAuth, Credential, ModuleConfig, Secret};
 
 use super::*;
+use crate::modules::Plan;
 
 #[tokio::test]
 async fn a_name_without_an_endpoint_gives_404() {
@@ -96,7 +97,7 @@ async fn basic_auth_lets_in_who_knows_a_pair_and_tells_the_upstream() {
     let mut bench = Bench::bare();
     let credentials =
         vec![Credential { user: "ada".to_owned(), password: Secret::new("correct-horse".to_owned()) }];
-    let modules = ModuleChain::build(vec![ModuleConfig::BasicAuth(BasicAuth { credentials })]).unwrap();
+    let modules = Plan::of(&[ModuleConfig::BasicAuth(BasicAuth { credentials })]).unwrap().chain;
     bench.publish("a.test", Protocol::Http, "http://a.test", modules);
 
     let response = bench
