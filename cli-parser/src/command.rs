@@ -101,8 +101,23 @@ struct Line {
     command: Command,
 }
 
-/// The grammar as clap knows it; help and reference are made from it too.
-pub(crate) fn grammar() -> clap::Command {
+/// The grammar as it is shown: each command with its own flags only. What is parsed has all modules in all commands,
+/// so that one that does not belong there is refused with its name.
+pub(crate) fn shown_grammar() -> clap::Command {
+    let mut grammar = grammar();
+    for kind in Kind::ALL {
+        let hidden = flags_not_of(kind);
+        let hide = |flag: clap::Arg| {
+            let hides = flag.get_long().is_some_and(|long| hidden.iter().any(|it| it == long));
+            flag.hide(hides)
+        };
+        grammar = grammar.mut_subcommand(kind.as_str(), |command| command.mut_args(hide));
+    }
+    grammar
+}
+
+/// The grammar as clap knows it.
+fn grammar() -> clap::Command {
     let usage = |command: clap::Command| {
         let usage = format!("ssh -R [NAME:]PORT:localhost:LOCAL_PORT HOST {} [flags]", command.get_name());
         let examples = examples(command.get_name());
@@ -117,12 +132,7 @@ pub(crate) fn grammar() -> clap::Command {
         .max_term_width(80)
         .color(clap::ColorChoice::Never);
     for kind in Kind::ALL {
-        let hidden = flags_not_of(kind);
-        let hide = |flag: clap::Arg| {
-            let hides = flag.get_long().is_some_and(|long| hidden.iter().any(|it| it == long));
-            flag.hide(hides)
-        };
-        grammar = grammar.mut_subcommand(kind.as_str(), |command| usage(command.mut_args(hide)));
+        grammar = grammar.mut_subcommand(kind.as_str(), usage);
     }
     grammar
 }
@@ -165,7 +175,7 @@ Example:
 }
 
 fn help(command: Option<&str>) -> String {
-    let mut grammar = grammar();
+    let mut grammar = shown_grammar();
     match command.and_then(|name| grammar.find_subcommand_mut(name)) {
         Some(command) => command.render_long_help().to_string(),
         None => grammar.render_long_help().to_string(),

@@ -22,8 +22,10 @@ pub use endpoint::{HttpSpec, Scheme, TcpSpec, TlsSpec};
 pub use error::CommandError;
 pub use forward::Bind;
 pub use host_name::{HostName, HostPattern, NameError};
-pub use modules::{BasicAuth, Credential, Definition, Kind, ModuleConfig, ModuleSet, Objection, Stage};
+pub use modules::{
+    BasicAuth, Credential, Definition, Kind, Manual, ModuleConfig, ModuleSet, Objection, Stage,
+};
 pub use place::{Placement, Schemes};
 pub use printable::{printable, printable_bytes};
-pub use reference::reference;
+pub use reference::{modules, reference};
 pub use secret::Secret;

@@ -41,9 +41,9 @@ macro_rules! define {
             }
         }
 
-        /// The flags of a module, and the commands that have it.
-        fn flags_of_each() -> Vec<(Vec<String>, &'static [Kind])> {
-            vec![$((flag_names::<$Type>(), <$Type as Definition>::ON)),*]
+        /// What the manual says, module by module.
+        pub(crate) fn manual() -> Vec<Entry> {
+            vec![$(Entry::of::<$Type>($heading)),*]
         }
 
         impl ModuleSet {
@@ -100,13 +100,42 @@ impl Kind {
 
 /// The long names of the flags that one command has not, because their modules are not for it.
 pub(crate) fn flags_not_of(kind: Kind) -> Vec<String> {
-    let others = flags_of_each().into_iter().filter(|(_, on)| !on.contains(&kind));
-    others.flat_map(|(flags, _)| flags).collect()
+    let others = manual().into_iter().filter(|entry| !entry.on.contains(&kind));
+    let names = |entry: Entry| {
+        entry.command.get_arguments().filter_map(|it| it.get_long().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    others.flat_map(names).collect()
 }
 
-fn flag_names<T: clap::Args>() -> Vec<String> {
-    let command = T::augment_args(clap::Command::new(""));
-    command.get_arguments().filter_map(|it| it.get_long().map(str::to_owned)).collect()
+/// A module as the manual shows it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) heading: &'static str,
+    pub(crate) stage: Stage,
+    pub(crate) on: &'static [Kind],
+    pub(crate) manual: Manual,
+    /// Holds its flags.
+    pub(crate) command: clap::Command,
+}
+
+impl Entry {
+    fn of<T: Definition + clap::Args>(heading: &'static str) -> Self {
+        let command = T::augment_args(clap::Command::new(""));
+        Self { heading, stage: T::STAGE, on: T::ON, manual: T::MANUAL, command }
+    }
+}
+
+/// What a reader of the manual wants to know of a module, beyond the help of its flags.
+#[derive(Clone, Copy, Debug)]
+pub struct Manual {
+    /// What it does, in a paragraph or a few: Markdown.
+    pub what: &'static str,
+    /// As a publisher types it, whole.
+    pub line: &'static str,
+    /// What applies where nothing is said, in whole sentences.
+    pub defaults: &'static str,
+    /// With which it refuses publishers and visitors.
+    pub codes: &'static [crate::Code],
 }
 
 fn has(on: &[Kind], kind: Kind, heading: &str) -> Result<(), Objection> {
@@ -135,12 +164,30 @@ pub enum Stage {
     Upstream,
 }
 
+impl Stage {
+    pub const ALL: [Self; 11] = [
+        Self::Connect,
+        Self::Handshake,
+        Self::Screen,
+        Self::Authenticate,
+        Self::Verify,
+        Self::Guard,
+        Self::Policy,
+        Self::Convert,
+        Self::Rewrite,
+        Self::Encode,
+        Self::Upstream,
+    ];
+}
+
 /// What each module says about itself.
 pub trait Definition {
     const STAGE: Stage;
 
     /// The commands that have it.
     const ON: &'static [Kind];
+
+    const MANUAL: Manual;
 
     /// # Errors
     /// Values that are fine alone and wrong together.

@@ -6,7 +6,7 @@ use std::error::Error as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::{NAMES, grammar};
+use super::{NAMES, shown_grammar};
 use crate::{Code, CommandError, Kind, Objection};
 
 pub(super) fn no_command() -> CommandError {
@@ -105,7 +105,7 @@ pub(super) fn unknown_argument(command: &str, argument: &str, suggested: Option<
 
 /// The command that has this flag, this one first.
 fn owner(command: &str, flag: &str) -> Option<&'static str> {
-    let grammar = grammar();
+    let grammar = shown_grammar();
     let has = |name: &str| {
         let flags = grammar.find_subcommand(name).into_iter().flat_map(clap::Command::get_arguments);
         flags.filter(|it| !it.is_hide_set()).filter_map(clap::Arg::get_long).any(|long| long == flag)

@@ -72,6 +72,16 @@ fn help_is_of_exactly_this_grammar() {
 }
 
 #[test]
+fn the_line_that_the_manual_shows_of_a_module_can_be_typed() {
+    for entry in crate::modules::manual() {
+        let line = entry.manual.line;
+        let (_, said) = line.split_once(" HOST ").unwrap_or_else(|| panic!("{line}"));
+        let eaten_by_the_shell = said.replace('\'', "");
+        assert!(command(&eaten_by_the_shell).modules() != &ModuleSet::default(), "{line}");
+    }
+}
+
+#[test]
 fn each_mistake_has_its_code_its_word_and_a_hint() {
     let missing = refused("");
     assert_eq!(missing.code(), Code::NO_COMMAND);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{Definition, Kind, Objection, Stage};
+use super::{Definition, Kind, Manual, Objection, Stage};
 use crate::{Code, Secret};
 
 /// Asks visitors for a user name and a password.
@@ -20,6 +20,18 @@ pub struct BasicAuth {
 impl Definition for BasicAuth {
     const STAGE: Stage = Stage::Authenticate;
     const ON: &'static [Kind] = &[Kind::Http];
+    const MANUAL: Manual = Manual {
+        what: "Asks visitors for a user name and a password (RFC 7617). Any one of several pairs grants access. The \
+               `Authorization` header goes on to the upstream.",
+        line: "ssh -R 443:localhost:80 HOST http --basic-auth ada:correct-horse",
+        defaults: "The realm is `hithe`. What is refused gets status 401 and never reaches the upstream.",
+        codes: &[
+            Code::BASIC_AUTH_REQUIRED,
+            Code::BASIC_AUTH_USER,
+            Code::BASIC_AUTH_PASSWORD,
+            Code::BASIC_AUTH_USER_LENGTH,
+        ],
+    };
 
     fn check(&self) -> Result<(), Objection> {
         if self.credentials.len() > MAX_PAIRS {

@@ -8,7 +8,11 @@ use super::{root, say};
 
 /// Writes each generated file; with `check` only says which are out of date.
 pub(super) fn run(check: bool) -> anyhow::Result<()> {
-    let files = [("docs/commands.md", commands()), ("docs/options.md", options()?)];
+    let files = [
+        ("docs/commands.md", commands()),
+        ("docs/modules.md", hithe_cli_parser::modules()),
+        ("docs/options.md", options()?),
+    ];
     for (path, text) in files {
         let file = root().join(path);
         let current = std::fs::read_to_string(&file).unwrap_or_default();
