@@ -56,8 +56,12 @@ codes! {
     NAME_UNDERSCORE = 355, "an underscore in a host name";
     BASIC_AUTH_USER = 359, "basic auth without a user name";
     BASIC_AUTH_PASSWORD = 360, "a basic auth password shorter than 8 or longer than 128 characters";
+    BREAKER_SHARE = 361, "a circuit breaker whose share is not between 0 and 1";
+    CIDR = 362, "something that is not a range of addresses in CIDR notation";
+    CIDR_DENY_ALONE = 393, "denied networks without allowed ones, which would admit nobody";
     NAME_LABEL_LENGTH = 396, "a label longer than 63 characters";
     NAME_LENGTH = 397, "a host name longer than 253 characters";
+    RATE_LIMITED = 702, "the visitor sends more requests than the endpoint's rate limit admits";
     DRAINING = 742, "the server is shutting down";
     TOO_BUSY = 743, "the server or the tunnel is too busy";
     NO_KEY = 1100, "the client offered no public key";
@@ -78,6 +82,8 @@ codes! {
     UPSTREAM_BROKE = 3004, "the upstream's answer was not valid HTTP or ended early";
     UPSTREAM_TIMEOUT = 3005, "the publisher did not reach its upstream in time";
     ENDPOINT_OFFLINE = 3200, "no endpoint answers for the name";
+    BREAKER_OPEN = 3202, "the circuit breaker is open: the upstream failed too often";
+    IP_RESTRICTED = 3205, "the visitor's address is not admitted";
     BASIC_AUTH_REQUIRED = 3250, "basic auth credentials are missing or wrong";
     UPSTREAM_REFUSED = 8012, "nothing listens where the publisher's -R points to";
     BASIC_AUTH_USER_LENGTH = 15008, "a basic auth user name longer than 128 characters";

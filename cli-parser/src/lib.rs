@@ -10,6 +10,7 @@ mod error;
 mod forward;
 mod host_name;
 mod modules;
+mod period;
 mod place;
 mod printable;
 mod reference;
@@ -23,8 +24,10 @@ pub use error::CommandError;
 pub use forward::Bind;
 pub use host_name::{HostName, HostPattern, NameError};
 pub use modules::{
-    BasicAuth, Credential, Definition, Kind, Manual, ModuleConfig, ModuleSet, Objection, Stage,
+    BasicAuth, CircuitBreaker, Credential, Definition, IpRestriction, Kind, Manual, ModuleConfig, ModuleSet,
+    Network, Objection, Rate, RateKey, RateLimit, Share, Stage,
 };
+pub use period::{Period, PeriodError};
 pub use place::{Placement, Schemes};
 pub use printable::{printable, printable_bytes};
 pub use reference::{modules, reference};

@@ -8,7 +8,10 @@ use std::fmt;
 macro_rules! for_each_module {
     ($each:ident) => {
         $each! {
+            ip_restriction: IpRestriction = "IP restriction",
             basic_auth: BasicAuth = "Basic auth",
+            circuit_breaker: CircuitBreaker = "Circuit breaker",
+            rate_limit: RateLimit = "Rate limit",
         }
     };
 }
@@ -77,6 +80,9 @@ macro_rules! define {
 for_each_module!(define);
 
 pub use basic_auth::Credential;
+pub use circuit_breaker::Share;
+pub use ip_restriction::Network;
+pub use rate_limit::{Rate, RateKey};
 
 /// The three commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

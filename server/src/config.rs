@@ -22,7 +22,7 @@ use hithe_cli_parser::{HostName, HostPattern};
 pub(crate) use file::default_text;
 pub use options::Options;
 pub use values::{
-    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size,
+    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, PortRange, Size,
     ValueError, WorkerCount,
 };
 

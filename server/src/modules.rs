@@ -69,11 +69,13 @@ pub(crate) struct Visit {
     pub(crate) secure: bool,
     /// The protocol that the visitor asks to change to. Its headers are not among those of the request.
     pub(crate) upgrade: Option<HeaderValue>,
+    /// Of the circuit breaker, until the outcome is known.
+    breaker: Option<circuit_breaker::Passed>,
 }
 
 impl Visit {
     pub(crate) fn new(visitor: Visitor, secure: bool) -> Self {
-        Self { visitor, secure, upgrade: None }
+        Self { visitor, secure, upgrade: None, breaker: None }
     }
 }
 

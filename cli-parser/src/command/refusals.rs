@@ -155,9 +155,6 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
         &[
             "app-protocol",
             "binding",
-            "cidr-allow",
-            "cidr-deny",
-            "circuit-breaker",
             "compression",
             "crt",
             "description",

@@ -108,7 +108,6 @@ fn flags_known_elsewhere_say_what_to_do() {
         "http -auth=ada:correct-horse",
         "http --inspect",
         "http -inspect=false",
-        "http --cidr-allow 10.0.0.0/8",
         "tcp --upstream-tls-verify",
         "http --authtoken x",
     ] {
@@ -192,7 +191,7 @@ fn a_flag_after_a_value_is_never_lost_in_it() {
 fn a_command_has_a_greatest_length() {
     let most = |letter: &str| format!("{}:{}", letter.repeat(128), "'".repeat(128));
     let credentials = ["\u{1f40e}"; 10].map(|it| most(it).parse().unwrap()).to_vec();
-    let modules = ModuleSet { basic_auth: Some(BasicAuth { credentials }) };
+    let modules = ModuleSet { basic_auth: Some(BasicAuth { credentials }), ..ModuleSet::default() };
     let greatest = Command::Http(HttpSpec { modules, ..HttpSpec::default() });
     assert_eq!(parse(&greatest.to_string()), Ok(Parsed::Publish(greatest)));
     // Quotes that open and never close must not make the parser look again and again.
@@ -221,8 +220,10 @@ fn credential() -> impl Strategy<Value = Credential> {
 
 fn any_command() -> impl Strategy<Value = Command> {
     let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https)];
-    let modules = prop::option::of(prop::collection::vec(credential(), 1..4))
-        .prop_map(|it| ModuleSet { basic_auth: it.map(|credentials| BasicAuth { credentials }) });
+    let modules = prop::option::of(prop::collection::vec(credential(), 1..4)).prop_map(|it| ModuleSet {
+        basic_auth: it.map(|credentials| BasicAuth { credentials }),
+        ..ModuleSet::default()
+    });
     prop_oneof![
         Just(Command::Tls(TlsSpec::default())),
         Just(Command::Tcp(TcpSpec::default())),
@@ -231,7 +232,21 @@ fn any_command() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// Flags that go together in any choice, as they may be typed.
+const FLAGS: &[&str] = &[
+    "--cidr-allow 10.1.2.3/8,::/0 --cidr-deny 10.9.0.0/16",
+    "--circuit-breaker 0.25 --circuit-breaker-window 90s --circuit-breaker-volume 5 --circuit-breaker-probe 2m",
+    "--rate-limit 100/10s;key=header:X-Key --rate-limit 5/s",
+];
+
 proptest! {
+    #[test]
+    fn any_flags_are_given_back(flags in prop::sample::subsequence(FLAGS, 0..=FLAGS.len()).prop_shuffle()) {
+        let first = command(&format!("http {}", flags.join(" ")));
+        let line = first.to_string();
+        prop_assert_eq!(parse(&line), Ok(Parsed::Publish(first)), "{}", line);
+    }
+
     #[test]
     fn a_command_is_given_back_by_its_line(command in any_command()) {
         let line = command.to_string();

@@ -6,6 +6,7 @@ mod clients;
 mod commands;
 mod demo;
 mod forwards;
+mod guards;
 mod harness;
 mod http;
 mod https;

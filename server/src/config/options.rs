@@ -6,10 +6,10 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::Args;
-use hithe_cli_parser::{HostName, HostPattern};
+use hithe_cli_parser::{HostName, HostPattern, Period};
 
 use super::values::{
-    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, Period, PortRange, Size,
+    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, PortRange, Size,
     WorkerCount,
 };
 

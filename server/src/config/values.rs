@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -82,31 +81,6 @@ impl FromStr for PortRange {
             return Err(ValueError("the first port is greater than the last"));
         }
         Ok(Self(range))
-    }
-}
-
-/// A length of time: `30s`, `2m`, `1h`, `500ms`, or a number of seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Period(pub Duration);
-
-impl FromStr for Period {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let wrong = ValueError("give a length of time of at most a day, such as 30s, 2m, 1h or 500ms");
-        let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(unit_at);
-        let milliseconds: u64 = match unit {
-            "ms" => 1,
-            "" | "s" => 1000,
-            "m" => 60 * 1000,
-            "h" => 3600 * 1000,
-            _ => return Err(wrong),
-        };
-        let number: u64 = number.parse().map_err(|_| wrong)?;
-        let day = 24 * 3600 * 1000;
-        let length = number.checked_mul(milliseconds).filter(|length| *length <= day).ok_or(wrong)?;
-        Ok(Self(Duration::from_millis(length)))
     }
 }
 
@@ -251,17 +225,6 @@ mod tests {
         assert_eq!("7".parse(), Ok(PortRange(7..=7)));
         for wrong in ["", "-", "9-8", "0-5", "1-65536", "1-2-3", "a-b"] {
             assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_period_has_a_unit_or_is_in_seconds() {
-        for (text, seconds) in [("30s", 30), ("30", 30), ("2m", 120), ("1h", 3600), ("0", 0), ("5000ms", 5)] {
-            assert_eq!(text.parse(), Ok(Period(Duration::from_secs(seconds))), "{text}");
-        }
-        for wrong in ["", "s", "-1", "1d", "25h", "1.5s", "99999999999999999999", "99999999999999999s", "1 s"]
-        {
-            assert!(wrong.parse::<Period>().is_err(), "{wrong}");
         }
     }
 
