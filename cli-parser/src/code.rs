@@ -61,6 +61,8 @@ codes! {
     CIDR_DENY_ALONE = 393, "denied networks without allowed ones, which would admit nobody";
     NAME_LABEL_LENGTH = 396, "a label longer than 63 characters";
     NAME_LENGTH = 397, "a host name longer than 253 characters";
+    DESCRIPTION_LENGTH = 504, "a description longer than 255 bytes";
+    METADATA_LENGTH = 505, "metadata longer than 4096 bytes";
     RATE_LIMITED = 702, "the visitor sends more requests than the endpoint's rate limit admits";
     DRAINING = 742, "the server is shutting down";
     TOO_BUSY = 743, "the server or the tunnel is too busy";
@@ -74,7 +76,12 @@ codes! {
     NO_SESSION_IN_TIME = 1111, "a forward without a command in time";
     NO_FORWARD = 1112, "a command without a forward, or too many forwards";
     PORT_NOT_FOR_COMMAND = 1113, "the port of -R does not go with the command";
+    REMOTE_ADDR_AND_NAME = 1114, "--remote-addr or --url for a tcp endpoint, and a name in -R";
+    REMOTE_ADDR_AND_PORT = 1115, "--remote-addr or --url for a tcp endpoint, and a port in -R";
     TCP_WITH_NAME = 1117, "a name in -R for a tcp endpoint, which has a port and no name";
+    HOSTNAME_AND_NAME = 1118, "--domain, --hostname or --url, and a name in -R";
+    SUBDOMAIN_AND_NAME = 1119, "--subdomain, and a name in -R";
+    HOSTNAME_AND_SUBDOMAIN = 1120, "both --hostname and --subdomain";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
     NOT_TLS = 3002, "something other than TLS on the HTTPS port";

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::modules::flags_not_of;
 use crate::words;
-use crate::{CommandError, HttpSpec, Kind, ModuleSet, Scheme, TcpSpec, TlsSpec};
+use crate::{About, CommandError, HttpSpec, Kind, ModuleSet, Scheme, TcpSpec, TlsSpec};
 
 /// What a publisher asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand, Serialize, Deserialize)]
@@ -32,6 +32,34 @@ impl Command {
         }
     }
 
+    pub const fn about(&self) -> &About {
+        match self {
+            Self::Http(http) => &http.about,
+            Self::Tls(tls) => &tls.about,
+            Self::Tcp(tcp) => &tcp.about,
+        }
+    }
+
+    fn schemes(&self) -> &[Scheme] {
+        match self {
+            Self::Http(http) => &http.schemes,
+            Self::Tls(_) | Self::Tcp(_) => &[],
+        }
+    }
+
+    /// Each flag as it would be typed, values unquoted.
+    fn flags(&self) -> Vec<(&'static str, Option<String>)> {
+        let mut flags = Vec::new();
+        if !self.schemes().is_empty() {
+            let schemes: Vec<_> = self.schemes().iter().map(|it| it.as_str()).collect();
+            flags.push(("--schemes", Some(schemes.join(","))));
+        }
+        self.address().flags(&mut flags);
+        self.about().flags(&mut flags);
+        flags.extend(self.modules().flags());
+        flags
+    }
+
     pub const fn modules(&self) -> &ModuleSet {
         match self {
             Self::Http(http) => &http.modules,
@@ -44,7 +72,7 @@ impl Command {
 /// What an exec line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    Publish(Command),
+    Publish(Box<Command>),
     /// The text to show.
     Help(String),
 }
@@ -80,7 +108,7 @@ pub fn parse(line: &str) -> Result<Parsed, CommandError> {
         .and_then(|matches| Line::from_arg_matches(&matches))
         .map_err(|error| refusals::explain(command, &error))?;
     check(&parsed.command)?;
-    Ok(Parsed::Publish(parsed.command))
+    Ok(Parsed::Publish(Box::new(parsed.command)))
 }
 
 /// `help`, `--help` or `-h`, whatever follows it.
@@ -108,7 +136,8 @@ pub(crate) fn shown_grammar() -> clap::Command {
     for kind in Kind::ALL {
         let hidden = flags_not_of(kind);
         let hide = |flag: clap::Arg| {
-            let hides = flag.get_long().is_some_and(|long| hidden.iter().any(|it| it == long));
+            let hides =
+                flag.is_hide_set() || flag.get_long().is_some_and(|long| hidden.iter().any(|it| it == long));
             flag.hide(hides)
         };
         grammar = grammar.mut_subcommand(kind.as_str(), |command| command.mut_args(hide));
@@ -183,6 +212,8 @@ fn help(command: Option<&str>) -> String {
 }
 
 fn check(command: &Command) -> Result<(), CommandError> {
+    command.address().check(command.kind(), command.schemes())?;
+    command.about().check()?;
     let checked = command.modules().check(command.kind());
     checked.map_err(|it| refusals::objection(command.kind(), it))
 }
@@ -191,13 +222,7 @@ fn check(command: &Command) -> Result<(), CommandError> {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind().as_str())?;
-        if let Self::Http(http) = self
-            && !http.schemes.is_empty()
-        {
-            let schemes: Vec<_> = http.schemes.iter().map(|it: &Scheme| it.as_str()).collect();
-            write!(f, " --schemes={}", schemes.join(","))?;
-        }
-        for (flag, value) in self.modules().flags() {
+        for (flag, value) in self.flags() {
             match value {
                 Some(value) => write!(f, " {flag}={}", words::quote(&value))?,
                 None => write!(f, " {flag}")?,
@@ -211,7 +236,7 @@ impl fmt::Display for Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserName {
     /// `http@host`: a bare command, for connections without a session (`ssh -N`).
-    Command(Command),
+    Command(Box<Command>),
     /// `v2`, or any name that says nothing: the command follows.
     Version2,
     /// `v1`, `v9` …

@@ -3,15 +3,19 @@
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::ModuleSet;
+use crate::{About, Address, ModuleSet};
 
 /// An `http` endpoint: requests are understood and pass through modules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpSpec {
     /// Answer on http, https or both (http,https); without, the port of -R decides: 80 is http, 443 and 0 are https
-    #[arg(long, value_name = "SCHEME", value_delimiter = ',')]
+    #[arg(long, alias = "scheme", value_name = "SCHEME", value_delimiter = ',')]
     pub schemes: Vec<Scheme>,
+    #[command(flatten)]
+    pub address: Address,
+    #[command(flatten)]
+    pub about: About,
     #[command(flatten)]
     pub modules: ModuleSet,
 }
@@ -21,6 +25,10 @@ pub struct HttpSpec {
 #[serde(default, deny_unknown_fields)]
 pub struct TlsSpec {
     #[command(flatten)]
+    pub address: Address,
+    #[command(flatten)]
+    pub about: About,
+    #[command(flatten)]
     pub modules: ModuleSet,
 }
 
@@ -28,6 +36,10 @@ pub struct TlsSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TcpSpec {
+    #[command(flatten)]
+    pub address: Address,
+    #[command(flatten)]
+    pub about: About,
     #[command(flatten)]
     pub modules: ModuleSet,
 }

@@ -12,12 +12,17 @@ pub struct Bind {
 }
 
 impl Bind {
+    /// Whether the address is a name, and none of the strings that mean "any".
+    pub fn has_name(&self) -> bool {
+        !NO_NAME.contains(&self.address.as_str())
+    }
+
     /// The name that is asked for, if the address is one: a bare label lies below the server's domain.
     ///
     /// # Errors
     /// The address is neither a host name nor one of the strings that mean "any".
     pub fn requested_name(&self, domain: &HostName) -> Result<Option<HostPattern>, NameError> {
-        if NO_NAME.contains(&self.address.as_str()) {
+        if !self.has_name() {
             return Ok(None);
         }
         let below = |name: HostName| match name.as_str().contains('.') || name == *domain {

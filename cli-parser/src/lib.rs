@@ -3,6 +3,8 @@
 //! The server parses with it what arrives over ssh, the agent and the configuration files use the same types, and
 //! the reference in `docs/` is generated from it.
 
+mod about;
+mod address;
 mod code;
 mod command;
 mod endpoint;
@@ -17,6 +19,8 @@ mod reference;
 mod secret;
 mod words;
 
+pub use about::About;
+pub use address::Address;
 pub use code::Code;
 pub use command::{Command, Parsed, UserName, parse};
 pub use endpoint::{HttpSpec, Scheme, TcpSpec, TlsSpec};

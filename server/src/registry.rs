@@ -7,13 +7,14 @@ mod ledger;
 mod names;
 mod ports;
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
-use hithe_cli_parser::{Code, HostName, HostPattern};
+use hithe_cli_parser::{Code, CommandError, HostName, HostPattern, NameError};
 use hithe_keys::Fingerprint;
 use tokio::sync::mpsc;
 
@@ -93,12 +94,25 @@ pub(crate) trait Holder: Send + Sync {
 pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) message: String,
-    pub(crate) hint: &'static str,
+    pub(crate) hint: Cow<'static, str>,
 }
 
 impl Refusal {
-    pub(crate) fn new(code: Code, message: impl Into<String>, hint: &'static str) -> Self {
-        Self { code, message: message.into(), hint }
+    pub(crate) fn new(code: Code, message: impl Into<String>, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), hint: hint.into() }
+    }
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Self::new(error.code(), error.to_string(), "names are letters, digits and hyphens, with dots between")
+    }
+}
+
+impl From<CommandError> for Refusal {
+    fn from(error: CommandError) -> Self {
+        let hint = error.advice().unwrap_or("see ssh HOST http --help").to_owned();
+        Self::new(error.code(), error.message(), hint)
     }
 }
 

@@ -132,22 +132,18 @@ fn shown(word: &str) -> &str {
 /// What to do instead of a flag that ngrok has and this grammar has not.
 fn known_elsewhere(command: &str, flag: &str) -> Option<String> {
     let (_, advice) = KNOWN_ELSEWHERE.iter().find(|(flags, _)| flags.contains(&flag))?;
-    let advice = if command == "tcp" && *advice == IN_R { PORT_IN_R } else { advice };
     Some(advice.replace("COMMAND", command))
 }
 
 const EXAMPLE: &str = "ssh -R 443:localhost:80 HOST COMMAND";
-const IN_R: &str = "the name stands in -R: ssh -R NAME:443:localhost:80 HOST COMMAND";
-const PORT_IN_R: &str = "the port stands in -R: ssh -R 20022:localhost:22 HOST tcp";
 const NOT_YET: &str = "this server does not have it yet";
 const NEVER: &str = "it needs an agent on your machine; a server that ssh connects to cannot do it";
 const NO_NEED: &str = "it is not needed: ssh logs in with your key, and its own options say the rest";
 
 /// Flags of ngrok, without their hyphens (older versions had one), and what to do.
 const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
-    (&["domain", "hostname", "subdomain", "url"], IN_R),
-    (&["remote-addr"], PORT_IN_R),
-    (&["scheme", "bind-tls"], "it is called --schemes: http, https, or http,https"),
+    (&["hostname", "subdomain"], "it is called --domain NAME, or the name stands in -R"),
+    (&["bind-tls"], "it is called --schemes: http, https, or http,https"),
     (&["auth"], "it is called --basic-auth USER:PASSWORD"),
     (&["inspect", "traffic-policy-file", "policy-file"], NEVER),
     (&["authtoken", "config", "region", "log", "log-format", "log-level"], NO_NEED),
@@ -157,13 +153,10 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
             "binding",
             "compression",
             "crt",
-            "description",
             "host-header",
             "key",
             "label",
-            "metadata",
             "mutual-tls-cas",
-            "name",
             "oauth",
             "oauth-allow-domain",
             "oauth-allow-email",

@@ -36,7 +36,9 @@ async fn a_missing_command_is_refused_with_an_example() {
 
 #[tokio::test]
 async fn a_flag_of_another_tunnel_says_what_to_use() {
-    refused("http --domain app", "ERR_HITHE_1109", "the name stands in -R").await;
+    refused("http --inspect", "ERR_HITHE_1109", "it needs an agent on your machine").await;
+    refused("http -subdomain=app", "ERR_HITHE_1109", "it is called --domain NAME").await;
+    refused("http -auth=ada:correct-horse", "ERR_HITHE_1109", "it is called --basic-auth").await;
 }
 
 #[tokio::test]

@@ -59,13 +59,7 @@ impl ForwardTable {
             self.check_number(&bind)?;
         }
         let registry = &publisher.registry;
-        let name = bind.requested_name(registry.domain()).map_err(|error| {
-            Refusal::new(
-                error.code(),
-                error.to_string(),
-                "names are letters, digits and hyphens, with dots between",
-            )
-        })?;
+        let name = bind.requested_name(registry.domain())?;
         let claim = claim(registry, publisher, user_command, &bind, name.as_ref())?;
         let tag = match bind.port {
             0 => self.number(claim.as_ref())?,

@@ -51,7 +51,7 @@ pub(super) struct State {
 struct Live {
     events: mpsc::Sender<Event>,
     publisher: Arc<Publisher>,
-    user_command: Option<Command>,
+    user_command: Option<Arc<Command>>,
     forwards: ForwardTable,
     terminals: Vec<ChannelId>,
     /// Channels that have had their shell or exec: there is one for each (RFC 4254 §6.5).
@@ -156,7 +156,7 @@ impl State {
         first
     }
 
-    fn begin(&mut self, session: &RusshSession, user_command: Option<Command>) {
+    fn begin(&mut self, session: &RusshSession, user_command: Option<Arc<Command>>) {
         let Some(identity) = self.identity.clone() else { return };
         let publisher = Arc::new(Publisher {
             session: SessionId::next(),
@@ -260,7 +260,7 @@ impl RusshHandler for Handler {
                 let text = disconnect_text(&text::unknown_version(&version));
                 return session.disconnect(Disconnect::ByApplication, &text, "");
             }
-            UserName::Command(command) => self.begin(session, Some(command)),
+            UserName::Command(command) => self.begin(session, Some(Arc::from(command))),
             UserName::Version2 => self.begin(session, None),
         }
         Ok(())
@@ -278,7 +278,7 @@ impl RusshHandler for Handler {
         let granted = if this.context.visitors.is_draining() {
             Err(super::session::draining())
         } else {
-            live.forwards.grant(&live.publisher, live.user_command.as_ref(), bind.clone())
+            live.forwards.grant(&live.publisher, live.user_command.as_deref(), bind.clone())
         };
         let is_granted = granted.is_ok();
         match granted {

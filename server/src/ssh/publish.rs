@@ -1,5 +1,6 @@
 //! Makes the forwards of one command public, or says why not.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -21,6 +22,8 @@ pub(super) struct Live {
     pub(super) bind: Bind,
     pub(super) tag: u32,
     pub(super) urls: Vec<String>,
+    /// What it was published with.
+    pub(super) command: Arc<Command>,
     /// Stops channels from being opened.
     cut: CancellationToken,
     inboxes: Arc<Inboxes>,
@@ -48,7 +51,7 @@ pub(super) struct Failed {
 pub(super) async fn publish(
     context: Arc<Publishers>,
     publisher: Arc<Publisher>,
-    command: Command,
+    command: Arc<Command>,
     forwards: Vec<Forward>,
     log: VisitLogRef,
 ) -> Vec<Result<Live, Failed>> {
@@ -86,18 +89,19 @@ async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
 struct Publishing<'a> {
     context: &'a Publishers,
     publisher: &'a Arc<Publisher>,
-    command: &'a Command,
+    command: &'a Arc<Command>,
     log: &'a VisitLogRef,
 }
 
 impl Publishing<'_> {
     async fn run(&self, mut forward: Forward) -> Result<Live, Refusal> {
         let registry = &self.context.registry;
-        let placement = self.command.place(&forward.bind, registry.tcp_ports()).map_err(|error| Refusal {
-            code: error.code(),
-            message: error.message().to_owned(),
-            hint: "see ssh HOST http --help",
-        })?;
+        let bind = forward.bind.clone();
+        let asked = self.command.asked(&bind)?;
+        let placement = self.command.place(&asked, registry.tcp_ports())?;
+        if let Cow::Owned(asked) = &asked {
+            self.claim_anew(&mut forward, asked, placement)?;
+        }
         let cut = CancellationToken::new();
         let claim = forward.claim.take();
         let (lease, urls) = match placement {
@@ -120,7 +124,32 @@ impl Publishing<'_> {
             }
         };
         let inboxes = Arc::clone(&self.publisher.inboxes);
-        Ok(Live { bind: forward.bind.clone(), tag: forward.tag, urls, cut, inboxes, lease, forward })
+        let command = Arc::clone(self.command);
+        Ok(Live { bind, tag: forward.tag, urls, command, cut, inboxes, lease, forward })
+    }
+
+    /// Claims what the flags of the command name, in place of what `-R` alone came to.
+    fn claim_anew(&self, forward: &mut Forward, asked: &Bind, placement: Placement) -> Result<(), Refusal> {
+        let registry = &self.context.registry;
+        forward.claim = None;
+        let name = asked.requested_name(registry.domain()).map_err(Refusal::from)?;
+        match (placement, name) {
+            (Placement::Tcp { .. }, Some(name)) if name != HostPattern::Exact(registry.domain().clone()) => {
+                let message =
+                    format!("the tcp endpoints of this server are at {}, not at {name}", registry.domain());
+                Err(Refusal::new(
+                    Code::TCP_WITH_NAME,
+                    message,
+                    "leave -R at 0 and the flag out to get a port",
+                ))
+            }
+            (Placement::Http(_) | Placement::Tls, Some(name)) => {
+                forward.claim = Some(registry.claim_name(&**self.publisher, &name)?);
+                forward.name = Some(name);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The name that the forward asked for, or a random one.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use hithe_cli_parser::{Bind, Code, Command, Parsed, parse};
+use hithe_cli_parser::{About, Bind, Code, Command, Parsed, parse, printable};
 use russh::server::Msg;
 use russh::{ChannelId, ChannelWriteHalf};
 use tokio::sync::mpsc;
@@ -50,7 +50,7 @@ pub(super) struct Session {
     events: mpsc::Receiver<Event>,
     phase: Phase,
     /// Said as the user name: `http@host`.
-    user_command: Option<Command>,
+    user_command: Option<Arc<Command>>,
     consoles: HashMap<ChannelId, Console>,
     /// Granted forwards whose command has not come.
     waiting: Vec<Forward>,
@@ -71,7 +71,7 @@ enum Phase {
     /// Names are asked for, nothing is public yet.
     Gathering,
     /// A command has come. It is the command of late forwards, too.
-    Serving(Command),
+    Serving(Arc<Command>),
     /// The farewell is said; the client has a moment to leave.
     Closing,
 }
@@ -97,7 +97,7 @@ impl Session {
     pub(super) fn new(
         context: Arc<Publishers>,
         publisher: Arc<Publisher>,
-        user_command: Option<Command>,
+        user_command: Option<Arc<Command>>,
         events: mpsc::Receiver<Event>,
     ) -> Self {
         let now = Instant::now();
@@ -242,13 +242,13 @@ impl Session {
 
     fn on_exec(&mut self, channel: ChannelId, line: &str) {
         match parse(line) {
-            Ok(Parsed::Publish(command)) => self.on_command(channel, command),
+            Ok(Parsed::Publish(command)) => self.on_command(channel, Arc::from(command)),
             Ok(Parsed::Help(help)) => self.answer(channel, &help, 0),
             Err(error) => self.answer(channel, &error.to_string(), BAD_COMMAND),
         }
     }
 
-    fn on_command(&mut self, channel: ChannelId, command: Command) {
+    fn on_command(&mut self, channel: ChannelId, command: Arc<Command>) {
         let refused = std::mem::take(&mut self.refused);
         if let Some(console) = self.consoles.get(&channel) {
             for (bind, refusal) in &refused {
@@ -293,7 +293,7 @@ impl Session {
         self.end_console(channel, status);
     }
 
-    fn publish(&mut self, owner: Owner, command: Command) {
+    fn publish(&mut self, owner: Owner, command: Arc<Command>) {
         let forwards = std::mem::take(&mut self.waiting);
         let console = owner.or_else(|| self.consoles.keys().next().copied());
         let log = console.and_then(|id| self.consoles.get(&id)).map(Console::log);
@@ -336,8 +336,13 @@ impl Session {
     }
 
     fn tell_published(&self, owner: Owner, published: &[Live], failed: &[Failed]) {
-        for url in published.iter().flat_map(|live| &live.urls) {
-            tracing::info!(session = %self.publisher.session, url, "published");
+        for live in published {
+            let About { name, description, .. } = live.command.about();
+            let [name, description] = [name, description].map(|it| it.as_deref().map(printable));
+            for url in &live.urls {
+                let (name, description) = (name.as_deref(), description.as_deref());
+                tracing::info!(session = %self.publisher.session, url, name, description, "published");
+            }
         }
         let Some(console) = self.console_of(owner) else { return };
         let mut said = String::new();
@@ -436,6 +441,7 @@ impl Session {
             for url in &live.urls {
                 status.push_str(&text::forwarding(url, &live.bind));
             }
+            status.push_str(&text::about(live.command.about()));
         }
         status
     }

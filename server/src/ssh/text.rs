@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hithe_cli_parser::{Bind, Code, printable};
+use hithe_cli_parser::{About, Bind, Code, printable};
 
 use super::auth::Identity;
 use crate::registry::Refusal;
@@ -20,6 +20,13 @@ pub(super) fn banner(identity: &Identity) -> String {
 
 pub(super) fn forwarding(url: &str, bind: &Bind) -> String {
     format!("Forwarding  {url} -> {}\n", printable(&bind.to_string()))
+}
+
+/// What the publisher noted about an endpoint, below its line.
+pub(super) fn about(about: &About) -> String {
+    let noted = [("Name", &about.name), ("About", &about.description), ("Metadata", &about.metadata)];
+    let lines = noted.iter().filter_map(|(label, text)| Some((label, text.as_deref()?)));
+    lines.map(|(label, text)| format!("{label:<12}{}\n", printable(text))).collect()
 }
 
 pub(super) fn refused(bind: &Bind, refusal: &Refusal) -> String {
