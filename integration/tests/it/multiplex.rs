@@ -1,6 +1,6 @@
 //! One connection, several sessions: ControlMaster, `-O forward`, `-O cancel`.
 
-use hithe_integration::{Origin, TestServer};
+use hithe_integration::{Origin, ProtocolClient, TestServer};
 
 #[tokio::test]
 async fn endpoints_are_added_to_and_taken_from_a_running_connection() {
@@ -69,4 +69,15 @@ async fn a_second_session_may_publish_with_a_command_of_its_own() {
     let mut second = second.publish().await;
     assert!(second.url().await.starts_with("tcp://"));
     assert_eq!(server.visitor().get("https://app.localhost/").await.text(), "web");
+}
+
+#[tokio::test]
+async fn without_a_session_a_refused_forward_ends_none_that_is_published() {
+    let server = TestServer::start().await;
+    let client = ProtocolClient::log_in(server.ssh_address(), "http", &server.user_key()).await;
+    for name in ["first", "late", "later"] {
+        client.forward(name, 443).await.unwrap();
+        client.forward("www", 443).await.unwrap_err();
+        server.logged(&format!("https://{name}.localhost")).await;
+    }
 }
