@@ -1,5 +1,6 @@
 //! One connection, several sessions: ControlMaster, `-O forward`, `-O cancel`.
 
+use hithe_integration::protocol::read_to_end;
 use hithe_integration::{Origin, ProtocolClient, TestServer};
 
 #[tokio::test]
@@ -79,5 +80,15 @@ async fn without_a_session_a_refused_forward_ends_none_that_is_published() {
         client.forward(name, 443).await.unwrap();
         client.forward("www", 443).await.unwrap_err();
         server.logged(&format!("https://{name}.localhost")).await;
+    }
+}
+
+#[tokio::test]
+async fn answered_sessions_leave_their_places_to_others() {
+    let server = TestServer::start().await;
+    let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    for _ in 0..30 {
+        let answered = read_to_end(&mut client.exec("http --help").await).await;
+        assert_eq!(answered.code, Some(0), "{}", answered.output);
     }
 }

@@ -58,10 +58,30 @@ struct Live {
     started: Vec<ChannelId>,
     /// Sessions (RFC 4254 §6.1) that are open.
     sessions: Vec<ChannelId>,
+    /// How many of them we have closed: russh keeps something of each until the connection ends.
+    left_behind: usize,
     /// Bytes received since the visits of this thread had their turn.
     turn: usize,
     /// Whether the client was asked to tell that it has sent everything.
     asked: bool,
+}
+
+impl Live {
+    /// Whether the channel was an open session.
+    fn forget_session(&mut self, channel: ChannelId) -> bool {
+        let Some(place) = self.sessions.iter().position(|open| *open == channel) else { return false };
+        self.sessions.swap_remove(place);
+        self.terminals.retain(|terminal| *terminal != channel);
+        self.started.retain(|started| *started != channel);
+        true
+    }
+
+    fn has_room_for_a_session(&mut self) -> bool {
+        for channel in self.publisher.ended.take() {
+            self.left_behind += usize::from(self.forget_session(channel));
+        }
+        self.sessions.len() < MAX_SESSION_CHANNELS && self.left_behind < MAX_LEFT_BEHIND
+    }
 }
 
 impl Deref for Handler {
@@ -168,6 +188,7 @@ impl State {
             tasks: self.context.tasks.clone(),
             registry: self.context.registry.clone(),
             asking: Arc::new(AtomicBool::new(false)),
+            ended: Arc::default(),
             inboxes: Arc::default(),
         });
         tracing::info!(
@@ -189,6 +210,7 @@ impl State {
             terminals: Vec::new(),
             started: Vec::new(),
             sessions: Vec::new(),
+            left_behind: 0,
             turn: 0,
             asked: false,
         });
@@ -313,7 +335,7 @@ impl RusshHandler for Handler {
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
         let Some(live) = &mut self.live else { return Ok(()) };
-        if live.sessions.len() >= MAX_SESSION_CHANNELS {
+        if !live.has_room_for_a_session() {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
@@ -334,10 +356,9 @@ impl RusshHandler for Handler {
             if live.publisher.inboxes.arrived(channel) != Arrival::Unknown {
                 return Ok(());
             }
-            let Some(known) = live.sessions.iter().position(|open| *open == channel) else { return Ok(()) };
-            live.sessions.swap_remove(known);
-            live.terminals.retain(|terminal| *terminal != channel);
-            live.started.retain(|started| *started != channel);
+            if !live.forget_session(channel) {
+                return Ok(());
+            }
         }
         self.tell(Event::Closed(channel));
         Ok(())
@@ -566,3 +587,5 @@ const EVENTS: usize = 128;
 const TURN: usize = 128 * 1024;
 /// As sshd's `MaxSessions`.
 const MAX_SESSION_CHANNELS: usize = 10;
+/// Sessions of one connection that we may close, at some 4 KiB each.
+const MAX_LEFT_BEHIND: usize = 4096;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Identity;
+use super::console::Ended;
 use super::link::Pulse;
 use crate::drain::DrainWatch;
 use crate::registry::{Holder, Owner, Registry, SessionId};
@@ -29,6 +30,7 @@ pub(super) struct Publisher {
     pub(super) registry: Registry,
     /// One question at a time: a client that answers none must not gather a queue of them.
     pub(super) asking: Arc<AtomicBool>,
+    pub(super) ended: Arc<Ended>,
     /// What arrives for visits.
     pub(super) inboxes: Arc<Inboxes>,
 }

@@ -208,7 +208,8 @@ impl Session {
             Event::Cancel { address, tag } => self.on_cancel(&address, tag),
             Event::Opened(channel) => {
                 let id = channel.id();
-                self.consoles.insert(id, Console::open(*channel, &self.context.tasks));
+                let ended = Arc::clone(&self.publisher.ended);
+                self.consoles.insert(id, Console::open(*channel, &self.context.tasks, ended));
             }
             Event::Terminal(channel) => {
                 if let Some(console) = self.consoles.get(&channel) {
