@@ -21,7 +21,7 @@ use super::admission::Admitted;
 use super::auth::{self, Identity};
 use super::forwards::ForwardTable;
 use super::link::Pulse;
-use super::publisher::{Publisher, disconnect_text};
+use super::publisher::{Publisher, cut_after_farewell, disconnect_text};
 use super::session::{Event, Session};
 use super::{Publishers, text};
 use crate::registry::SessionId;
@@ -176,6 +176,12 @@ impl State {
         first
     }
 
+    /// Ends a connection that nothing has begun for.
+    fn turn_away(&self, session: &mut RusshSession, why: &str) -> Result<(), russh::Error> {
+        self.context.tasks.spawn(cut_after_farewell(self.kill.clone()));
+        session.disconnect(Disconnect::ByApplication, &disconnect_text(why), "")
+    }
+
     fn begin(&mut self, session: &RusshSession, user_command: Option<Command>) {
         let Some(identity) = self.identity.clone() else { return };
         let publisher = Arc::new(Publisher {
@@ -275,12 +281,11 @@ impl RusshHandler for Handler {
         self.logged_in.cancel();
         self.admitted = None;
         if self.context.visitors.is_draining() {
-            return session.disconnect(Disconnect::ByApplication, "the server is shutting down", "");
+            return self.turn_away(session, "the server is shutting down");
         }
         match UserName::parse(&self.user) {
             UserName::UnknownVersion(version) => {
-                let text = disconnect_text(&text::unknown_version(&version));
-                return session.disconnect(Disconnect::ByApplication, &text, "");
+                return self.turn_away(session, &text::unknown_version(&version));
             }
             UserName::Command(command) => self.begin(session, Some(command)),
             UserName::Version2 => self.begin(session, None),
