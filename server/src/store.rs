@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,7 +36,7 @@ impl Store {
     /// Makes the directory (0700) if it is not there.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Io { path: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(failed)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         Ok(Self { directory: directory.to_owned() })
     }
 
@@ -154,3 +155,20 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 const MAX_REMEMBERED: usize = 10_000;
 /// One key cannot crowd out the others.
 const MAX_PER_OWNER: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_state_directory_is_made_for_its_owner_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("not/yet/there");
+        let store = Store::open(&directory).unwrap();
+        store.name_secret().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(&directory.join("names.secret"))), (0o700, 0o600));
+    }
+}
