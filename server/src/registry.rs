@@ -191,7 +191,7 @@ impl Registry {
     pub(crate) fn claim_name(&self, holder: &dyn Holder, name: &HostPattern) -> Result<Claim, Refusal> {
         self.0.rules.check(name)?;
         let mut ledger = self.ledger();
-        ledger.check_name(holder.owner(), name, SystemTime::now())?;
+        ledger.check_name(holder.owner(), name, self.domain(), SystemTime::now())?;
         self.check_quota(&ledger, holder.owner())?;
         Ok(self.place(&mut ledger, holder, Key::from(name)))
     }
@@ -206,8 +206,8 @@ impl Registry {
         for index in 0..names::MAX_INDEX {
             let name = HostPattern::Exact(self.0.rules.random(holder.owner(), index)?);
             let key = Key::from(&name);
-            let free =
-                !ledger.is_held(&key) && ledger.check_name(holder.owner(), &name, SystemTime::now()).is_ok();
+            let allowed = ledger.check_name(holder.owner(), &name, self.domain(), SystemTime::now());
+            let free = !ledger.is_held(&key) && allowed.is_ok();
             if free {
                 return Ok((self.place(&mut ledger, holder, key), name));
             }

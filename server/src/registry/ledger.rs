@@ -249,14 +249,12 @@ impl Ledger {
         &self,
         owner: Owner,
         name: &HostPattern,
+        domain: &HostName,
         now: SystemTime,
     ) -> Result<(), Refusal> {
         let key = Key::from(name);
         self.check_holder(owner, &key, now)?;
-        let base = match name {
-            HostPattern::Exact(name) | HostPattern::Wildcard(name) => name,
-        };
-        for above in above(base, matches!(name, HostPattern::Wildcard(_))) {
+        for above in above(name, domain) {
             if let Some(entry) = self.entries.get(&above)
                 && entry.owner != owner
             {
@@ -313,14 +311,17 @@ impl Ledger {
     }
 }
 
-/// The keys whose holder rules over `name`: every name above it, and every wildcard that covers it.
-fn above(name: &HostName, wildcard: bool) -> Vec<Key> {
-    let mut keys = Vec::new();
-    let mut rest = name.as_str();
-    if wildcard {
-        keys.push(Key::Exact(rest.into()));
-    }
+/// The keys whose holder rules over `name`: every name above it, and every wildcard that covers it. What lies above
+/// the server's own domain rules over none of its names.
+fn above(name: &HostPattern, domain: &HostName) -> Vec<Key> {
+    let (mut keys, mut rest) = match name {
+        HostPattern::Exact(name) => (Vec::new(), name.as_str()),
+        HostPattern::Wildcard(base) => (vec![Key::Exact(base.as_str().into())], base.as_str()),
+    };
     while let Some((_, parent)) = rest.split_once('.') {
+        if parent == domain.as_str() {
+            break;
+        }
         keys.push(Key::Exact(parent.into()));
         keys.push(Key::Wild(parent.into()));
         rest = parent;

@@ -187,3 +187,13 @@ async fn a_claim_that_was_never_public_gives_no_right_to_the_name() {
     drop(claim);
     let _lease = publish(&registry, &bob, "app.w.test").unwrap();
 }
+
+#[tokio::test]
+async fn what_lies_above_the_servers_domain_rules_over_none_of_its_names() {
+    let (registry, _opened) = Registry::for_test_on("w.corp.custom.test", 20000..=20999);
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let _above = publish(&registry, &ada, "corp.custom.test").unwrap();
+    let _name = publish(&registry, &bob, "app.w.corp.custom.test").unwrap();
+    assert!(registry.claim_random_name(&*bob).is_ok());
+    assert_eq!(refused(&registry, &ada, "*.corp.custom.test"), Code::WILDCARD_NOT_GRANTED);
+}
