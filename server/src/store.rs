@@ -103,6 +103,12 @@ struct Held {
     seen: u64,
 }
 
+impl Held {
+    fn counts(&self, now: SystemTime) -> bool {
+        seconds(now).saturating_sub(self.seen) < REMEMBERED_FOR.as_secs()
+    }
+}
+
 impl PastOwners {
     /// Remembers that `owner` holds `what` at `now`. Beyond the bounds the longest unseen is forgotten.
     pub(crate) fn note(&mut self, what: String, owner: Fingerprint, now: SystemTime) {
@@ -121,7 +127,12 @@ impl PastOwners {
     /// The last owner of `what`, if that was within the last day.
     pub(crate) fn owner(&self, what: &str, now: SystemTime) -> Option<Fingerprint> {
         let held = self.held.get(what)?;
-        (seconds(now).saturating_sub(held.seen) < REMEMBERED_FOR.as_secs()).then_some(held.owner)
+        held.counts(now).then_some(held.owner)
+    }
+
+    /// All that was held within the last day.
+    pub(crate) fn all(&self, now: SystemTime) -> impl Iterator<Item = (&str, Fingerprint)> {
+        self.held.iter().filter(move |(_, held)| held.counts(now)).map(|(what, held)| (&**what, held.owner))
     }
 
     fn forget_oldest(&mut self, among: impl Fn(&Held) -> bool) {

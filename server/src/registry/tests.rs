@@ -189,6 +189,35 @@ async fn a_claim_that_was_never_public_gives_no_right_to_the_name() {
 }
 
 #[tokio::test]
+async fn a_wildcard_does_not_take_a_name_that_another_key_had_lately() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    drop(publish(&registry, &ada, "x.app.w.test").unwrap());
+    assert_eq!(refused(&registry, &bob, "*.app.w.test"), Code::NAME_IN_USE);
+    let _own = publish(&registry, &ada, "*.app.w.test").unwrap();
+}
+
+#[tokio::test]
+async fn a_wildcard_that_has_gone_stays_with_its_key_and_so_does_what_it_covered() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    drop(publish(&registry, &ada, "*.app.w.test").unwrap());
+    assert_eq!(refused(&registry, &bob, "x.app.w.test"), Code::NAME_IN_USE);
+    let _again = publish(&registry, &ada, "*.app.w.test").unwrap();
+}
+
+#[tokio::test]
+async fn a_name_stays_with_its_key_when_another_publishes_above_it() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let lease = publish(&registry, &ada, "x.app.w.test").unwrap();
+    let _above = publish(&registry, &bob, "app.w.test").unwrap();
+    assert_eq!(refused(&registry, &ada, "y.app.w.test"), Code::NAME_IN_USE);
+    drop(lease);
+    let _again = publish(&registry, &ada, "x.app.w.test").unwrap();
+}
+
+#[tokio::test]
 async fn what_lies_above_the_servers_domain_rules_over_none_of_its_names() {
     let (registry, _opened) = Registry::for_test_on("w.corp.custom.test", 20000..=20999);
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
