@@ -130,6 +130,11 @@ impl PastOwners {
         held.counts(now).then_some(held.owner)
     }
 
+    /// When `what` was held last, in seconds since 1970.
+    pub(crate) fn seen(&self, what: &str) -> Option<u64> {
+        self.held.get(what).map(|held| held.seen)
+    }
+
     /// All that was held within the last day.
     pub(crate) fn all(&self, now: SystemTime) -> impl Iterator<Item = (&str, Fingerprint)> {
         self.held.iter().filter(move |(_, held)| held.counts(now)).map(|(what, held)| (&**what, held.owner))

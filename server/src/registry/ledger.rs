@@ -289,6 +289,11 @@ impl Ledger {
         self.check_holder(owner, &Key::Port(port), now)
     }
 
+    /// When a port that nobody holds was given back, as far as that is remembered.
+    pub(super) fn last_seen(&self, port: u16) -> Option<u64> {
+        self.past.seen(&Key::Port(port).to_string())
+    }
+
     fn check_holder(&self, owner: Owner, key: &Key, now: SystemTime) -> Result<(), Refusal> {
         match self.entries.get(key) {
             Some(entry) if entry.owner != owner => Err(taken(&key.to_string(), "another key is using it")),

@@ -179,6 +179,19 @@ async fn a_port_is_given_again_after_a_drop_and_to_nobody_else() {
 }
 
 #[tokio::test]
+async fn ports_that_are_only_remembered_are_given_to_others_when_there_are_no_more() {
+    let (registry, opened) = Registry::for_test_on("w.test", 30120..=30122);
+    let (gone, here) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let mut leases = Vec::new();
+    for _ in 0..3 {
+        leases.push(registry.claim_port(&*gone, None).unwrap().publish_port(endpoint()).await.unwrap());
+    }
+    assert_eq!(registry.claim_port(&*here, None).unwrap_err().code, Code::NAME_IN_USE);
+    drop((leases, opened));
+    assert!(registry.claim_port(&*here, None).is_ok());
+}
+
+#[tokio::test]
 async fn a_claim_that_was_never_public_gives_no_right_to_the_name() {
     let registry = Registry::for_test();
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
