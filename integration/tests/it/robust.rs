@@ -160,3 +160,17 @@ async fn a_certificate_that_does_not_match_its_key_is_refused_with_both_files() 
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("a/fullchain.pem") && said.contains("a/privkey.pem"), "{said}");
 }
+
+#[tokio::test]
+async fn forwards_that_are_refused_take_no_room() {
+    let server = TestServer::start().await;
+    let before = server.rss_kib();
+    let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    let _session = client.handle.channel_open_session().await.unwrap();
+    let long = "a".repeat(200 * 1024);
+    for _ in 0..64 {
+        client.forward(&long, 443).await.unwrap_err();
+    }
+    let after = server.rss_kib();
+    assert!(after < before + 8 * 1024, "{before} KiB became {after} KiB");
+}

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admitted;
 use super::auth::{self, Identity};
-use super::forwards::ForwardTable;
+use super::forwards::{ForwardTable, to_be_told};
 use super::link::Pulse;
 use super::publisher::{Publisher, cut_after_farewell, disconnect_text};
 use super::session::{Event, Session};
@@ -313,7 +313,7 @@ impl RusshHandler for Handler {
                 *port = forward.tag;
                 self.tell(Event::Forward(Box::new(forward)));
             }
-            Err(refusal) => self.tell(Event::Refused(Box::new((bind, refusal)))),
+            Err(refusal) => self.tell(Event::Refused(Box::new((to_be_told(&bind), refusal)))),
         }
         self.ask_for_the_rest();
         Ok(is_granted)
