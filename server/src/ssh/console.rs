@@ -41,7 +41,6 @@ impl Ended {
 
 enum Line {
     Text(String),
-    Visit(VisitRecord),
     /// From now on lines end in CR LF.
     Terminal,
 }
@@ -105,7 +104,12 @@ impl ConsoleLog {
 
 impl VisitLog for ConsoleLog {
     fn record(&self, record: VisitRecord) {
-        self.send(Line::Visit(record));
+        let Ok(place) = self.lines.try_reserve() else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        // In words: as long as it is a record, it holds the head of its request, which may be a megabyte.
+        place.send(Line::Text(text::visit(&record)));
     }
 
     fn advise(&self, advice: &'static str) {
@@ -167,7 +171,6 @@ impl Writer {
         };
         match line {
             Line::Text(line) => text.push_str(&line),
-            Line::Visit(record) => text.push_str(&text::visit(&record)),
             Line::Terminal => self.terminal = true,
         }
         if self.terminal {
