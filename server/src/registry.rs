@@ -205,7 +205,7 @@ impl Registry {
     pub(crate) fn claim_name(&self, holder: &dyn Holder, name: &HostPattern) -> Result<Claim, Refusal> {
         self.0.rules.check(name)?;
         let mut ledger = self.ledger();
-        ledger.check_name(holder.owner(), name, SystemTime::now())?;
+        ledger.check_name(holder.owner(), name, self.domain(), SystemTime::now())?;
         self.check_quota(&ledger, holder.owner())?;
         Ok(self.place(&mut ledger, holder, Key::from(name)))
     }
@@ -220,8 +220,8 @@ impl Registry {
         for index in 0..names::MAX_INDEX {
             let name = HostPattern::Exact(self.0.rules.random(holder.owner(), index)?);
             let key = Key::from(&name);
-            let free =
-                !ledger.is_held(&key) && ledger.check_name(holder.owner(), &name, SystemTime::now()).is_ok();
+            let allowed = ledger.check_name(holder.owner(), &name, self.domain(), SystemTime::now());
+            let free = !ledger.is_held(&key) && allowed.is_ok();
             if free {
                 return Ok((self.place(&mut ledger, holder, key), name));
             }
@@ -256,20 +256,29 @@ impl Registry {
     }
 
     fn claim_random_port(&self, ledger: &mut Ledger, holder: &dyn Holder) -> Result<Claim, Refusal> {
+        let now = SystemTime::now();
+        let mut remembered = Vec::new();
         for port in self.0.range.candidates(&self.0.rules.secret, holder.owner()) {
-            let key = Key::Port(port);
-            let taken =
-                ledger.is_held(&key) || ledger.check_port(holder.owner(), port, SystemTime::now()).is_err();
-            if taken {
+            if ledger.is_held(&Key::Port(port)) {
                 continue;
             }
-            if let Ok(socket) = self.0.range.bind(port) {
-                let mut claim = self.place(ledger, holder, key);
-                claim.socket = Some(socket);
+            if ledger.check_port(holder.owner(), port, now).is_err() {
+                remembered.push(port);
+            } else if let Ok(claim) = self.bind_port(ledger, holder, port) {
                 return Ok(claim);
             }
         }
-        Err(ports::range_exhausted(self.0.range.ports()))
+        // Those who have gone must not keep the range from those who are here.
+        remembered.sort_by_key(|port| ledger.last_seen(*port));
+        let claim = remembered.into_iter().find_map(|port| self.bind_port(ledger, holder, port).ok());
+        claim.ok_or_else(|| ports::range_exhausted(self.0.range.ports()))
+    }
+
+    fn bind_port(&self, ledger: &mut Ledger, holder: &dyn Holder, port: u16) -> Result<Claim, Refusal> {
+        let socket = self.0.range.bind(port)?;
+        let mut claim = self.place(ledger, holder, Key::Port(port));
+        claim.socket = Some(socket);
+        Ok(claim)
     }
 
     fn check_quota(&self, ledger: &Ledger, owner: Owner) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,7 +36,7 @@ impl Store {
     /// Makes the directory (0700) if it is not there.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Io { path: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(failed)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         Ok(Self { directory: directory.to_owned() })
     }
 
@@ -102,6 +103,12 @@ struct Held {
     seen: u64,
 }
 
+impl Held {
+    fn counts(&self, now: SystemTime) -> bool {
+        seconds(now).saturating_sub(self.seen) < REMEMBERED_FOR.as_secs()
+    }
+}
+
 impl PastOwners {
     /// Remembers that `owner` holds `what` at `now`. Beyond the bounds the longest unseen is forgotten.
     pub(crate) fn note(&mut self, what: String, owner: Fingerprint, now: SystemTime) {
@@ -120,7 +127,17 @@ impl PastOwners {
     /// The last owner of `what`, if that was within the last day.
     pub(crate) fn owner(&self, what: &str, now: SystemTime) -> Option<Fingerprint> {
         let held = self.held.get(what)?;
-        (seconds(now).saturating_sub(held.seen) < REMEMBERED_FOR.as_secs()).then_some(held.owner)
+        held.counts(now).then_some(held.owner)
+    }
+
+    /// When `what` was held last, in seconds since 1970.
+    pub(crate) fn seen(&self, what: &str) -> Option<u64> {
+        self.held.get(what).map(|held| held.seen)
+    }
+
+    /// All that was held within the last day.
+    pub(crate) fn all(&self, now: SystemTime) -> impl Iterator<Item = (&str, Fingerprint)> {
+        self.held.iter().filter(move |(_, held)| held.counts(now)).map(|(what, held)| (&**what, held.owner))
     }
 
     fn forget_oldest(&mut self, among: impl Fn(&Held) -> bool) {
@@ -154,3 +171,20 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 const MAX_REMEMBERED: usize = 10_000;
 /// One key cannot crowd out the others.
 const MAX_PER_OWNER: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_state_directory_is_made_for_its_owner_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("not/yet/there");
+        let store = Store::open(&directory).unwrap();
+        store.name_secret().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(&directory.join("names.secret"))), (0o700, 0o600));
+    }
+}

@@ -1,11 +1,15 @@
 //! Who may log in, and what a login does not give.
 
+use std::sync::Arc;
+
 use hithe_integration::protocol::read_until;
 use hithe_integration::{Origin, ProtocolClient, TestServer};
 use ring::signature::KeyPair;
-use russh::keys::PublicKey;
+use russh::client;
 use russh::keys::ssh_key::public::{Ed25519PublicKey, KeyData, SkEd25519};
+use russh::keys::{PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, load_secret_key};
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn ed25519_ecdsa_and_rsa_keys_log_in() {
@@ -70,7 +74,7 @@ async fn what_is_not_offered_is_refused_and_harms_nothing() {
 #[tokio::test]
 async fn a_connection_that_does_not_log_in_is_cut() {
     let server = TestServer::start().await;
-    let mut silent = tokio::net::TcpStream::connect(server.ssh_address()).await.unwrap();
+    let mut silent = TcpStream::connect(server.ssh_address()).await.unwrap();
     let mut said = Vec::new();
     // Bounded by the login grace of 20 s; the end of the stream is what is awaited.
     tokio::time::timeout(std::time::Duration::from_secs(40), silent.read_to_end(&mut said))
@@ -78,6 +82,42 @@ async fn a_connection_that_does_not_log_in_is_cut() {
         .unwrap()
         .unwrap();
     assert!(said.starts_with(b"SSH-2.0-hithed_"), "{said:?}");
+}
+
+struct TrustsAll;
+
+impl client::Handler for TrustsAll {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_turned_away_cannot_stay() {
+    let server = TestServer::with(|options| options.arg("--log-level").arg("debug")).await;
+    let (mut from_server, mut to_server) =
+        TcpStream::connect(server.ssh_address()).await.unwrap().into_split();
+    let (stream, other_end) = tokio::io::duplex(64 * 1024);
+    let (mut from_client, mut to_client) = tokio::io::split(other_end);
+    let staying = async {
+        let to_client = tokio::io::copy(&mut from_server, &mut to_client);
+        let _ = tokio::join!(to_client, tokio::io::copy(&mut from_client, &mut to_server));
+        // Both directions have ended, and the connection is still held.
+        std::future::pending::<()>().await;
+    };
+    let login = async {
+        let mut client = client::connect_stream(Arc::default(), stream, TrustsAll).await.unwrap();
+        let key = load_secret_key(server.user_key(), None).unwrap();
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+        assert!(client.authenticate_publickey("v9", key).await.unwrap().success());
+        server.logged("the connection of a publisher ended").await;
+    };
+    tokio::select! {
+        () = staying => {}
+        () = login => {}
+    }
 }
 
 /// A security key (FIDO) in software: signs as PROTOCOL.u2f of OpenSSH says.

@@ -1,6 +1,7 @@
 //! One connection, several sessions: ControlMaster, `-O forward`, `-O cancel`.
 
-use hithe_integration::{Origin, TestServer};
+use hithe_integration::protocol::read_to_end;
+use hithe_integration::{Origin, ProtocolClient, TestServer};
 
 #[tokio::test]
 async fn endpoints_are_added_to_and_taken_from_a_running_connection() {
@@ -69,4 +70,25 @@ async fn a_second_session_may_publish_with_a_command_of_its_own() {
     let mut second = second.publish().await;
     assert!(second.url().await.starts_with("tcp://"));
     assert_eq!(server.visitor().get("https://app.localhost/").await.text(), "web");
+}
+
+#[tokio::test]
+async fn without_a_session_a_refused_forward_ends_none_that_is_published() {
+    let server = TestServer::start().await;
+    let client = ProtocolClient::log_in(server.ssh_address(), "http", &server.user_key()).await;
+    for name in ["first", "late", "later"] {
+        client.forward(name, 443).await.unwrap();
+        client.forward("www", 443).await.unwrap_err();
+        server.logged(&format!("https://{name}.localhost")).await;
+    }
+}
+
+#[tokio::test]
+async fn answered_sessions_leave_their_places_to_others() {
+    let server = TestServer::start().await;
+    let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    for _ in 0..30 {
+        let answered = read_to_end(&mut client.exec("http --help").await).await;
+        assert_eq!(answered.code, Some(0), "{}", answered.output);
+    }
 }

@@ -1,7 +1,10 @@
 //! Bad days: visitors that leave, clients that answer late or read nothing, certificates that change.
 
+use std::sync::Arc;
+
 use hithe_integration::protocol::{read_to_end, read_until};
 use hithe_integration::{Origin, ProtocolClient, TestServer};
+use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn protocol_client(
@@ -159,4 +162,67 @@ async fn a_certificate_that_does_not_match_its_key_is_refused_with_both_files() 
     let output = TestServer::refusing(|o| o.domain("w.test").arg("--certificates").arg(&directory)).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("a/fullchain.pem") && said.contains("a/privkey.pem"), "{said}");
+}
+
+#[tokio::test]
+async fn forwards_that_are_refused_take_no_room() {
+    let server = TestServer::start().await;
+    let before = server.rss_kib();
+    let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    let _session = client.handle.channel_open_session().await.unwrap();
+    let long = "a".repeat(200 * 1024);
+    for _ in 0..64 {
+        client.forward(&long, 443).await.unwrap_err();
+    }
+    let after = server.rss_kib();
+    assert!(after < before + 8 * 1024, "{before} KiB became {after} KiB");
+}
+
+struct DoesNotRead;
+
+impl russh::client::Handler for DoesNotRead {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        Ok(true)
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: russh::Channel<russh::client::Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: russh::client::ChannelOpenHandle,
+        _: &mut russh::client::Session,
+    ) -> Result<(), Self::Error> {
+        reply.reject(russh::ChannelOpenFailure::ConnectFailed).await;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn lines_that_wait_for_a_console_do_not_hold_their_requests() {
+    let server = TestServer::start().await;
+    let config = Arc::new(russh::client::Config { window_size: 0, ..Default::default() });
+    let mut client = russh::client::connect(config, server.ssh_address(), DoesNotRead).await.unwrap();
+    let key = Arc::new(load_secret_key(server.user_key(), None).unwrap());
+    let key = PrivateKeyWithHashAlg::new(key, None);
+    assert!(client.authenticate_publickey("v2", key).await.unwrap().success());
+    client.tcpip_forward("app", 80).await.unwrap();
+    let session = client.channel_open_session().await.unwrap();
+    session.exec(true, "http").await.unwrap();
+    server.visitor().get_when_public("http://app.localhost/").await;
+    let before = server.rss_kib();
+    let padding = "x".repeat(512 * 1024);
+    let request =
+        format!("GET /a HTTP/1.1\r\nhost: app.localhost\r\nx: {padding}\r\nconnection: close\r\n\r\n");
+    for _ in 0..100 {
+        let mut visitor = tokio::net::TcpStream::connect(server.http_address()).await.unwrap();
+        visitor.write_all(request.as_bytes()).await.unwrap();
+        let _ = visitor.read_to_end(&mut Vec::new()).await;
+    }
+    let after = server.rss_kib();
+    assert!(after < before + 16 * 1024, "{before} KiB became {after} KiB");
 }

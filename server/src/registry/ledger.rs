@@ -243,39 +243,55 @@ impl Ledger {
         self.entries.values().filter(|entry| entry.owner == owner).map(|entry| entry.holds.len()).sum()
     }
 
-    /// Whether `owner` may have `name`: nobody else holds it, held it lately, or holds something above it; and a
-    /// wildcard covers no live name of somebody else.
+    /// Whether `owner` may have `name`: nobody else holds it, held it lately, or holds something above it, unless it is
+    /// the owner's already; and a wildcard covers no name that is somebody else's.
     pub(super) fn check_name(
         &self,
         owner: Owner,
         name: &HostPattern,
+        domain: &HostName,
         now: SystemTime,
     ) -> Result<(), Refusal> {
         let key = Key::from(name);
         self.check_holder(owner, &key, now)?;
-        let base = match name {
-            HostPattern::Exact(name) | HostPattern::Wildcard(name) => name,
-        };
-        for above in above(base, matches!(name, HostPattern::Wildcard(_))) {
-            if let Some(entry) = self.entries.get(&above)
-                && entry.owner != owner
-            {
-                return Err(taken(
-                    &key.to_string(),
-                    &format!("it lies below {above}, which is another key's"),
-                ));
-            }
+        let foreign = |above: &Key| self.ruler(above, now).is_some_and(|ruler| ruler != owner);
+        if let Some(above) = above(name, domain).into_iter().find(foreign)
+            && !self.belongs_to(owner, &key, now)
+        {
+            return Err(taken(&key.to_string(), &format!("it lies below {above}, which is another key's")));
         }
         if let HostPattern::Wildcard(base) = name
-            && let Some(below) = self.foreign_below(owner, base)
+            && let Some(below) = self.foreign_below(owner, base, now)
         {
             return Err(taken(&key.to_string(), &format!("{below} below it is another key's")));
         }
         Ok(())
     }
 
+    /// Whose everything below `above` is. A wildcard holds the names that it covers, and keeps them as it keeps its own.
+    fn ruler(&self, above: &Key, now: SystemTime) -> Option<Owner> {
+        let lately = || match above {
+            Key::Wild(_) => self.past.owner(&above.to_string(), now),
+            Key::Exact(_) | Key::Port(_) => None,
+        };
+        self.entries.get(above).map(|entry| entry.owner).or_else(lately)
+    }
+
+    /// Whether `owner` has it or was the last to have it.
+    fn belongs_to(&self, owner: Owner, key: &Key, now: SystemTime) -> bool {
+        match self.entries.get(key) {
+            Some(entry) => entry.owner == owner,
+            None => self.past.owner(&key.to_string(), now) == Some(owner),
+        }
+    }
+
     pub(super) fn check_port(&self, owner: Owner, port: u16, now: SystemTime) -> Result<(), Refusal> {
         self.check_holder(owner, &Key::Port(port), now)
+    }
+
+    /// When a port that nobody holds was given back, as far as that is remembered.
+    pub(super) fn last_seen(&self, port: u16) -> Option<u64> {
+        self.past.seen(&Key::Port(port).to_string())
     }
 
     fn check_holder(&self, owner: Owner, key: &Key, now: SystemTime) -> Result<(), Refusal> {
@@ -289,19 +305,17 @@ impl Ledger {
         }
     }
 
-    fn foreign_below(&self, owner: Owner, base: &HostName) -> Option<&Key> {
-        let below = |name: &str| {
-            name.strip_suffix(base.as_str()).is_some_and(|left| left.is_empty() || left.ends_with('.'))
+    fn foreign_below(&self, owner: Owner, base: &HostName, now: SystemTime) -> Option<String> {
+        let is_below = |what: &str| {
+            let left = what.strip_prefix("*.").unwrap_or(what).strip_suffix(base.as_str());
+            left.is_some_and(|left| left.ends_with('.') || (left.is_empty() && what.starts_with('*')))
         };
-        let foreign = |(key, entry): &(&Key, &Entry)| {
-            entry.owner != owner
-                && match key {
-                    Key::Exact(name) => below(name) && **name != *base.as_str(),
-                    Key::Wild(name) => below(name),
-                    Key::Port(_) => false,
-                }
-        };
-        self.entries.iter().find(foreign).map(|(key, _)| key)
+        let foreign = self.entries.iter().filter(|(_, entry)| entry.owner != owner);
+        let live = foreign.map(|(key, _)| key.to_string()).find(|what| is_below(what));
+        live.or_else(|| {
+            let mut lately = self.past.all(now).filter(|(_, held_by)| *held_by != owner);
+            lately.find(|(what, _)| is_below(what)).map(|(what, _)| what.to_owned())
+        })
     }
 
     /// The owners of all that is live now or was lately.
@@ -313,14 +327,17 @@ impl Ledger {
     }
 }
 
-/// The keys whose holder rules over `name`: every name above it, and every wildcard that covers it.
-fn above(name: &HostName, wildcard: bool) -> Vec<Key> {
-    let mut keys = Vec::new();
-    let mut rest = name.as_str();
-    if wildcard {
-        keys.push(Key::Exact(rest.into()));
-    }
+/// The keys whose holder rules over `name`: every name above it, and every wildcard that covers it. What lies above
+/// the server's own domain rules over none of its names.
+fn above(name: &HostPattern, domain: &HostName) -> Vec<Key> {
+    let (mut keys, mut rest) = match name {
+        HostPattern::Exact(name) => (Vec::new(), name.as_str()),
+        HostPattern::Wildcard(base) => (vec![Key::Exact(base.as_str().into())], base.as_str()),
+    };
     while let Some((_, parent)) = rest.split_once('.') {
+        if parent == domain.as_str() {
+            break;
+        }
         keys.push(Key::Exact(parent.into()));
         keys.push(Key::Wild(parent.into()));
         rest = parent;

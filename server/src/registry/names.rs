@@ -35,7 +35,7 @@ impl NameRules {
                 let hint = "ask for a name below it, such as -R app:443:localhost:80";
                 Err(Refusal::new(Code::new(320), format!("{name} is the server's own name"), hint))
             }
-            HostPattern::Wildcard(base) if *base == self.domain => {
+            HostPattern::Wildcard(base) if *base == self.domain || self.domain.is_below(base) => {
                 let message = format!("*.{base} would take every name of this server");
                 Err(Refusal::new(Code::new(318), message, "ask for a wildcard of your own name: '*.app'"))
             }

@@ -179,6 +179,19 @@ async fn a_port_is_given_again_after_a_drop_and_to_nobody_else() {
 }
 
 #[tokio::test]
+async fn ports_that_are_only_remembered_are_given_to_others_when_there_are_no_more() {
+    let (registry, opened) = Registry::for_test_on("w.test", 30120..=30122);
+    let (gone, here) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let mut leases = Vec::new();
+    for _ in 0..3 {
+        leases.push(registry.claim_port(&*gone, None).unwrap().publish_port(endpoint()).await.unwrap());
+    }
+    assert_eq!(registry.claim_port(&*here, None).unwrap_err().code, Code::NAME_IN_USE);
+    drop((leases, opened));
+    assert!(registry.claim_port(&*here, None).is_ok());
+}
+
+#[tokio::test]
 async fn a_claim_that_was_never_public_gives_no_right_to_the_name() {
     let registry = Registry::for_test();
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
@@ -186,4 +199,43 @@ async fn a_claim_that_was_never_public_gives_no_right_to_the_name() {
     assert_eq!(refused(&registry, &bob, "app.w.test"), Code::NAME_IN_USE);
     drop(claim);
     let _lease = publish(&registry, &bob, "app.w.test").unwrap();
+}
+
+#[tokio::test]
+async fn a_wildcard_does_not_take_a_name_that_another_key_had_lately() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    drop(publish(&registry, &ada, "x.app.w.test").unwrap());
+    assert_eq!(refused(&registry, &bob, "*.app.w.test"), Code::NAME_IN_USE);
+    let _own = publish(&registry, &ada, "*.app.w.test").unwrap();
+}
+
+#[tokio::test]
+async fn a_wildcard_that_has_gone_stays_with_its_key_and_so_does_what_it_covered() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    drop(publish(&registry, &ada, "*.app.w.test").unwrap());
+    assert_eq!(refused(&registry, &bob, "x.app.w.test"), Code::NAME_IN_USE);
+    let _again = publish(&registry, &ada, "*.app.w.test").unwrap();
+}
+
+#[tokio::test]
+async fn a_name_stays_with_its_key_when_another_publishes_above_it() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let lease = publish(&registry, &ada, "x.app.w.test").unwrap();
+    let _above = publish(&registry, &bob, "app.w.test").unwrap();
+    assert_eq!(refused(&registry, &ada, "y.app.w.test"), Code::NAME_IN_USE);
+    drop(lease);
+    let _again = publish(&registry, &ada, "x.app.w.test").unwrap();
+}
+
+#[tokio::test]
+async fn what_lies_above_the_servers_domain_rules_over_none_of_its_names() {
+    let (registry, _opened) = Registry::for_test_on("w.corp.custom.test", 20000..=20999);
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let _above = publish(&registry, &ada, "corp.custom.test").unwrap();
+    let _name = publish(&registry, &bob, "app.w.corp.custom.test").unwrap();
+    assert!(registry.claim_random_name(&*bob).is_ok());
+    assert_eq!(refused(&registry, &ada, "*.corp.custom.test"), Code::WILDCARD_NOT_GRANTED);
 }

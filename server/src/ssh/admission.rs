@@ -1,7 +1,7 @@
 //! How many connections may be there: in total, and from one source. One count for those that have not logged in,
 //! and on an open server one for all.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -46,7 +46,7 @@ impl Admission {
             counts.total.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let source = source.to_canonical();
+        let source = network(source);
         let from_source = {
             let mut count = counts.by_source.entry(source).or_default();
             *count += 1;
@@ -64,6 +64,18 @@ impl Drop for Admitted {
             *count = count.saturating_sub(1);
         }
         self.counts.by_source.remove_if(&self.source, |_, count| *count == 0);
+    }
+}
+
+/// The smallest network that is given to somebody: an IPv4 address, and with IPv6 a /64 (RFC 6177), of which a single
+/// host has all addresses.
+fn network(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -85,5 +97,15 @@ mod tests {
         drop(held);
         assert!(admission.admit(source).is_some());
         assert!(admission.counts.by_source.is_empty() || admission.counts.by_source.len() == 1);
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one_source() {
+        let admission = Admission::before_login();
+        let address = |host: usize| format!("2001:db8:0:1::{host:x}").parse::<IpAddr>().unwrap();
+        let _held: Vec<_> = (0..MAX_PER_SOURCE).map(|host| admission.admit(address(host)).unwrap()).collect();
+        assert!(admission.admit(address(MAX_PER_SOURCE)).is_none());
+        assert!(admission.admit("2001:db8:0:2::1".parse().unwrap()).is_some());
+        assert!(admission.admit("::ffff:192.0.2.1".parse().unwrap()).is_some());
     }
 }

@@ -3,13 +3,13 @@
 //! Each console is a task with a bounded queue. When the terminal stops reading (Ctrl-S), the queue fills, further
 //! lines are dropped and counted; the channel's own window keeps it from the other channels.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use russh::ChannelWriteHalf;
 use russh::server::Msg;
+use russh::{ChannelId, ChannelWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -24,20 +24,34 @@ pub(super) struct Console {
     end: Option<oneshot::Sender<u32>>,
 }
 
+/// Session channels that we closed, of which russh does not say that the client has closed them too.
+#[derive(Debug, Default)]
+pub(super) struct Ended(Mutex<Vec<ChannelId>>);
+
+impl Ended {
+    fn note(&self, channel: ChannelId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+    }
+
+    /// Those since the last time.
+    pub(super) fn take(&self) -> Vec<ChannelId> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 enum Line {
     Text(String),
-    Visit(VisitRecord),
     /// From now on lines end in CR LF.
     Terminal,
 }
 
 impl Console {
-    pub(super) fn open(channel: ChannelWriteHalf<Msg>, tasks: &DrainWatch) -> Self {
+    pub(super) fn open(channel: ChannelWriteHalf<Msg>, tasks: &DrainWatch, ended: Arc<Ended>) -> Self {
         let (lines, queue) = mpsc::channel(QUEUE);
-        let (end, ended) = oneshot::channel();
+        let (end, asked_to_end) = oneshot::channel();
         let dropped = Arc::new(AtomicU64::new(0));
-        let writer = Writer { channel, queue, dropped: Arc::clone(&dropped), terminal: false };
-        tasks.spawn(writer.run(ended));
+        let writer = Writer { channel, queue, dropped: Arc::clone(&dropped), ended, terminal: false };
+        tasks.spawn(writer.run(asked_to_end));
         Self { lines, dropped, end: Some(end) }
     }
 
@@ -90,7 +104,12 @@ impl ConsoleLog {
 
 impl VisitLog for ConsoleLog {
     fn record(&self, record: VisitRecord) {
-        self.send(Line::Visit(record));
+        let Ok(place) = self.lines.try_reserve() else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        // In words: as long as it is a record, it holds the head of its request, which may be a megabyte.
+        place.send(Line::Text(text::visit(&record)));
     }
 
     fn advise(&self, advice: &'static str) {
@@ -104,6 +123,7 @@ struct Writer {
     channel: ChannelWriteHalf<Msg>,
     queue: mpsc::Receiver<Line>,
     dropped: Arc<AtomicU64>,
+    ended: Arc<Ended>,
     terminal: bool,
 }
 
@@ -130,6 +150,7 @@ impl Writer {
         let _ = self.channel.exit_status(status).await;
         let _ = self.channel.eof().await;
         let _ = self.channel.close().await;
+        self.ended.note(self.channel.id());
     }
 
     async fn flush(&mut self) {
@@ -150,7 +171,6 @@ impl Writer {
         };
         match line {
             Line::Text(line) => text.push_str(&line),
-            Line::Visit(record) => text.push_str(&text::visit(&record)),
             Line::Terminal => self.terminal = true,
         }
         if self.terminal {

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
-use hithe_cli_parser::{Bind, Code, Command, HostPattern};
+use hithe_cli_parser::{Bind, Code, Command, HostPattern, printable};
 
 use super::publisher::Publisher;
 use crate::registry::{Claim, Refusal, Registry};
@@ -24,6 +24,11 @@ pub(super) struct Forward {
     /// While this lives, the same `-R` is a duplicate.
     #[expect(dead_code, reason = "held for its drop")]
     alive: Arc<()>,
+}
+
+/// A refused `-R` as it will be told: a request may be much longer than any name, and refusals are kept.
+pub(super) fn to_be_told(bind: &Bind) -> Bind {
+    Bind { address: printable(&bind.address).into_owned(), port: bind.port }
 }
 
 /// The forwards that this session's client believes to have.

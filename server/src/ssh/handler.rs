@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admitted;
 use super::auth::{self, Identity};
-use super::forwards::ForwardTable;
+use super::forwards::{ForwardTable, to_be_told};
 use super::link::Pulse;
-use super::publisher::{Publisher, disconnect_text};
+use super::publisher::{Publisher, cut_after_farewell, disconnect_text};
 use super::session::{Event, Session};
 use super::{Publishers, text};
 use crate::registry::SessionId;
@@ -58,10 +58,30 @@ struct Live {
     started: Vec<ChannelId>,
     /// Sessions (RFC 4254 §6.1) that are open.
     sessions: Vec<ChannelId>,
+    /// How many of them we have closed: russh keeps something of each until the connection ends.
+    left_behind: usize,
     /// Bytes received since the visits of this thread had their turn.
     turn: usize,
     /// Whether the client was asked to tell that it has sent everything.
     asked: bool,
+}
+
+impl Live {
+    /// Whether the channel was an open session.
+    fn forget_session(&mut self, channel: ChannelId) -> bool {
+        let Some(place) = self.sessions.iter().position(|open| *open == channel) else { return false };
+        self.sessions.swap_remove(place);
+        self.terminals.retain(|terminal| *terminal != channel);
+        self.started.retain(|started| *started != channel);
+        true
+    }
+
+    fn has_room_for_a_session(&mut self) -> bool {
+        for channel in self.publisher.ended.take() {
+            self.left_behind += usize::from(self.forget_session(channel));
+        }
+        self.sessions.len() < MAX_SESSION_CHANNELS && self.left_behind < MAX_LEFT_BEHIND
+    }
 }
 
 impl Deref for Handler {
@@ -156,6 +176,12 @@ impl State {
         first
     }
 
+    /// Ends a connection that nothing has begun for.
+    fn turn_away(&self, session: &mut RusshSession, why: &str) -> Result<(), russh::Error> {
+        self.context.tasks.spawn(cut_after_farewell(self.kill.clone()));
+        session.disconnect(Disconnect::ByApplication, &disconnect_text(why), "")
+    }
+
     fn begin(&mut self, session: &RusshSession, user_command: Option<Arc<Command>>) {
         let Some(identity) = self.identity.clone() else { return };
         let publisher = Arc::new(Publisher {
@@ -168,6 +194,7 @@ impl State {
             tasks: self.context.tasks.clone(),
             registry: self.context.registry.clone(),
             asking: Arc::new(AtomicBool::new(false)),
+            ended: Arc::default(),
             inboxes: Arc::default(),
         });
         tracing::info!(
@@ -189,6 +216,7 @@ impl State {
             terminals: Vec::new(),
             started: Vec::new(),
             sessions: Vec::new(),
+            left_behind: 0,
             turn: 0,
             asked: false,
         });
@@ -253,12 +281,11 @@ impl RusshHandler for Handler {
         self.logged_in.cancel();
         self.admitted = None;
         if self.context.visitors.is_draining() {
-            return session.disconnect(Disconnect::ByApplication, "the server is shutting down", "");
+            return self.turn_away(session, "the server is shutting down");
         }
         match UserName::parse(&self.user) {
             UserName::UnknownVersion(version) => {
-                let text = disconnect_text(&text::unknown_version(&version));
-                return session.disconnect(Disconnect::ByApplication, &text, "");
+                return self.turn_away(session, &text::unknown_version(&version));
             }
             UserName::Command(command) => self.begin(session, Some(Arc::from(command))),
             UserName::Version2 => self.begin(session, None),
@@ -286,7 +313,7 @@ impl RusshHandler for Handler {
                 *port = forward.tag;
                 self.tell(Event::Forward(Box::new(forward)));
             }
-            Err(refusal) => self.tell(Event::Refused(Box::new((bind, refusal)))),
+            Err(refusal) => self.tell(Event::Refused(Box::new((to_be_told(&bind), refusal)))),
         }
         self.ask_for_the_rest();
         Ok(is_granted)
@@ -313,7 +340,7 @@ impl RusshHandler for Handler {
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
         let Some(live) = &mut self.live else { return Ok(()) };
-        if live.sessions.len() >= MAX_SESSION_CHANNELS {
+        if !live.has_room_for_a_session() {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
@@ -334,10 +361,9 @@ impl RusshHandler for Handler {
             if live.publisher.inboxes.arrived(channel) != Arrival::Unknown {
                 return Ok(());
             }
-            let Some(known) = live.sessions.iter().position(|open| *open == channel) else { return Ok(()) };
-            live.sessions.swap_remove(known);
-            live.terminals.retain(|terminal| *terminal != channel);
-            live.started.retain(|started| *started != channel);
+            if !live.forget_session(channel) {
+                return Ok(());
+            }
         }
         self.tell(Event::Closed(channel));
         Ok(())
@@ -566,3 +592,5 @@ const EVENTS: usize = 128;
 const TURN: usize = 128 * 1024;
 /// As sshd's `MaxSessions`.
 const MAX_SESSION_CHANNELS: usize = 10;
+/// Sessions of one connection that we may close, at some 4 KiB each.
+const MAX_LEFT_BEHIND: usize = 4096;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Identity;
+use super::console::Ended;
 use super::link::Pulse;
 use crate::drain::DrainWatch;
 use crate::registry::{Holder, Owner, Registry, SessionId};
@@ -29,6 +30,7 @@ pub(super) struct Publisher {
     pub(super) registry: Registry,
     /// One question at a time: a client that answers none must not gather a queue of them.
     pub(super) asking: Arc<AtomicBool>,
+    pub(super) ended: Arc<Ended>,
     /// What arrives for visits.
     pub(super) inboxes: Arc<Inboxes>,
 }
@@ -40,9 +42,7 @@ impl Publisher {
         let text = disconnect_text(text);
         self.tasks.spawn(async move {
             let _ = handle.disconnect(Disconnect::ByApplication, text, String::new()).await;
-            // Cancelled by the end of the connection, which is what usually follows.
-            let _ = timeout(FAREWELL, kill.cancelled()).await;
-            kill.cancel();
+            cut_after_farewell(kill).await;
         });
     }
 
@@ -79,6 +79,13 @@ impl Holder for Publisher {
         self.registry.forget(self.session);
         self.kill.cancel();
     }
+}
+
+/// After a disconnect russh waits for the client to close the connection, for as long as that takes.
+pub(super) async fn cut_after_farewell(kill: CancellationToken) {
+    // Cancelled by the end of the connection, which is what usually follows.
+    let _ = timeout(FAREWELL, kill.cancelled()).await;
+    kill.cancel();
 }
 
 /// Clients show one line; longer texts and control characters are cut.

@@ -164,9 +164,8 @@ impl Session {
     /// Until when something must have happened, given what is there now.
     fn deadline(&self) -> Option<Instant> {
         let nobody_here = self.consoles.is_empty();
-        let idle = (nobody_here && self.live.is_empty() && self.settling.is_empty())
-            .then_some(self.idle_since + IDLE_WAIT);
-        let told_nobody = nobody_here && !self.refused.is_empty();
+        let idle = (nobody_here && self.publishes_nothing()).then_some(self.idle_since + IDLE_WAIT);
+        let told_nobody = nobody_here && self.publishes_nothing() && !self.refused.is_empty();
         match &self.phase {
             Phase::Closing => None,
             _ if self.waiting.is_empty() && !told_nobody => idle,
@@ -176,6 +175,10 @@ impl Session {
             Phase::Gathering => Some(self.last_forward + COMMAND_WAIT),
             Phase::Serving(_) => Some(self.last_forward + LATE_FORWARD_WAIT),
         }
+    }
+
+    fn publishes_nothing(&self) -> bool {
+        self.live.is_empty() && self.settling.is_empty()
     }
 
     fn on_deadline(&mut self) {
@@ -205,7 +208,8 @@ impl Session {
             Event::Cancel { address, tag } => self.on_cancel(&address, tag),
             Event::Opened(channel) => {
                 let id = channel.id();
-                self.consoles.insert(id, Console::open(*channel, &self.context.tasks));
+                let ended = Arc::clone(&self.publisher.ended);
+                self.consoles.insert(id, Console::open(*channel, &self.context.tasks, ended));
             }
             Event::Terminal(channel) => {
                 if let Some(console) = self.consoles.get(&channel) {
@@ -232,6 +236,8 @@ impl Session {
     fn on_refused(&mut self, (bind, refusal): (Bind, Refusal)) {
         match (&self.phase, self.consoles.values().next()) {
             (Phase::Serving(_), Some(console)) => console.print(text::refused(&bind, &refusal)),
+            // The client has its answer, and only a farewell could say more: what is published goes on.
+            (Phase::Serving(_), None) if !self.publishes_nothing() => {}
             _ if self.refused.len() < MAX_REFUSED => {
                 self.last_forward = Instant::now();
                 self.refused.push((bind, refusal));
@@ -327,6 +333,10 @@ impl Session {
         }
         self.tell_published(owner, &published, &failed);
         self.live.extend(published.into_iter().map(|live| (owner, live)));
+        if owner.is_none() && !self.live.is_empty() {
+            // Refused beside these, where nobody reads.
+            self.refused.clear();
+        }
         self.end_if_all_failed(owner, &failed);
         self.note_idle();
     }
@@ -371,7 +381,7 @@ impl Session {
         }
         match owner {
             Some(channel) => self.end_console(channel, REFUSED),
-            None if self.live.is_empty() && self.settling.is_empty() => {
+            None if self.publishes_nothing() => {
                 let text = text::refused(&first.bind, &first.refusal);
                 self.say_farewell(&text);
             }
