@@ -55,6 +55,8 @@ pub(super) struct Link {
     taken: usize,
     /// Whether the last read filled it.
     was_full: bool,
+    /// Whether the last write had to wait.
+    was_blocked: bool,
 }
 
 impl Link {
@@ -68,6 +70,7 @@ impl Link {
             ahead: Vec::new(),
             taken: 0,
             was_full: false,
+            was_blocked: false,
         }
     }
 
@@ -180,7 +183,14 @@ impl AsyncWrite for Link {
             self.said -= kept_back;
             return Poll::Ready(Ok(kept_back));
         }
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        // russh reads nothing while it waits here. A client that makes room is there, too.
+        if std::mem::replace(&mut self.was_blocked, written.is_pending())
+            && matches!(written, Poll::Ready(Ok(_)))
+        {
+            self.pulse.beat();
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

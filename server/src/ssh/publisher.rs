@@ -71,13 +71,16 @@ impl Holder for Publisher {
     fn is_alive(&self) -> BoxFuture<'_, bool> {
         Box::pin(async move {
             self.ask();
-            !self.kill.is_cancelled() && self.pulse.beats_within(ANSWER_WAIT).await
+            // Nothing is read, and so nothing heard, while the session waits for the disk.
+            let beats = self.pulse.beats_within(ANSWER_WAIT).await || self.inboxes.is_full();
+            !self.kill.is_cancelled() && beats
         })
     }
 
     fn evict(&self) {
-        self.registry.forget(self.session);
+        // First, so that what it is just publishing elsewhere is not claimed again in between.
         self.kill.cancel();
+        self.registry.forget(self.session);
     }
 }
 

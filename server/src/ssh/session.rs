@@ -341,8 +341,11 @@ impl Session {
         self.note_idle();
     }
 
-    fn was_cancelled(&self, live: &Live) -> bool {
-        self.cancelled.iter().any(|(address, tag)| *address == live.bind.address && *tag == live.tag)
+    /// Only once for each: the same forward may be asked for again.
+    fn was_cancelled(&mut self, live: &Live) -> bool {
+        let is_it = |(address, tag): &(String, u32)| *address == live.bind.address && *tag == live.tag;
+        let place = self.cancelled.iter().position(is_it);
+        place.map(|place| self.cancelled.swap_remove(place)).is_some()
     }
 
     fn tell_published(&self, owner: Owner, published: &[Live], failed: &[Failed]) {
