@@ -126,8 +126,13 @@ fn words(message: &ChannelMsg) -> String {
 impl Opening {
     /// Confirms the channel.
     pub async fn accept(self) -> ChannelStream<Msg> {
+        self.accept_channel().await.into_stream()
+    }
+
+    /// The same, for messages that are no bytes of a stream.
+    pub async fn accept_channel(self) -> Channel<Msg> {
         self.reply.accept().await;
-        self.channel.into_stream()
+        self.channel
     }
 
     /// Refuses it as ssh does when nothing listens at the target.

@@ -1,13 +1,14 @@
 //! Bad days: visitors that leave, clients that answer late or read nothing, certificates that change.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use hithe_integration::protocol::{read_to_end, read_until};
-use hithe_integration::{Origin, ProtocolClient, TestServer};
+use hithe_integration::{Origin, ProtocolClient, TestServer, within};
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-async fn protocol_client(
-    server: &TestServer,
-    port: u16,
-) -> (ProtocolClient, russh::Channel<russh::client::Msg>) {
+async fn protocol_client(server: &TestServer, port: u16) -> (ProtocolClient, Channel<Msg>) {
     let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
     client.forward("localhost", u32::from(port)).await.unwrap();
     let mut session = client.exec("tcp").await;
@@ -39,6 +40,68 @@ async fn a_visitor_that_leaves_before_the_client_answers_harms_no_neighbour() {
     let mut heard = [0; 5];
     channel.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"hello");
+}
+
+/// Sends until the server closes the channel, and tells how much went.
+async fn send_without_end(channel: Channel<Msg>) -> usize {
+    let (mut reader, writer) = channel.split();
+    let sent = AtomicUsize::new(0);
+    let sending = async {
+        while sent.load(Ordering::Relaxed) < WITHOUT_END {
+            writer.data_bytes(vec![7; 32 << 10]).await.unwrap();
+            sent.fetch_add(32 << 10, Ordering::Relaxed);
+        }
+    };
+    let closed =
+        async { while reader.wait().await.is_some_and(|message| !matches!(message, ChannelMsg::Close)) {} };
+    within("the server closes the channel", async {
+        tokio::select! {
+            () = closed => {}
+            () = sending => {}
+        }
+    })
+    .await;
+    sent.into_inner()
+}
+
+const WITHOUT_END: usize = 256 << 20;
+/// A visit may have half of it.
+const SMALL_SPOOL: &str = "64MiB";
+/// That half, what sockets and windows hold, and what is thrown away before the channel is closed.
+const ENOUGH: usize = 96 << 20;
+
+#[tokio::test]
+async fn what_is_sent_for_a_tcp_visit_that_was_cut_off_is_not_received_for_ever() {
+    let server = TestServer::with(|options| options.arg("--spool-limit").arg(SMALL_SPOOL)).await;
+    let port = *server.tcp_ports().start();
+    let (mut client, _session) = protocol_client(&server, port).await;
+    let mut visitor = server.visitor().tcp(port).await;
+    let sent = send_without_end(client.opening().await.accept_channel().await).await;
+    assert!(sent < ENOUGH, "{sent} bytes were received");
+    let read = within("the end", tokio::io::copy(&mut visitor, &mut tokio::io::sink())).await;
+    assert!(read.is_err(), "{read:?} looks complete");
+}
+
+#[tokio::test]
+async fn what_is_sent_for_an_answer_that_was_cut_off_is_not_received_for_ever() {
+    let server = TestServer::with(|options| options.arg("--spool-limit").arg(SMALL_SPOOL)).await;
+    let mut client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    client.forward("app", 80).await.unwrap();
+    let mut session = client.exec("http").await;
+    read_until(&mut session, "http://app.localhost").await;
+    let visitor = server.visitor();
+    let asking = visitor.open("http://app.localhost/");
+    let answering = async {
+        let mut channel = client.opening().await.accept_channel().await;
+        read_until(&mut channel, "\r\n\r\n").await;
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {WITHOUT_END}\r\n\r\n");
+        channel.data(head.as_bytes()).await.unwrap();
+        send_without_end(channel).await
+    };
+    let (mut answer, sent) = tokio::join!(asking, answering);
+    assert!(sent < ENOUGH, "{sent} bytes were received");
+    while answer.next().await.expect("an answer that does not look complete").is_ok() {}
+    read_until(&mut session, "a visit's share of the spool is full").await;
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::elastic::{Elastic, Taken};
+use super::elastic::{Elastic, Pushed, Taken};
 use super::spool::{Account, Backlog, Spool};
 use super::{Dial, DialError, TunnelStream};
 use crate::drain::DrainWatch;
@@ -134,7 +134,9 @@ impl Inboxes {
         let inbox = self.lock().inboxes.get(&channel).cloned();
         match inbox {
             Some(inbox) => {
-                inbox.pump();
+                if inbox.pump() == Pushed::Unwanted {
+                    inbox.hang_up();
+                }
                 Arrival::Taken
             }
             None => Arrival::Unknown,
@@ -223,18 +225,21 @@ impl Inboxes {
 struct Inbox {
     tag: u32,
     source: Mutex<ChannelReadHalf>,
+    control: Arc<ChannelWriteHalf<Msg>>,
     elastic: Arc<Elastic>,
+    tasks: DrainWatch,
 }
 
 impl Inbox {
     /// Moves everything that russh has queued for this channel into the elastic buffer, so that russh never waits
     /// for room in its queue (and with it all other channels).
-    fn pump(&self) {
+    fn pump(&self) -> Pushed {
+        let mut pushed = Pushed::Taken;
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         // The callback's task must not be told to wait because it has done much already: the message is there.
         while let Some(message) = unconstrained(source.wait()).now_or_never() {
             match message {
-                Some(ChannelMsg::Data { data }) if !data.is_empty() => self.elastic.push(data),
+                Some(ChannelMsg::Data { data }) if !data.is_empty() => pushed = self.elastic.push(data),
                 Some(ChannelMsg::Eof) => self.elastic.finish(),
                 Some(ChannelMsg::Close) | None => {
                     self.elastic.close();
@@ -243,6 +248,21 @@ impl Inbox {
                 Some(_) => {}
             }
         }
+        pushed
+    }
+
+    /// Closes the channel of a visit that is over. Whoever holds the stream may be busy for long with what it took,
+    /// for a visitor that takes that drop by drop.
+    fn hang_up(&self) {
+        if self.elastic.is_closed() {
+            return;
+        }
+        self.elastic.close();
+        let control = Arc::clone(&self.control);
+        // Waits for the session's queue at most, and so no longer than the session lives.
+        self.tasks.spawn(async move {
+            let _ = control.close().await;
+        });
     }
 }
 
@@ -269,14 +289,19 @@ impl ChannelStream {
             visitor,
         };
         let elastic = Elastic::new(account, dialer.tasks.clone());
-        let inbox =
-            Inbox { tag: dialer.asked.port, source: Mutex::new(source), elastic: Arc::clone(&elastic) };
+        let control = Arc::new(control);
+        let inbox = Inbox {
+            tag: dialer.asked.port,
+            source: Mutex::new(source),
+            control: Arc::clone(&control),
+            elastic: Arc::clone(&elastic),
+            tasks: dialer.tasks.clone(),
+        };
         dialer.inboxes.enter(id, &Arc::new(inbox));
         // The endpoint may have been cut while the channel was opened.
         if dialer.cut.is_cancelled() {
             elastic.sever();
         }
-        let control = Arc::new(control);
         let parting = Parting {
             channel: id,
             inboxes: Arc::clone(&dialer.inboxes),
@@ -298,17 +323,28 @@ impl ChannelStream {
                 Ok(())
             }
             Taken::Finished => Ok(()),
-            Taken::Closed => Err(io::ErrorKind::ConnectionReset.into()),
-            Taken::Cut(why) => Err(io::Error::other(why)),
+            ended => Err(broken_off(&ended)),
         })
     }
 
     /// Fails what waits when the client takes no more.
     fn or_closed<T>(&self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_pending() && self.elastic.poll_closed(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            return Poll::Ready(Err(self.refusal()));
         }
         written
+    }
+
+    /// Why nothing can be written.
+    fn refusal(&self) -> io::Error {
+        self.elastic.ended().map_or(io::ErrorKind::BrokenPipe.into(), |ended| broken_off(&ended))
+    }
+}
+
+fn broken_off(ended: &Taken) -> io::Error {
+    match ended {
+        Taken::Cut(why) => io::Error::other(*why),
+        _ => io::ErrorKind::ConnectionReset.into(),
     }
 }
 
@@ -352,7 +388,7 @@ impl AsyncWrite for ChannelStream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if self.elastic.takes_nothing() {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            return Poll::Ready(Err(self.refusal()));
         }
         let written = self.writer.poll_write(cx, bufs);
         self.or_closed(cx, written)
@@ -362,7 +398,12 @@ impl AsyncWrite for ChannelStream {
         true
     }
 
+    /// Fails also with nothing to flush when the visit was ended from here: that is how those learn of it who do not
+    /// read, because their visitor is busy with what they read before.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(ended) = self.elastic.ended() {
+            return Poll::Ready(Err(broken_off(&ended)));
+        }
         let flushed = self.writer.poll_ready(cx);
         self.or_closed(cx, flushed)
     }

@@ -36,6 +36,14 @@ pub(crate) enum Taken {
     Cut(CutOff),
 }
 
+/// What became of bytes that came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    Taken,
+    /// Thrown away since the visit is over; so much by now that the other side has to be stopped.
+    Unwanted,
+}
+
 /// The buffer of one visit. Bytes come out as they went in.
 pub(crate) struct Elastic {
     state: Mutex<State>,
@@ -73,7 +81,10 @@ struct State {
     counted: usize,
     /// Reads and writes take turns, or a visitor who catches up would keep the tail from the disk.
     read_last: bool,
+    /// Kept while it is busy with what it took, for the news that the visit was ended.
     reader: Option<Waker>,
+    /// The reader waits for something to take.
+    is_awaited: bool,
     /// Waits for the close.
     writer: Option<Waker>,
 }
@@ -126,14 +137,10 @@ impl Elastic {
     }
 
     /// Takes what arrived. Never waits.
-    pub(crate) fn push(self: &Arc<Self>, data: Bytes) {
+    pub(crate) fn push(self: &Arc<Self>, data: Bytes) -> Pushed {
         let mut state = self.lock();
         if state.is_over() {
-            state.discarded += data.len() as u64;
-            if state.discarded > MAX_DISCARDED {
-                state.wake_writer();
-            }
-            return;
+            return state.throw_away(&data);
         }
         let fits = state.head.cost + cost(&data) <= self.account.spool.keep();
         if !state.is_spilling() && (fits || state.head.chunks.is_empty()) {
@@ -143,6 +150,7 @@ impl Elastic {
             state.tail.push(data);
         }
         self.settle(&mut state);
+        Pushed::Taken
     }
 
     /// The other side sends no more. What it sent before is still read.
@@ -165,8 +173,13 @@ impl Elastic {
         let mut state = self.lock();
         self.clear(&mut state);
         state.severed = true;
-        state.wake();
+        state.wake_even_if_busy();
         state.wake_writer();
+    }
+
+    /// How the visit was ended from here, if it was.
+    pub(crate) fn ended(&self) -> Option<Taken> {
+        self.lock().ended()
     }
 
     pub(crate) fn is_severed(&self) -> bool {
@@ -192,10 +205,10 @@ impl Elastic {
         self.lock().takes_nothing()
     }
 
-    /// Ready when the other side has closed, or sends on although nobody reads.
+    /// Ready when the channel is closed.
     pub(crate) fn poll_parted(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.closed || state.discarded > MAX_DISCARDED {
+        if state.closed {
             return Poll::Ready(());
         }
         note(&mut state.writer, cx);
@@ -205,18 +218,17 @@ impl Elastic {
     /// The next bytes, in the order in which they arrived.
     pub(crate) fn poll_take(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Taken> {
         let mut state = self.lock();
-        if let Some(cut) = state.cut {
-            return Poll::Ready(Taken::Cut(cut));
+        state.is_awaited = false;
+        if let Some(ended) = state.ended() {
+            return Poll::Ready(ended);
         }
-        if state.severed {
-            return Poll::Ready(Taken::Closed);
-        }
+        note(&mut state.reader, cx);
         if let Some(chunk) = state.head.pop() {
             self.settle(&mut state);
             return Poll::Ready(Taken::Data(chunk));
         }
         if state.is_spilling() || !(state.closed || state.finished && !state.told_finished) {
-            note(&mut state.reader, cx);
+            state.is_awaited = true;
             return Poll::Pending;
         }
         if state.finished && !state.told_finished {
@@ -249,7 +261,7 @@ impl Elastic {
             "a visit was cut off: {why}"
         );
         state.cut = Some(why);
-        state.wake();
+        state.wake_even_if_busy();
         state.wake_writer();
         self.clear(&mut state);
     }
@@ -442,6 +454,15 @@ impl State {
         self.abandoned || self.severed || self.cut.is_some()
     }
 
+    fn ended(&self) -> Option<Taken> {
+        self.cut.map(Taken::Cut).or(self.severed.then_some(Taken::Closed))
+    }
+
+    fn throw_away(&mut self, data: &Bytes) -> Pushed {
+        self.discarded += data.len() as u64;
+        if self.discarded > MAX_DISCARDED && !self.closed { Pushed::Unwanted } else { Pushed::Taken }
+    }
+
     fn takes_nothing(&self) -> bool {
         self.closed || self.severed || self.cut.is_some()
     }
@@ -463,6 +484,14 @@ impl State {
     }
 
     fn wake(&mut self) {
+        if std::mem::take(&mut self.is_awaited)
+            && let Some(reader) = &self.reader
+        {
+            reader.wake_by_ref();
+        }
+    }
+
+    fn wake_even_if_busy(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }

@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
 use std::time::Duration;
 
 use hithe_keys::Fingerprint;
@@ -209,6 +211,51 @@ async fn a_writer_learns_of_the_close_before_the_reader_has_read_everything() {
     visit.push(Bytes::from_static(b"unread"));
     visit.close();
     timeout(Duration::from_secs(20), poll_fn(|cx| visit.poll_closed(cx))).await.unwrap();
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Takes one chunk, as a reader does who is then busy with it.
+fn take_one(visit: &Arc<Elastic>, bell: &Arc<Bell>) {
+    let waker = Waker::from(Arc::clone(bell));
+    let taken = visit.poll_take(&mut Context::from_waker(&waker));
+    assert!(matches!(taken, Poll::Ready(Taken::Data(_))), "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_is_busy_hears_of_the_end_of_its_visit_and_of_nothing_else() {
+    let bench = Bench::new(64 << 20);
+    for end in [|visit: &Elastic| visit.cut(CutOff::Full), Elastic::sever] {
+        let (visit, bell) = (bench.visit(), Arc::default());
+        visit.push(pattern(1000, 0));
+        take_one(&visit, &bell);
+        visit.push(pattern(1000, 0));
+        assert_eq!(bell.0.load(Ordering::SeqCst), 0);
+        end(&visit);
+        assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_for_a_visit_that_is_over_is_unwanted_before_long() {
+    let bench = Bench::new(64 << 20);
+    for end in [|visit: &Elastic| visit.cut(CutOff::Full), Elastic::sever, Elastic::abandon] {
+        let visit = bench.visit();
+        assert_eq!(visit.push(pattern(2 * MIB, 0)), Pushed::Taken);
+        end(&visit);
+        assert_eq!(visit.push(pattern(MIB, 0)), Pushed::Taken, "what was on its way");
+        assert_eq!(visit.push(pattern(1, 0)), Pushed::Unwanted);
+        visit.close();
+        assert_eq!(visit.push(pattern(1, 0)), Pushed::Taken, "the channel is closed already");
+    }
 }
 
 #[test]

@@ -100,7 +100,9 @@ proptest! {
                 Step::Enter(source, publisher) => bench.enter(source, publisher),
                 Step::Charge(at, bytes) => bench.charge(at, bytes)?,
                 Step::Release(at, bytes) => {
-                    bench.visits.get(at).map(|(id, _)| bench.spool.release(*id, bytes));
+                    if let Some((id, _)) = bench.visits.get(at) {
+                        bench.spool.release(*id, bytes);
+                    }
                 }
                 Step::Strike(at) if at < bench.visits.len() => {
                     bench.spool.strike(bench.visits.swap_remove(at).0);
