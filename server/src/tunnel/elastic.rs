@@ -57,6 +57,8 @@ struct State {
     head: Queue,
     segments: VecDeque<Segment>,
     tail: Queue,
+    /// What the reader took last, and holds until it comes for more.
+    lent: usize,
     /// A disk operation is under way; with the bytes that it takes to the disk.
     busy: Option<usize>,
     /// The other side sends no more (SSH's EOF).
@@ -142,8 +144,7 @@ impl Elastic {
         if state.is_over() {
             return state.throw_away(&data);
         }
-        let fits = state.head.cost + cost(&data) <= self.account.spool.keep();
-        if !state.is_spilling() && (fits || state.head.chunks.is_empty()) {
+        if !state.is_spilling() && state.head_takes(cost(&data), self.account.spool.keep()) {
             state.head.push(data);
             state.wake();
         } else {
@@ -223,12 +224,16 @@ impl Elastic {
             return Poll::Ready(ended);
         }
         note(&mut state.reader, cx);
-        if let Some(chunk) = state.head.pop() {
-            self.settle(&mut state);
+        let chunk = state.head.pop();
+        state.lent = chunk.as_ref().map_or(0, cost);
+        let ends = state.closed || state.finished && !state.told_finished;
+        state.is_awaited = chunk.is_none() && (state.is_spilling() || !ends);
+        // Also when nothing came: the reader gave back what it held, and may be all that the disk waited for.
+        self.settle(&mut state);
+        if let Some(chunk) = chunk {
             return Poll::Ready(Taken::Data(chunk));
         }
-        if state.is_spilling() || !(state.closed || state.finished && !state.told_finished) {
-            state.is_awaited = true;
+        if state.is_awaited || !state.head.chunks.is_empty() {
             return Poll::Pending;
         }
         if state.finished && !state.told_finished {
@@ -269,6 +274,9 @@ impl Elastic {
     fn clear(&self, state: &mut State) {
         state.head = Queue::default();
         state.tail = Queue::default();
+        if state.abandoned {
+            state.lent = 0;
+        }
         self.discard(std::mem::take(&mut state.segments));
         if let Some(line) = state.line.take() {
             self.account.spool.strike(line);
@@ -307,8 +315,9 @@ impl Elastic {
         }
         let keep = self.account.spool.keep();
         let before = state.tail.cost;
-        while state.head.chunks.is_empty() || state.head.cost < keep {
-            let Some(chunk) = state.tail.pop() else { break };
+        while state.head_takes(0, keep)
+            && let Some(chunk) = state.tail.pop()
+        {
             state.head.push(chunk);
         }
         if state.tail.cost < before {
@@ -318,7 +327,7 @@ impl Elastic {
 
     /// Counts in steps, so that a short answer costs nothing here.
     fn count_memory(&self, state: &mut State) {
-        let held = state.head.cost + state.tail.cost + state.busy.unwrap_or(0);
+        let held = state.head.cost + state.tail.cost + state.lent + state.busy.unwrap_or(0);
         let wanted = held / MEMORY_STEP * MEMORY_STEP;
         if wanted > state.reserved {
             self.account.spool.take_memory(wanted - state.reserved);
@@ -438,6 +447,7 @@ impl Elastic {
 impl Drop for Elastic {
     fn drop(&mut self) {
         let mut state = std::mem::take(&mut *self.lock());
+        state.abandoned = true;
         self.clear(&mut state);
     }
 }
@@ -477,6 +487,13 @@ impl State {
         on_disk + (self.head.cost + self.tail.cost + self.busy.unwrap_or(0)) as u64
     }
 
+    /// Whether so much more may wait in memory. A visit without a share there (`keep` is 0) holds a message only for a
+    /// reader that waits for it.
+    fn head_takes(&self, cost: usize, keep: usize) -> bool {
+        let is_first = self.head.chunks.is_empty() && (keep > 0 || self.is_awaited);
+        is_first || self.head.cost + cost.max(1) <= keep
+    }
+
     fn wake_writer(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.wake();
@@ -503,15 +520,18 @@ impl State {
         self.read_last = matches!(operation, Operation::Read { .. });
     }
 
-    /// Reading goes first: somebody waits for it.
+    /// Reading goes first: somebody waits for it, or will.
     fn next(&mut self, keep: usize) -> Option<Operation> {
-        let low = self.head.chunks.is_empty() || self.head.cost < keep / 2;
+        let (low, least) = match keep {
+            0 => (self.head.chunks.is_empty() && self.is_awaited, MIN_READ_WITHOUT_SHARE),
+            _ => (self.head.chunks.is_empty() || self.head.cost < keep / 2, MIN_READ),
+        };
         let writes_turn = self.read_last && !self.head.chunks.is_empty() && self.tail.cost >= MIN_WRITE;
         if low
             && !writes_turn
             && let Some(first) = self.segments.front()
         {
-            let length = (first.written - first.read).min(keep.clamp(MIN_READ, MAX_OPERATION) as u64);
+            let length = (first.written - first.read).min(keep.clamp(least, MAX_OPERATION) as u64);
             return Some(Operation::Read {
                 file: Arc::clone(&first.file),
                 at: first.read,
@@ -558,8 +578,10 @@ impl State {
 const OVERHEAD: usize = 96;
 /// What the other side may still send to a visit that is over before its channel is closed.
 const MAX_DISCARDED: u64 = 1 << 20;
-const MEMORY_STEP: usize = 16 << 10;
+const MEMORY_STEP: usize = 4 << 10;
 /// More in one operation keeps other visits waiting for too long, for the disk or for a CPU.
 const MAX_OPERATION: usize = 256 << 10;
 const MIN_WRITE: usize = 256 << 10;
 const MIN_READ: usize = 64 << 10;
+/// Where a visit has no share of the memory.
+const MIN_READ_WITHOUT_SHARE: usize = 16 << 10;

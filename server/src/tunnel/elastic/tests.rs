@@ -79,13 +79,18 @@ async fn fill(visit: &Arc<Elastic>, length: usize) -> Vec<u8> {
         visit.push(data);
         visit.account.backlog.has_room().await;
     }
+    at_rest(visit).await;
+    all
+}
+
+/// Nothing is on its way to the disk, or from there.
+async fn at_rest(visit: &Arc<Elastic>) {
     let at_rest = async {
         while visit.lock().busy.is_some() {
             tokio::task::yield_now().await;
         }
     };
     timeout(Duration::from_secs(20), at_rest).await.expect("the disk takes it");
-    all
 }
 
 #[tokio::test]
@@ -191,6 +196,43 @@ async fn many_visitors_who_stop_just_before_the_disk_is_needed_hold_up_nobody() 
         }
     }
     timeout(Duration::from_secs(20), backlog.has_room()).await.expect("the session goes on");
+}
+
+#[tokio::test]
+async fn what_a_reader_took_counts_until_it_comes_for_more() {
+    let bench = Bench::new(64 << 20);
+    let visit = bench.visit();
+    visit.push(pattern(100_000, 0));
+    assert!(matches!(take(&visit).await, Taken::Data(_)));
+    assert!(bench.spool.usage().memory > 95_000, "{:?}", bench.spool.usage());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(visit.poll_take(&mut context).is_pending());
+    assert_eq!(bench.spool.usage().memory, 0);
+    // Also while its visit ends under it, and until it leaves.
+    visit.push(pattern(100_000, 0));
+    assert!(matches!(take(&visit).await, Taken::Data(_)));
+    visit.cut(CutOff::Full);
+    assert!(bench.spool.usage().memory > 95_000, "{:?}", bench.spool.usage());
+    visit.abandon();
+    assert_eq!(bench.spool.usage().memory, 0);
+}
+
+#[tokio::test]
+async fn slow_visitors_hold_next_to_nothing_where_all_hold_much() {
+    const OTHERS: usize = 200 * MIB;
+    const VISITS: usize = 100;
+    let bench = Bench::new(1 << 30);
+    bench.spool.take_memory(OTHERS);
+    let mut visits = Vec::new();
+    for source in 0..VISITS {
+        let visit = bench.visit_of(source as u8, &Arc::default());
+        fill(&visit, MIB / 2).await;
+        assert!(matches!(take(&visit).await, Taken::Data(_)));
+        at_rest(&visit).await;
+        visits.push(visit);
+    }
+    let each = (bench.spool.usage().memory - OTHERS) / VISITS;
+    assert!(each <= 20 << 10, "{each} bytes each");
 }
 
 #[tokio::test]
