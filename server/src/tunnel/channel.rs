@@ -28,7 +28,11 @@ use super::{Dial, DialError, TunnelStream};
 use crate::drain::DrainWatch;
 use crate::visit::Visitor;
 
+#[cfg(test)]
+mod tests;
+
 /// Opens channels for one forward of one session.
+#[derive(Clone)]
 pub(crate) struct ChannelDialer {
     pub(crate) handle: Handle,
     /// Exactly what the client asked for: it compares address and number byte for byte.
@@ -54,8 +58,8 @@ impl Dial for ChannelDialer {
             }
             let permit = self.permit().await?;
             let opened = self.open(visitor, permit).await.map_err(|_| DialError::Gone)?;
-            let channel = opened.map_err(|error| reason(&error))?;
-            Ok(Box::new(ChannelStream::new(channel, self, visitor)) as TunnelStream)
+            let stream = opened.map_err(|error| reason(&error))?;
+            Ok(Box::new(stream) as TunnelStream)
         })
     }
 }
@@ -67,28 +71,28 @@ impl ChannelDialer {
     }
 
     /// A channel open is never cancelled: russh ends the whole session when a client refuses an open that nobody
-    /// waits for, and leaks one that it accepts. So the open runs in a task of its own, which closes a late channel.
+    /// waits for, and leaks one that it accepts. So the open runs in a task of its own. What it gives is a stream, which
+    /// closes its channel when it is dropped, wherever it is then: also on the way to somebody who has just left.
     fn open(
         &self,
         visitor: Visitor,
         permit: OwnedSemaphorePermit,
-    ) -> oneshot::Receiver<Result<Channel<Msg>, russh::Error>> {
+    ) -> oneshot::Receiver<Result<ChannelStream, russh::Error>> {
         let (answer, opened) = oneshot::channel();
-        let (handle, asked, inboxes) = (self.handle.clone(), self.asked.clone(), Arc::clone(&self.inboxes));
+        let dialer = self.clone();
         self.tasks.spawn(async move {
             let began = Instant::now();
             let from = visitor.socket_addr();
             let (address, port) = (from.ip().to_string(), u32::from(from.port()));
-            let result = handle.channel_open_forwarded_tcpip(asked.address, asked.port, address, port).await;
+            let Bind { address: asked, port: number } = dialer.asked.clone();
+            let result = dialer.handle.channel_open_forwarded_tcpip(asked, number, address, port).await;
             drop(permit);
             if result.is_ok() {
-                inboxes.note_round_trip(began.elapsed());
+                dialer.inboxes.note_round_trip(began.elapsed());
             }
-            if let Err(Ok(late)) = answer.send(result) {
-                let (unread, control) = late.split();
-                drop(unread);
-                let _ = control.close().await;
-            }
+            let stream = result.map(|channel| ChannelStream::new(channel, &dialer, visitor));
+            // Nobody may wait any more.
+            let _ = answer.send(stream);
         });
         opened
     }
@@ -534,25 +538,3 @@ const PACKET: usize = 32 * 1024;
 const OPEN_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Opens in flight of one session.
 pub(crate) const MAX_OPENS: usize = 128;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_window_grows_with_the_round_trip() {
-        let inboxes = Inboxes::default();
-        assert_eq!(inboxes.window(), MIN_WINDOW);
-        inboxes.note_round_trip(Duration::from_millis(50));
-        assert_eq!(inboxes.window() >> 20, 31);
-        // One slow connect changes little, one quick one tells the way.
-        inboxes.note_round_trip(Duration::from_micros(300));
-        assert_eq!(inboxes.window(), MIN_WINDOW);
-        inboxes.note_round_trip(Duration::from_millis(3));
-        assert_eq!(inboxes.window(), MIN_WINDOW);
-        for _ in 0..100 {
-            inboxes.note_round_trip(Duration::from_secs(1));
-        }
-        assert_eq!(inboxes.window(), MAX_WINDOW);
-    }
-}
