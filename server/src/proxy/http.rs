@@ -3,6 +3,7 @@
 mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use http::header::{CONTENT_LENGTH, PROXY_AUTHENTICATE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -223,6 +224,14 @@ impl Visiting {
 }
 
 impl Ending for Visiting {
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.activity.poll_room(cx)
+    }
+
+    fn note_handed_out(&self, bytes: usize) {
+        self.connection.activity.note_handed_out(bytes);
+    }
+
     fn ended(&mut self, outcome: Outcome) {
         let fault = outcome.fault.or_else(|| self.cut_off().filter(|_| !outcome.complete));
         if fault == Some(STALLED) {

@@ -359,7 +359,8 @@ impl AsyncRead for ChannelStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_rest(cx))?;
-        let taken = self.rest.len().min(buf.remaining());
+        // Readers enlarge their buffers by what they get: not for bytes from the disk, whose visitor is slow.
+        let taken = self.rest.len().min(buf.remaining()).min(PACKET);
         buf.put_slice(self.rest.get(..taken).unwrap_or_default());
         self.as_mut().consume(taken);
         Poll::Ready(Ok(()))
