@@ -23,6 +23,8 @@ pub struct Child {
     terminal: Option<File>,
     transcript: Transcript,
     reading: watch::Sender<bool>,
+    /// The process that reads standard output, as in `ssh … | cat`.
+    reader: Option<tokio::process::Child>,
     forwards: usize,
 }
 
@@ -51,13 +53,26 @@ impl Child {
         if master.is_none() {
             command.stdout(Stdio::piped());
         }
+        Self::start(command, master, None)
+    }
+
+    /// Starts `command` with its standard output read by a `cat`.
+    pub fn spawn_into_pipe(mut command: Command) -> Self {
+        let (output, input) = std::io::pipe().expect("a pipe");
+        let reader = Command::new("cat").stdin(output).stdout(Stdio::piped()).kill_on_drop(true).spawn();
+        command.stdout(input);
+        Self::start(command, None, Some(reader.expect("cat starts")))
+    }
+
+    fn start(mut command: Command, master: Option<File>, mut reader: Option<tokio::process::Child>) -> Self {
         let mut process =
             command.stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the client program starts");
-        drop(command); // it holds the terminal's far end, whose last close is the end of the output
+        drop(command); // it holds the far end of a terminal or pipe, whose last close is the end of the output
         let pid = Pid::from_raw(process.id().expect("just started").cast_signed()).expect("not zero");
         let (reading, gate) = watch::channel(true);
         let transcript = Transcript::default();
-        if let Some(stdout) = process.stdout.take() {
+        let stdout = reader.as_mut().map_or_else(|| process.stdout.take(), |reader| reader.stdout.take());
+        if let Some(stdout) = stdout {
             tokio::spawn(transcript.clone().record(Output::Stdout, stdout, gate.clone()));
         }
         if let Some(stderr) = process.stderr.take() {
@@ -68,7 +83,7 @@ impl Child {
             transcript.clone().record_terminal(master, gate);
         }
         let input = process.stdin.take();
-        Self { process, pid, input, terminal: master, transcript, reading, forwards: 1 }
+        Self { process, pid, input, terminal: master, transcript, reading, reader, forwards: 1 }
     }
 
     /// Says how many `Forwarding` lines [`Self::forwarding`] waits for.
@@ -211,6 +226,22 @@ impl Child {
     /// SIGCONT: ends [`Self::stop`].
     pub fn cont(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// SIGSTOP to the process that reads standard output, as when somebody stops a pipeline's last part.
+    pub fn stop_reader(&self) {
+        self.signal_reader(Signal::STOP);
+    }
+
+    /// SIGCONT: ends [`Self::stop_reader`].
+    pub fn cont_reader(&self) {
+        self.signal_reader(Signal::CONT);
+    }
+
+    fn signal_reader(&self, signal: Signal) {
+        let reader = self.reader.as_ref().and_then(tokio::process::Child::id).expect("a reader that runs");
+        let pid = Pid::from_raw(reader.cast_signed()).expect("not zero");
+        kill_process(pid, signal).expect("the reader still runs");
     }
 
     fn signal(&self, signal: Signal) {

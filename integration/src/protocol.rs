@@ -42,9 +42,13 @@ pub struct Ended {
 impl ProtocolClient {
     /// Connects without logging in.
     pub async fn connect(server: SocketAddr) -> Self {
+        Self::connect_as(server, client::Config::default()).await
+    }
+
+    async fn connect_as(server: SocketAddr, config: client::Config) -> Self {
         let (sender, openings) = mpsc::unbounded_channel();
         let (said, farewell) = watch::channel(None);
-        let config = Arc::new(client::Config { nodelay: true, ..Default::default() });
+        let config = Arc::new(client::Config { nodelay: true, ..config });
         let connected = client::connect(config, server, Events { openings: sender, farewell: said });
         let handle = within("an SSH handshake", connected).await.expect("an SSH handshake");
         Self { handle, openings, farewell }
@@ -52,12 +56,21 @@ impl ProtocolClient {
 
     /// Connects and logs in with this private key (OpenSSH format).
     pub async fn log_in(server: SocketAddr, user: &str, key: &Path) -> Self {
-        let mut client = Self::connect(server).await;
+        Self::connect(server).await.logged_in(user, key).await
+    }
+
+    /// The same, with windows of so many bytes, which it therefore opens again and again.
+    pub async fn log_in_with_window(server: SocketAddr, user: &str, key: &Path, window_size: u32) -> Self {
+        let config = client::Config { window_size, ..Default::default() };
+        Self::connect_as(server, config).await.logged_in(user, key).await
+    }
+
+    async fn logged_in(mut self, user: &str, key: &Path) -> Self {
         let key = load_secret_key(key, None).expect("a private key");
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-        let answer = within("a login", client.handle.authenticate_publickey(user, key)).await;
+        let answer = within("a login", self.handle.authenticate_publickey(user, key)).await;
         assert!(answer.expect("an answer to the login").success(), "the server accepts the key");
-        client
+        self
     }
 
     /// Asks for a forward; the number is what the server gave for port 0.
@@ -126,8 +139,13 @@ fn words(message: &ChannelMsg) -> String {
 impl Opening {
     /// Confirms the channel.
     pub async fn accept(self) -> ChannelStream<Msg> {
+        self.accept_channel().await.into_stream()
+    }
+
+    /// The same, for messages that are no bytes of a stream.
+    pub async fn accept_channel(self) -> Channel<Msg> {
         self.reply.accept().await;
-        self.channel.into_stream()
+        self.channel
     }
 
     /// Refuses it as ssh does when nothing listens at the target.

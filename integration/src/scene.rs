@@ -82,6 +82,14 @@ impl Scene {
         Guest { visitor, place: self.place.clone() }
     }
 
+    /// What visitors type.
+    pub fn url(&self) -> String {
+        match &self.place {
+            Place::Url(url) => url.clone(),
+            Place::Port(port) => format!("tcp://{}:{port}", self.server.domain()),
+        }
+    }
+
     /// The port of its `tcp` endpoint.
     pub fn port(&self) -> u16 {
         match self.place {

@@ -28,6 +28,8 @@ pub struct OpenSsh {
 enum Input {
     Null,
     Pipe,
+    /// And standard output is a pipe to another process.
+    Pipeline,
     Terminal,
 }
 
@@ -135,9 +137,18 @@ impl OpenSsh {
         self
     }
 
+    /// Standard output goes to another process, as in `ssh … | cat`.
+    pub fn pipeline(mut self) -> Self {
+        self.input = Input::Pipeline;
+        self
+    }
+
     /// Starts it.
     pub fn spawn(self) -> Child {
         let forwards = self.forwards;
+        if self.input == Input::Pipeline {
+            return Child::spawn_into_pipe(self.build()).expecting(forwards);
+        }
         let terminal = (self.input == Input::Terminal).then(Terminal::open);
         Child::spawn(self.build(), terminal).expecting(forwards)
     }

@@ -46,6 +46,13 @@ pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 /// What happens once when a response is over.
 pub(crate) trait Ending: Send {
     fn ended(&mut self, outcome: Outcome);
+
+    /// Ready when the response may go on.
+    fn poll_room(&self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn note_handed_out(&self, _bytes: usize) {}
 }
 
 /// How a response went.
@@ -120,6 +127,9 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(ending) = &self.ending {
+            ready!(ending.poll_room(cx));
+        }
         let polled = self.poll_content(cx);
         if let Some(progress) = &self.progress {
             progress.note(matches!(polled, Poll::Ready(Some(_))));
@@ -130,6 +140,9 @@ impl HttpBody for Body {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.sent += data.len() as u64;
+                    if let Some(ending) = &self.ending {
+                        ending.note_handed_out(data.len());
+                    }
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     scrub(trailers);

@@ -97,6 +97,11 @@ impl CutOff {
 /// What is said of a visitor that was cut off because it took nothing.
 pub(crate) const STALLED: &str = "the visitor took nothing for a minute";
 
+/// Logs a visit that was cut off because its visitor took nothing. What the spool cuts off, it logs by itself.
+pub(crate) fn log_stalled(visitor: Visitor, url: &str) {
+    tracing::info!(visitor = %visitor.ip(), url, "a visit was cut off: {STALLED}");
+}
+
 /// Where finished visits are told. Must not block: a full log drops the record and counts it.
 pub(crate) trait VisitLog: Send + Sync {
     fn record(&self, record: VisitRecord);

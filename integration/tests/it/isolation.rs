@@ -249,6 +249,12 @@ async fn a_visitor_that_takes_nothing_is_cut_off_alone(face: Face) {
     crowd.leave().await;
     scene.ssh.wait_for_text(STALLED).await;
     stuck.finish_cut_off().await;
+    let log = scene.server.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains(STALLED)).collect();
+    assert!(
+        matches!(told[..], [line] if line.contains("visitor=127.0.0.1") && line.contains(&scene.url())),
+        "{told:?}"
+    );
     if let Some(mut beside) = beside {
         beside.ask().await;
     }

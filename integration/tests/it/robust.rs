@@ -1,17 +1,20 @@
 //! Bad days: visitors that leave, clients that answer late or read nothing, certificates that change.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hithe_integration::protocol::{read_to_end, read_until};
-use hithe_integration::{Origin, ProtocolClient, TestServer};
+use hithe_integration::{Origin, ProtocolClient, TestServer, within};
+use russh::client::Msg;
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
+use russh::{Channel, ChannelMsg, Sig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-async fn protocol_client(
-    server: &TestServer,
-    port: u16,
-) -> (ProtocolClient, russh::Channel<russh::client::Msg>) {
-    let client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+async fn protocol_client(server: &TestServer, port: u16) -> (ProtocolClient, Channel<Msg>) {
+    publishing(ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await, port).await
+}
+
+async fn publishing(client: ProtocolClient, port: u16) -> (ProtocolClient, Channel<Msg>) {
     client.forward("localhost", u32::from(port)).await.unwrap();
     let mut session = client.exec("tcp").await;
     read_until(&mut session, "Forwarding").await;
@@ -42,6 +45,178 @@ async fn a_visitor_that_leaves_before_the_client_answers_harms_no_neighbour() {
     let mut heard = [0; 5];
     channel.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"hello");
+}
+
+/// What a client may say on a channel beside data; some has no meaning for a visit.
+#[derive(Clone, Copy, Debug)]
+enum Aside {
+    ExtendedData,
+    Signal,
+    Terminal,
+    WindowChange,
+    Environment,
+    Shell,
+    Exec,
+    Subsystem,
+    X11,
+    Agent,
+}
+
+async fn say(channel: &Channel<Msg>, aside: Aside) -> Result<(), russh::Error> {
+    match aside {
+        Aside::ExtendedData => channel.extended_data_bytes(1, "error").await,
+        Aside::Signal => channel.signal(Sig::INT).await,
+        Aside::Terminal => channel.request_pty(false, "xterm", 80, 24, 0, 0, &[]).await,
+        Aside::WindowChange => channel.window_change(80, 24, 0, 0).await,
+        Aside::Environment => channel.set_env(false, "LANG", "C").await,
+        Aside::Shell => channel.request_shell(false).await,
+        Aside::Exec => channel.exec(false, "http").await,
+        Aside::Subsystem => channel.request_subsystem(false, "sftp").await,
+        Aside::X11 => channel.request_x11(false, false, "MIT-MAGIC-COOKIE-1", "00", 0).await,
+        Aside::Agent => channel.agent_forward(false).await,
+    }
+}
+
+/// More than russh queues for a channel.
+const MORE_THAN_A_QUEUE: usize = 300;
+
+/// A visit's bytes pass in both directions.
+async fn a_visit_is_served(server: &TestServer, port: u16, client: &mut ProtocolClient) {
+    let mut visitor = server.visitor().tcp(port).await;
+    let mut channel = client.opening().await.accept().await;
+    let mut heard = [0; 5];
+    visitor.write_all(b"hello").await.unwrap();
+    within("the visitor's words", channel.read_exact(&mut heard)).await.unwrap();
+    channel.write_all(&heard).await.unwrap();
+    within("the answer", visitor.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"hello");
+}
+
+async fn messages_that_are_no_data_hold_up_no_other_visit(asides: &[Aside]) {
+    let server = TestServer::start().await;
+    let port = *server.tcp_ports().start();
+    let (mut client, _session) = protocol_client(&server, port).await;
+    for aside in asides {
+        let mut visitor = server.visitor().tcp(port).await;
+        let channel = client.opening().await.accept_channel().await;
+        for _ in 0..MORE_THAN_A_QUEUE {
+            within(&format!("room for {aside:?}"), say(&channel, *aside)).await.unwrap();
+        }
+        a_visit_is_served(&server, port, &mut client).await;
+        // Nor does it harm the visit itself.
+        channel.data(&b"still here"[..]).await.unwrap();
+        let mut heard = [0; 10];
+        within("the visit's own data", visitor.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(&heard, b"still here", "after {aside:?}");
+    }
+}
+
+#[tokio::test]
+async fn errors_and_signals_on_a_visits_channel_hold_up_no_other() {
+    messages_that_are_no_data_hold_up_no_other_visit(&[Aside::ExtendedData, Aside::Signal]).await;
+}
+
+#[tokio::test]
+async fn requests_on_a_visits_channel_that_only_a_session_knows_hold_up_no_other() {
+    messages_that_are_no_data_hold_up_no_other_visit(&[
+        Aside::Terminal,
+        Aside::WindowChange,
+        Aside::Environment,
+        Aside::Shell,
+        Aside::Exec,
+        Aside::Subsystem,
+        Aside::X11,
+        Aside::Agent,
+    ])
+    .await;
+}
+
+/// An upload whose client opens its small window some five hundred times.
+#[tokio::test]
+async fn a_window_that_is_opened_again_and_again_holds_up_no_other_visit() {
+    const WINDOW: u32 = 32 << 10;
+    const MUCH: u64 = 8 << 20;
+    let server = TestServer::start().await;
+    let port = *server.tcp_ports().start();
+    let (address, key) = (server.ssh_address(), server.user_key());
+    let client = ProtocolClient::log_in_with_window(address, "v2", &key, WINDOW).await;
+    let (mut client, _session) = publishing(client, port).await;
+    let mut visitor = server.visitor().tcp(port).await;
+    let mut channel = client.opening().await.accept().await;
+    let upload = async {
+        visitor.write_all(&vec![7; MUCH as usize]).await.unwrap();
+        visitor.shutdown().await.unwrap();
+    };
+    let taken = async { tokio::io::copy(&mut channel, &mut tokio::io::sink()).await.unwrap() };
+    let ((), taken) = within("an upload", async { tokio::join!(upload, taken) }).await;
+    assert_eq!(taken, MUCH);
+    // The news of the window and this share a queue.
+    channel.write_all(b"taken").await.unwrap();
+    let mut answer = [0; 5];
+    within("the answer to an upload", visitor.read_exact(&mut answer)).await.unwrap();
+    a_visit_is_served(&server, port, &mut client).await;
+}
+
+/// Sends until the server closes the channel, and tells how much went.
+async fn send_without_end(channel: Channel<Msg>) -> usize {
+    let (mut reader, writer) = channel.split();
+    let sent = AtomicUsize::new(0);
+    let sending = async {
+        while sent.load(Ordering::Relaxed) < WITHOUT_END {
+            writer.data_bytes(vec![7; 32 << 10]).await.unwrap();
+            sent.fetch_add(32 << 10, Ordering::Relaxed);
+        }
+    };
+    let closed =
+        async { while reader.wait().await.is_some_and(|message| !matches!(message, ChannelMsg::Close)) {} };
+    within("the server closes the channel", async {
+        tokio::select! {
+            () = closed => {}
+            () = sending => {}
+        }
+    })
+    .await;
+    sent.into_inner()
+}
+
+const WITHOUT_END: usize = 256 << 20;
+/// A visit may have half of it.
+const SMALL_SPOOL: &str = "64MiB";
+/// That half, what sockets and windows hold, and what is thrown away before the channel is closed.
+const ENOUGH: usize = 96 << 20;
+
+#[tokio::test]
+async fn what_is_sent_for_a_tcp_visit_that_was_cut_off_is_not_received_for_ever() {
+    let server = TestServer::with(|options| options.arg("--spool-limit").arg(SMALL_SPOOL)).await;
+    let port = *server.tcp_ports().start();
+    let (mut client, _session) = protocol_client(&server, port).await;
+    let mut visitor = server.visitor().tcp(port).await;
+    let sent = send_without_end(client.opening().await.accept_channel().await).await;
+    assert!(sent < ENOUGH, "{sent} bytes were received");
+    let read = within("the end", tokio::io::copy(&mut visitor, &mut tokio::io::sink())).await;
+    assert!(read.is_err(), "{read:?} looks complete");
+}
+
+#[tokio::test]
+async fn what_is_sent_for_an_answer_that_was_cut_off_is_not_received_for_ever() {
+    let server = TestServer::with(|options| options.arg("--spool-limit").arg(SMALL_SPOOL)).await;
+    let mut client = ProtocolClient::log_in(server.ssh_address(), "v2", &server.user_key()).await;
+    client.forward("app", 80).await.unwrap();
+    let mut session = client.exec("http").await;
+    read_until(&mut session, "http://app.localhost").await;
+    let visitor = server.visitor();
+    let asking = visitor.open("http://app.localhost/");
+    let answering = async {
+        let mut channel = client.opening().await.accept_channel().await;
+        read_until(&mut channel, "\r\n\r\n").await;
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {WITHOUT_END}\r\n\r\n");
+        channel.data(head.as_bytes()).await.unwrap();
+        send_without_end(channel).await
+    };
+    let (mut answer, sent) = tokio::join!(asking, answering);
+    assert!(sent < ENOUGH, "{sent} bytes were received");
+    while answer.next().await.expect("an answer that does not look complete").is_ok() {}
+    read_until(&mut session, "a visit's share of the spool is full").await;
 }
 
 #[tokio::test]

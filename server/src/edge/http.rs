@@ -28,7 +28,7 @@ use crate::proxy::activity::Activity;
 use crate::proxy::http::Connection;
 use crate::proxy::tcp::STALL_LIMIT;
 use crate::stall::StallGuard;
-use crate::visit::{STALLED, Visitor};
+use crate::visit::Visitor;
 
 mod broken;
 mod patience;
@@ -216,7 +216,6 @@ fn log_end(result: hyper::Result<()>, activity: &Activity) {
         .is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut);
     let stalled = timed_out && !activity.is_idle();
     if stalled {
-        tracing::info!("a visit was cut off: {STALLED}");
         activity.stall();
     }
     // What hyper blames us for is a body that failed.

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -23,6 +25,7 @@ pub(crate) struct Activity {
     unflushed: AtomicBool,
     /// A response was not finished.
     broken: AtomicBool,
+    unsent: Unsent,
     /// Counts against the limit of visitors' connections.
     _permit: OwnedSemaphorePermit,
 }
@@ -38,6 +41,7 @@ impl Activity {
             awaits_head: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            unsent: Unsent::default(),
             _permit: permit,
         })
     }
@@ -93,6 +97,25 @@ impl Activity {
     /// Notes that something was written, or that all of it has left.
     pub(crate) fn note_written(&self, flushed: bool) {
         self.unflushed.store(!flushed, Ordering::Release);
+        if flushed {
+            self.unsent.clear();
+        }
+    }
+
+    /// Bounds what responses hand out before it has left. For connections whose writes are noted: others would wait for
+    /// ever.
+    pub(crate) fn bound_unsent(&self) {
+        self.unsent.bounded.store(true, Ordering::Release);
+    }
+
+    /// Notes bytes that a response handed out.
+    pub(crate) fn note_handed_out(&self, bytes: usize) {
+        self.unsent.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Ready when a response may hand out more.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.unsent.poll_room(cx)
     }
 
     /// Resolves when the connection has nothing to keep for the next request: there was one, its answer has left, and
@@ -128,6 +151,38 @@ impl Activity {
         }
     }
 }
+
+/// What responses handed out since all of it had left. HTTP/1 would take 1 MiB of each, as large as a head may be, whose
+/// visitor takes nothing; what waits belongs into the spool, where it is counted.
+#[derive(Debug, Default)]
+struct Unsent {
+    bounded: AtomicBool,
+    bytes: AtomicUsize,
+    response: AtomicWaker,
+}
+
+impl Unsent {
+    fn clear(&self) {
+        if self.bytes.swap(0, Ordering::AcqRel) >= MAX_UNSENT {
+            self.response.wake();
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bounded.load(Ordering::Acquire) && self.bytes.load(Ordering::Acquire) >= MAX_UNSENT
+    }
+
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.is_full() {
+            return Poll::Ready(());
+        }
+        self.response.register(cx.waker());
+        if self.is_full() { Poll::Pending } else { Poll::Ready(()) }
+    }
+}
+
+/// As for a stream of HTTP/2. One message more may come.
+const MAX_UNSENT: usize = 128 * 1024;
 
 /// While a request is under way.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -166,5 +221,19 @@ mod tests {
         };
         tokio::join!(busy, activity.idle_for(limit));
         assert_eq!(started.elapsed().as_secs(), 1300);
+    }
+
+    #[tokio::test]
+    async fn a_response_waits_for_room_until_what_it_handed_out_has_left() {
+        let activity = activity().await;
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        activity.note_handed_out(MAX_UNSENT);
+        assert!(activity.poll_room(&mut context).is_ready(), "nobody notes writes");
+        activity.bound_unsent();
+        assert!(activity.poll_room(&mut context).is_pending());
+        activity.note_written(false);
+        assert!(activity.poll_room(&mut context).is_pending());
+        activity.note_written(true);
+        assert!(activity.poll_room(&mut context).is_ready());
     }
 }

@@ -3,6 +3,7 @@
 mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use http::header::{CONTENT_LENGTH, PROXY_AUTHENTICATE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -20,7 +21,7 @@ use crate::body::{Body, Ending, Outcome};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::modules::{Flow, ModuleChain, Visit};
 use crate::tunnel::pool::{SendError, Upstream};
-use crate::visit::{STALLED, VisitRecord, Visitor};
+use crate::visit::{CutOff, STALLED, VisitRecord, Visitor, log_stalled};
 
 /// One connection of a visitor that speaks HTTP.
 pub(crate) struct Connection {
@@ -208,6 +209,12 @@ impl Visiting {
         }
     }
 
+    /// Why a response that was not finished was cut off, where it did not learn that by itself.
+    fn cut_off(&self) -> Option<&'static str> {
+        let spooled = self.upstream.as_ref().and_then(Upstream::cut_off);
+        spooled.map(CutOff::text).or_else(|| self.connection.activity.is_stalled().then_some(STALLED))
+    }
+
     fn silent(&self, upstream: &Upstream) -> ProxyError {
         if let Some(log) = self.endpoint.log.as_ref().filter(|_| !upstream.is_reused()) {
             log.advise(respond::NO_TARGET);
@@ -217,7 +224,19 @@ impl Visiting {
 }
 
 impl Ending for Visiting {
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.activity.poll_room(cx)
+    }
+
+    fn note_handed_out(&self, bytes: usize) {
+        self.connection.activity.note_handed_out(bytes);
+    }
+
     fn ended(&mut self, outcome: Outcome) {
+        let fault = outcome.fault.or_else(|| self.cut_off().filter(|_| !outcome.complete));
+        if fault == Some(STALLED) {
+            log_stalled(self.connection.visitor, &self.endpoint.url);
+        }
         if let Some(upstream) = self.upstream.take().filter(|_| outcome.complete) {
             if self.tied {
                 self.connection.tie(&self.endpoint, upstream);
@@ -226,7 +245,6 @@ impl Ending for Visiting {
             }
         }
         if let Some(log) = &self.endpoint.log {
-            let stalled = !outcome.complete && self.connection.activity.is_stalled();
             log.record(VisitRecord::Request {
                 visitor: self.connection.visitor,
                 method: self.method.clone(),
@@ -234,17 +252,17 @@ impl Ending for Visiting {
                 status: self.status,
                 duration: self.started.elapsed(),
                 sent: outcome.sent,
-                fault: outcome.fault.or(stalled.then_some(STALLED)),
+                fault,
             });
         }
     }
 }
 
 impl upgrade::Carried for Visiting {
-    fn ended(mut self, sent: u64) {
+    fn ended(mut self, sent: u64, fault: Option<&'static str>) {
         // A connection that changed its protocol carries no other request.
         self.upstream = None;
-        Ending::ended(&mut self, Outcome { complete: true, sent, fault: None });
+        Ending::ended(&mut self, Outcome { complete: true, sent, fault });
     }
 }
 

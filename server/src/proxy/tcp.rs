@@ -17,7 +17,7 @@ use crate::endpoint::Endpoint;
 use crate::modules::{Flow, Visit};
 use crate::stall::StallGuard;
 use crate::tunnel::DialError;
-use crate::visit::{CutOff, STALLED, VisitRecord, Visitor};
+use crate::visit::{CutOff, STALLED, VisitRecord, Visitor, log_stalled};
 
 /// How long bytes for a visitor may wait while it takes none.
 pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(60);
@@ -68,6 +68,9 @@ pub(crate) async fn carry(endpoint: &Endpoint, mut visitor_side: impl Wire, visi
         Ok(mut upstream) => {
             let socks = SocksWatch::default();
             let outcome = join(&mut visitor_side, &mut upstream, &mut tally, socks).await;
+            if outcome == Err(Fault::Stalled) {
+                log_stalled(visitor, &endpoint.url);
+            }
             outcome.err().map(|fault| cut(endpoint, &visitor_side, fault))
         }
         Err(error) => Some(refuse(&mut visitor_side, error).await),
@@ -136,6 +139,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// What is told of it if it is the server's own doing.
+    pub(super) fn cut_off(self) -> Option<&'static str> {
+        matches!(self, Self::Stalled | Self::Spool(_)).then(|| self.text())
+    }
+
     fn text(self) -> &'static str {
         match self {
             Self::Visitor => "the visitor reset the connection",
@@ -174,6 +182,9 @@ pub(crate) async fn join(
             Poll::Ready(Err(End::Socks)) => return Poll::Ready(Err(Fault::Socks)),
             _ => {}
         }
+        if let Some(fault) = down.broken_off(cx, &mut *upstream) {
+            return Poll::Ready(Err(fault));
+        }
         if lost {
             return downs.map(|_| Err(Fault::Upstream));
         }
@@ -195,9 +206,6 @@ pub(crate) async fn join(
     .await;
     tally.received += up.moved;
     tally.sent += down.moved;
-    if ended == Err(Fault::Stalled) {
-        tracing::info!("a visit was cut off: {STALLED}");
-    }
     ended
 }
 
@@ -316,6 +324,21 @@ impl Direction {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the server ended a visit whose upstream is not read, because its visitor is busy with what came before.
+    /// A tunnel's stream says so when it is flushed.
+    fn broken_off(&self, cx: &mut Context<'_>, upstream: &mut (impl AsyncWrite + Unpin)) -> Option<Fault> {
+        if self.buffer.is_empty() {
+            return None;
+        }
+        match Pin::new(upstream).poll_flush(cx) {
+            // A client that closed the channel takes no more; what it said before still goes to the visitor.
+            Poll::Ready(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Some(Fault::of_upstream(&error))
+            }
+            _ => None,
+        }
     }
 
     fn poll_flush(
@@ -479,5 +502,44 @@ mod tests {
         let mut tally = Tally::default();
         let ended = join(&mut visitor_side, &mut upstream_side, &mut tally, SocksWatch::default()).await;
         assert_eq!(ended, Ok(()));
+    }
+
+    /// An upstream that never stops, of a visit that is cut off.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let count = buf.remaining();
+            buf.initialize_unfilled();
+            buf.advance(count);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::other(CutOff::Full)))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_visit_that_is_cut_off_ends_although_its_visitor_takes_nothing() {
+        let (_visitor, mut visitor_side) = duplex(1024);
+        let (mut upstream, mut tally) = (Endless, Tally::default());
+        let joined = join(&mut visitor_side, &mut upstream, &mut tally, SocksWatch::default());
+        let ended = tokio::time::timeout(Duration::from_secs(20), joined).await;
+        assert_eq!(ended, Ok(Err(Fault::Spool(CutOff::Full))));
     }
 }

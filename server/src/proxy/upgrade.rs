@@ -16,8 +16,8 @@ pub(super) struct Upgrade {
 
 /// What is told when an upgraded connection is over.
 pub(super) trait Carried: Send + 'static {
-    /// `sent` counts the bytes to the visitor after the 101.
-    fn ended(self, sent: u64);
+    /// `sent` counts the bytes to the visitor after the 101; `fault` says why it was cut off, if it was.
+    fn ended(self, sent: u64, fault: Option<&'static str>);
 }
 
 impl Upgrade {
@@ -27,17 +27,18 @@ impl Upgrade {
 
     /// Carries the new protocol until both sides have ended it. `visit` keeps the upstream's connection meanwhile.
     pub(super) async fn carry(self, visit: impl Carried) {
-        let mut tally = Tally::default();
+        let (mut tally, mut cut_off) = (Tally::default(), None);
         match tokio::try_join!(self.visitor_side, self.upstream_side) {
             Ok((visitor, upstream)) => {
                 let (mut visitor, mut upstream) = (TokioIo::new(visitor), TokioIo::new(upstream));
                 let ended = join(&mut visitor, &mut upstream, &mut tally, SocksWatch::off()).await;
                 if let Err(fault) = ended {
+                    cut_off = fault.cut_off();
                     tracing::debug!(?fault, "an upgraded connection was cut");
                 }
             }
             Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
         }
-        visit.ended(tally.sent);
+        visit.ended(tally.sent, cut_off);
     }
 }

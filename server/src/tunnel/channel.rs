@@ -22,13 +22,17 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::elastic::{Elastic, Taken};
+use super::elastic::{Elastic, Pushed, Taken};
 use super::spool::{Account, Backlog, Spool};
 use super::{Dial, DialError, TunnelStream};
 use crate::drain::DrainWatch;
 use crate::visit::Visitor;
 
+#[cfg(test)]
+mod tests;
+
 /// Opens channels for one forward of one session.
+#[derive(Clone)]
 pub(crate) struct ChannelDialer {
     pub(crate) handle: Handle,
     /// Exactly what the client asked for: it compares address and number byte for byte.
@@ -54,8 +58,8 @@ impl Dial for ChannelDialer {
             }
             let permit = self.permit().await?;
             let opened = self.open(visitor, permit).await.map_err(|_| DialError::Gone)?;
-            let channel = opened.map_err(|error| reason(&error))?;
-            Ok(Box::new(ChannelStream::new(channel, self, visitor)) as TunnelStream)
+            let stream = opened.map_err(|error| reason(&error))?;
+            Ok(Box::new(stream) as TunnelStream)
         })
     }
 }
@@ -67,28 +71,28 @@ impl ChannelDialer {
     }
 
     /// A channel open is never cancelled: russh ends the whole session when a client refuses an open that nobody
-    /// waits for, and leaks one that it accepts. So the open runs in a task of its own, which closes a late channel.
+    /// waits for, and leaks one that it accepts. So the open runs in a task of its own. What it gives is a stream, which
+    /// closes its channel when it is dropped, wherever it is then: also on the way to somebody who has just left.
     fn open(
         &self,
         visitor: Visitor,
         permit: OwnedSemaphorePermit,
-    ) -> oneshot::Receiver<Result<Channel<Msg>, russh::Error>> {
+    ) -> oneshot::Receiver<Result<ChannelStream, russh::Error>> {
         let (answer, opened) = oneshot::channel();
-        let (handle, asked, inboxes) = (self.handle.clone(), self.asked.clone(), Arc::clone(&self.inboxes));
+        let dialer = self.clone();
         self.tasks.spawn(async move {
             let began = Instant::now();
             let from = visitor.socket_addr();
             let (address, port) = (from.ip().to_string(), u32::from(from.port()));
-            let result = handle.channel_open_forwarded_tcpip(asked.address, asked.port, address, port).await;
+            let Bind { address: asked, port: number } = dialer.asked.clone();
+            let result = dialer.handle.channel_open_forwarded_tcpip(asked, number, address, port).await;
             drop(permit);
             if result.is_ok() {
-                inboxes.note_round_trip(began.elapsed());
+                dialer.inboxes.note_round_trip(began.elapsed());
             }
-            if let Err(Ok(late)) = answer.send(result) {
-                let (unread, control) = late.split();
-                drop(unread);
-                let _ = control.close().await;
-            }
+            let stream = result.map(|channel| ChannelStream::new(channel, &dialer, visitor));
+            // Nobody may wait any more.
+            let _ = answer.send(stream);
         });
         opened
     }
@@ -134,7 +138,9 @@ impl Inboxes {
         let inbox = self.lock().inboxes.get(&channel).cloned();
         match inbox {
             Some(inbox) => {
-                inbox.pump();
+                if inbox.pump() == Pushed::Unwanted {
+                    inbox.hang_up();
+                }
                 Arrival::Taken
             }
             None => Arrival::Unknown,
@@ -223,18 +229,21 @@ impl Inboxes {
 struct Inbox {
     tag: u32,
     source: Mutex<ChannelReadHalf>,
+    control: Arc<ChannelWriteHalf<Msg>>,
     elastic: Arc<Elastic>,
+    tasks: DrainWatch,
 }
 
 impl Inbox {
     /// Moves everything that russh has queued for this channel into the elastic buffer, so that russh never waits
     /// for room in its queue (and with it all other channels).
-    fn pump(&self) {
+    fn pump(&self) -> Pushed {
+        let mut pushed = Pushed::Taken;
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         // The callback's task must not be told to wait because it has done much already: the message is there.
         while let Some(message) = unconstrained(source.wait()).now_or_never() {
             match message {
-                Some(ChannelMsg::Data { data }) if !data.is_empty() => self.elastic.push(data),
+                Some(ChannelMsg::Data { data }) if !data.is_empty() => pushed = self.elastic.push(data),
                 Some(ChannelMsg::Eof) => self.elastic.finish(),
                 Some(ChannelMsg::Close) | None => {
                     self.elastic.close();
@@ -243,6 +252,21 @@ impl Inbox {
                 Some(_) => {}
             }
         }
+        pushed
+    }
+
+    /// Closes the channel of a visit that is over. Whoever holds the stream may be busy for long with what it took,
+    /// for a visitor that takes that drop by drop.
+    fn hang_up(&self) {
+        if self.elastic.is_closed() {
+            return;
+        }
+        self.elastic.close();
+        let control = Arc::clone(&self.control);
+        // Waits for the session's queue at most, and so no longer than the session lives.
+        self.tasks.spawn(async move {
+            let _ = control.close().await;
+        });
     }
 }
 
@@ -269,14 +293,19 @@ impl ChannelStream {
             visitor,
         };
         let elastic = Elastic::new(account, dialer.tasks.clone());
-        let inbox =
-            Inbox { tag: dialer.asked.port, source: Mutex::new(source), elastic: Arc::clone(&elastic) };
+        let control = Arc::new(control);
+        let inbox = Inbox {
+            tag: dialer.asked.port,
+            source: Mutex::new(source),
+            control: Arc::clone(&control),
+            elastic: Arc::clone(&elastic),
+            tasks: dialer.tasks.clone(),
+        };
         dialer.inboxes.enter(id, &Arc::new(inbox));
         // The endpoint may have been cut while the channel was opened.
         if dialer.cut.is_cancelled() {
             elastic.sever();
         }
-        let control = Arc::new(control);
         let parting = Parting {
             channel: id,
             inboxes: Arc::clone(&dialer.inboxes),
@@ -298,17 +327,28 @@ impl ChannelStream {
                 Ok(())
             }
             Taken::Finished => Ok(()),
-            Taken::Closed => Err(io::ErrorKind::ConnectionReset.into()),
-            Taken::Cut(why) => Err(io::Error::other(why)),
+            ended => Err(broken_off(&ended)),
         })
     }
 
     /// Fails what waits when the client takes no more.
     fn or_closed<T>(&self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_pending() && self.elastic.poll_closed(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            return Poll::Ready(Err(self.refusal()));
         }
         written
+    }
+
+    /// Why nothing can be written.
+    fn refusal(&self) -> io::Error {
+        self.elastic.ended().map_or(io::ErrorKind::BrokenPipe.into(), |ended| broken_off(&ended))
+    }
+}
+
+fn broken_off(ended: &Taken) -> io::Error {
+    match ended {
+        Taken::Cut(why) => io::Error::other(*why),
+        _ => io::ErrorKind::ConnectionReset.into(),
     }
 }
 
@@ -319,7 +359,8 @@ impl AsyncRead for ChannelStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         ready!(self.poll_rest(cx))?;
-        let taken = self.rest.len().min(buf.remaining());
+        // Readers enlarge their buffers by what they get: not for bytes from the disk, whose visitor is slow.
+        let taken = self.rest.len().min(buf.remaining()).min(PACKET);
         buf.put_slice(self.rest.get(..taken).unwrap_or_default());
         self.as_mut().consume(taken);
         Poll::Ready(Ok(()))
@@ -352,7 +393,7 @@ impl AsyncWrite for ChannelStream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if self.elastic.takes_nothing() {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            return Poll::Ready(Err(self.refusal()));
         }
         let written = self.writer.poll_write(cx, bufs);
         self.or_closed(cx, written)
@@ -362,7 +403,12 @@ impl AsyncWrite for ChannelStream {
         true
     }
 
+    /// Fails also with nothing to flush when the visit was ended from here: that is how those learn of it who do not
+    /// read, because their visitor is busy with what they read before.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(ended) = self.elastic.ended() {
+            return Poll::Ready(Err(broken_off(&ended)));
+        }
         let flushed = self.writer.poll_ready(cx);
         self.or_closed(cx, flushed)
     }
@@ -493,25 +539,3 @@ const PACKET: usize = 32 * 1024;
 const OPEN_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Opens in flight of one session.
 pub(crate) const MAX_OPENS: usize = 128;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_window_grows_with_the_round_trip() {
-        let inboxes = Inboxes::default();
-        assert_eq!(inboxes.window(), MIN_WINDOW);
-        inboxes.note_round_trip(Duration::from_millis(50));
-        assert_eq!(inboxes.window() >> 20, 31);
-        // One slow connect changes little, one quick one tells the way.
-        inboxes.note_round_trip(Duration::from_micros(300));
-        assert_eq!(inboxes.window(), MIN_WINDOW);
-        inboxes.note_round_trip(Duration::from_millis(3));
-        assert_eq!(inboxes.window(), MIN_WINDOW);
-        for _ in 0..100 {
-            inboxes.note_round_trip(Duration::from_secs(1));
-        }
-        assert_eq!(inboxes.window(), MAX_WINDOW);
-    }
-}

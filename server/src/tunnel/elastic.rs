@@ -36,6 +36,14 @@ pub(crate) enum Taken {
     Cut(CutOff),
 }
 
+/// What became of bytes that came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    Taken,
+    /// Thrown away since the visit is over; so much by now that the other side has to be stopped.
+    Unwanted,
+}
+
 /// The buffer of one visit. Bytes come out as they went in.
 pub(crate) struct Elastic {
     state: Mutex<State>,
@@ -49,6 +57,8 @@ struct State {
     head: Queue,
     segments: VecDeque<Segment>,
     tail: Queue,
+    /// What the reader took last, and holds until it comes for more.
+    lent: usize,
     /// A disk operation is under way; with the bytes that it takes to the disk.
     busy: Option<usize>,
     /// The other side sends no more (SSH's EOF).
@@ -73,7 +83,10 @@ struct State {
     counted: usize,
     /// Reads and writes take turns, or a visitor who catches up would keep the tail from the disk.
     read_last: bool,
+    /// Kept while it is busy with what it took, for the news that the visit was ended.
     reader: Option<Waker>,
+    /// The reader waits for something to take.
+    is_awaited: bool,
     /// Waits for the close.
     writer: Option<Waker>,
 }
@@ -126,23 +139,19 @@ impl Elastic {
     }
 
     /// Takes what arrived. Never waits.
-    pub(crate) fn push(self: &Arc<Self>, data: Bytes) {
+    pub(crate) fn push(self: &Arc<Self>, data: Bytes) -> Pushed {
         let mut state = self.lock();
         if state.is_over() {
-            state.discarded += data.len() as u64;
-            if state.discarded > MAX_DISCARDED {
-                state.wake_writer();
-            }
-            return;
+            return state.throw_away(&data);
         }
-        let fits = state.head.cost + cost(&data) <= self.account.spool.keep();
-        if !state.is_spilling() && (fits || state.head.chunks.is_empty()) {
+        if !state.is_spilling() && state.head_takes(cost(&data), self.account.spool.keep()) {
             state.head.push(data);
             state.wake();
         } else {
             state.tail.push(data);
         }
         self.settle(&mut state);
+        Pushed::Taken
     }
 
     /// The other side sends no more. What it sent before is still read.
@@ -165,8 +174,13 @@ impl Elastic {
         let mut state = self.lock();
         self.clear(&mut state);
         state.severed = true;
-        state.wake();
+        state.wake_even_if_busy();
         state.wake_writer();
+    }
+
+    /// How the visit was ended from here, if it was.
+    pub(crate) fn ended(&self) -> Option<Taken> {
+        self.lock().ended()
     }
 
     pub(crate) fn is_severed(&self) -> bool {
@@ -192,10 +206,10 @@ impl Elastic {
         self.lock().takes_nothing()
     }
 
-    /// Ready when the other side has closed, or sends on although nobody reads.
+    /// Ready when the channel is closed.
     pub(crate) fn poll_parted(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.closed || state.discarded > MAX_DISCARDED {
+        if state.closed {
             return Poll::Ready(());
         }
         note(&mut state.writer, cx);
@@ -205,18 +219,21 @@ impl Elastic {
     /// The next bytes, in the order in which they arrived.
     pub(crate) fn poll_take(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Taken> {
         let mut state = self.lock();
-        if let Some(cut) = state.cut {
-            return Poll::Ready(Taken::Cut(cut));
+        state.is_awaited = false;
+        if let Some(ended) = state.ended() {
+            return Poll::Ready(ended);
         }
-        if state.severed {
-            return Poll::Ready(Taken::Closed);
-        }
-        if let Some(chunk) = state.head.pop() {
-            self.settle(&mut state);
+        note(&mut state.reader, cx);
+        let chunk = state.head.pop();
+        state.lent = chunk.as_ref().map_or(0, cost);
+        let ends = state.closed || state.finished && !state.told_finished;
+        state.is_awaited = chunk.is_none() && (state.is_spilling() || !ends);
+        // Also when nothing came: the reader gave back what it held, and may be all that the disk waited for.
+        self.settle(&mut state);
+        if let Some(chunk) = chunk {
             return Poll::Ready(Taken::Data(chunk));
         }
-        if state.is_spilling() || !(state.closed || state.finished && !state.told_finished) {
-            note(&mut state.reader, cx);
+        if state.is_awaited || !state.head.chunks.is_empty() {
             return Poll::Pending;
         }
         if state.finished && !state.told_finished {
@@ -249,7 +266,7 @@ impl Elastic {
             "a visit was cut off: {why}"
         );
         state.cut = Some(why);
-        state.wake();
+        state.wake_even_if_busy();
         state.wake_writer();
         self.clear(&mut state);
     }
@@ -257,6 +274,9 @@ impl Elastic {
     fn clear(&self, state: &mut State) {
         state.head = Queue::default();
         state.tail = Queue::default();
+        if state.abandoned {
+            state.lent = 0;
+        }
         self.discard(std::mem::take(&mut state.segments));
         if let Some(line) = state.line.take() {
             self.account.spool.strike(line);
@@ -295,8 +315,9 @@ impl Elastic {
         }
         let keep = self.account.spool.keep();
         let before = state.tail.cost;
-        while state.head.chunks.is_empty() || state.head.cost < keep {
-            let Some(chunk) = state.tail.pop() else { break };
+        while state.head_takes(0, keep)
+            && let Some(chunk) = state.tail.pop()
+        {
             state.head.push(chunk);
         }
         if state.tail.cost < before {
@@ -306,7 +327,7 @@ impl Elastic {
 
     /// Counts in steps, so that a short answer costs nothing here.
     fn count_memory(&self, state: &mut State) {
-        let held = state.head.cost + state.tail.cost + state.busy.unwrap_or(0);
+        let held = state.head.cost + state.tail.cost + state.lent + state.busy.unwrap_or(0);
         let wanted = held / MEMORY_STEP * MEMORY_STEP;
         if wanted > state.reserved {
             self.account.spool.take_memory(wanted - state.reserved);
@@ -426,6 +447,7 @@ impl Elastic {
 impl Drop for Elastic {
     fn drop(&mut self) {
         let mut state = std::mem::take(&mut *self.lock());
+        state.abandoned = true;
         self.clear(&mut state);
     }
 }
@@ -442,6 +464,15 @@ impl State {
         self.abandoned || self.severed || self.cut.is_some()
     }
 
+    fn ended(&self) -> Option<Taken> {
+        self.cut.map(Taken::Cut).or(self.severed.then_some(Taken::Closed))
+    }
+
+    fn throw_away(&mut self, data: &Bytes) -> Pushed {
+        self.discarded += data.len() as u64;
+        if self.discarded > MAX_DISCARDED && !self.closed { Pushed::Unwanted } else { Pushed::Taken }
+    }
+
     fn takes_nothing(&self) -> bool {
         self.closed || self.severed || self.cut.is_some()
     }
@@ -456,6 +487,13 @@ impl State {
         on_disk + (self.head.cost + self.tail.cost + self.busy.unwrap_or(0)) as u64
     }
 
+    /// Whether so much more may wait in memory. A visit without a share there (`keep` is 0) holds a message only for a
+    /// reader that waits for it.
+    fn head_takes(&self, cost: usize, keep: usize) -> bool {
+        let is_first = self.head.chunks.is_empty() && (keep > 0 || self.is_awaited);
+        is_first || self.head.cost + cost.max(1) <= keep
+    }
+
     fn wake_writer(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.wake();
@@ -463,6 +501,14 @@ impl State {
     }
 
     fn wake(&mut self) {
+        if std::mem::take(&mut self.is_awaited)
+            && let Some(reader) = &self.reader
+        {
+            reader.wake_by_ref();
+        }
+    }
+
+    fn wake_even_if_busy(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }
@@ -474,15 +520,18 @@ impl State {
         self.read_last = matches!(operation, Operation::Read { .. });
     }
 
-    /// Reading goes first: somebody waits for it.
+    /// Reading goes first: somebody waits for it, or will.
     fn next(&mut self, keep: usize) -> Option<Operation> {
-        let low = self.head.chunks.is_empty() || self.head.cost < keep / 2;
+        let (low, least) = match keep {
+            0 => (self.head.chunks.is_empty() && self.is_awaited, MIN_READ_WITHOUT_SHARE),
+            _ => (self.head.chunks.is_empty() || self.head.cost < keep / 2, MIN_READ),
+        };
         let writes_turn = self.read_last && !self.head.chunks.is_empty() && self.tail.cost >= MIN_WRITE;
         if low
             && !writes_turn
             && let Some(first) = self.segments.front()
         {
-            let length = (first.written - first.read).min(keep.clamp(MIN_READ, MAX_OPERATION) as u64);
+            let length = (first.written - first.read).min(keep.clamp(least, MAX_OPERATION) as u64);
             return Some(Operation::Read {
                 file: Arc::clone(&first.file),
                 at: first.read,
@@ -529,8 +578,10 @@ impl State {
 const OVERHEAD: usize = 96;
 /// What the other side may still send to a visit that is over before its channel is closed.
 const MAX_DISCARDED: u64 = 1 << 20;
-const MEMORY_STEP: usize = 16 << 10;
+const MEMORY_STEP: usize = 4 << 10;
 /// More in one operation keeps other visits waiting for too long, for the disk or for a CPU.
 const MAX_OPERATION: usize = 256 << 10;
 const MIN_WRITE: usize = 256 << 10;
 const MIN_READ: usize = 64 << 10;
+/// Where a visit has no share of the memory.
+const MIN_READ_WITHOUT_SHARE: usize = 16 << 10;

@@ -3,10 +3,10 @@
 //! A connection is parked when a response was read to its end, and taken again only if hyper says that it is
 //! ready. One task drives each connection; one more exists only while something is parked.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,13 +14,12 @@ use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{DialError, Tunnel, TunnelStream};
 use crate::body::Body;
-use crate::visit::Visitor;
-use crate::wrapped::write_through;
+use crate::visit::{CutOff, Visitor};
 
 /// How long a publisher may take to open a stream: OpenSSH answers once it has connected to its target, which may be
 /// a slow host.
@@ -51,8 +50,8 @@ impl Tunnel {
 
     /// A new connection to the upstream.
     pub(crate) async fn connect(&self, visitor: Visitor) -> Result<Upstream, DialError> {
-        let heard = Arc::new(AtomicU64::new(0));
-        let stream = Heard { stream: self.open(visitor).await?, bytes: Arc::clone(&heard) };
+        let heard = Arc::new(Heard::default());
+        let stream = Listening { stream: self.open(visitor).await?, heard: Arc::clone(&heard) };
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .max_header_size(MAX_HEAD)
@@ -164,8 +163,8 @@ impl Pool {
 /// One HTTP/1.1 connection to the upstream. Dropping it closes the connection when its last request is done.
 pub(crate) struct Upstream {
     sender: SendRequest<Body>,
-    /// Bytes read from the upstream; the other end is with the task that drives the connection.
-    heard: Arc<AtomicU64>,
+    /// The other end is with the task that drives the connection.
+    heard: Arc<Heard>,
     heard_before: u64,
     idle_limit: Duration,
     reused: bool,
@@ -216,11 +215,16 @@ impl Upstream {
     /// Notes that another request begins.
     pub(crate) fn resume(&mut self) {
         self.reused = true;
-        self.heard_before = self.heard.load(Ordering::Acquire);
+        self.heard_before = self.heard.bytes.load(Ordering::Acquire);
+    }
+
+    /// Why the server itself ended this connection, if it did. hyper tells only those of it whom it finds reading.
+    pub(crate) fn cut_off(&self) -> Option<CutOff> {
+        self.heard.cut_off.get().copied()
     }
 
     fn is_silent(&self) -> bool {
-        self.heard.load(Ordering::Acquire) == self.heard_before
+        self.heard.bytes.load(Ordering::Acquire) == self.heard_before
     }
 }
 
@@ -247,13 +251,32 @@ fn idle_limit(headers: &HeaderMap) -> Duration {
     }
 }
 
-/// Counts what is read, to tell an upstream that said nothing from one that broke off.
+/// What became known of a connection.
+#[derive(Debug, Default)]
 struct Heard {
-    stream: TunnelStream,
-    bytes: Arc<AtomicU64>,
+    /// Read from the upstream: tells one that said nothing from one that broke off.
+    bytes: AtomicU64,
+    cut_off: OnceLock<CutOff>,
 }
 
-impl AsyncRead for Heard {
+/// Notes what is heard of a stream.
+struct Listening<S> {
+    stream: S,
+    heard: Arc<Heard>,
+}
+
+impl<S> Listening<S> {
+    fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &polled
+            && let Some(why) = CutOff::of(error)
+        {
+            self.heard.cut_off.get_or_init(|| why);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -263,17 +286,70 @@ impl AsyncRead for Heard {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         let count = buf.filled().len() - before;
         if count > 0 {
-            self.bytes.fetch_add(count as u64, Ordering::AcqRel);
+            self.heard.bytes.fetch_add(count as u64, Ordering::AcqRel);
         }
-        read
+        self.note(read)
     }
 }
 
-write_through!(Heard);
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+
+    struct CutOffWhenFlushed;
+
+    impl AsyncWrite for CutOffWhenFlushed {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::other(CutOff::Visit)))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_reason_of_a_cut_is_known_whatever_becomes_of_the_error() {
+        let heard = Arc::<Heard>::default();
+        let mut stream = Listening { stream: CutOffWhenFlushed, heard: Arc::clone(&heard) };
+        assert!(stream.flush().await.is_err());
+        assert_eq!(heard.cut_off.get(), Some(&CutOff::Visit));
+    }
 
     #[test]
     fn the_idle_limit_is_a_second_under_what_the_upstream_announces() {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::elastic::Elastic;
 use crate::visit::{CutOff, Visitor};
+
+#[cfg(test)]
+mod tests;
 
 /// What is in use, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,11 +42,41 @@ pub(crate) struct Spool {
     turns: Semaphore,
 }
 
+/// Its sums are kept, since every write to the disk asks for them; the lines are searched only for one who has to go.
 #[derive(Debug, Default)]
 struct Book {
     last: u64,
     lines: HashMap<u64, Line>,
     total: u64,
+    sources: Sums<IpAddr>,
+    publishers: Sums<Fingerprint>,
+}
+
+/// Bytes of each who has any.
+#[derive(Debug)]
+struct Sums<K>(HashMap<K, u64>);
+
+impl<K> Default for Sums<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Sums<K> {
+    /// Gives the new sum.
+    fn add(&mut self, key: K, bytes: u64) -> u64 {
+        let sum = self.0.entry(key).or_default();
+        *sum += bytes;
+        *sum
+    }
+
+    fn take(&mut self, key: &K, bytes: u64) {
+        let Some(sum) = self.0.get_mut(key) else { return };
+        *sum = sum.saturating_sub(bytes);
+        if *sum == 0 {
+            self.0.remove(key);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -118,42 +152,33 @@ impl Spool {
     /// Strikes a visit out. What it had on the disk is free.
     pub(super) fn strike(&self, id: u64) {
         let mut book = self.book();
-        if let Some(line) = book.lines.remove(&id) {
-            book.total -= line.bytes;
-        }
+        book.release(id, u64::MAX);
+        book.lines.remove(&id);
     }
 
     pub(super) fn release(&self, id: u64, bytes: u64) {
-        let mut book = self.book();
-        let book = &mut *book;
-        if let Some(line) = book.lines.get_mut(&id) {
-            let bytes = bytes.min(line.bytes);
-            line.bytes -= bytes;
-            book.total -= bytes;
-        }
+        self.book().release(id, bytes);
     }
 
     /// Books `bytes` for a visit, and tells who has to go because of that: in the group whose bound is passed, the
     /// visit with most waiting.
     pub(super) fn charge(&self, id: u64, bytes: u64) -> Option<(Arc<Elastic>, CutOff)> {
         let mut book = self.book();
+        let book = &mut *book;
         let line = book.lines.get_mut(&id)?;
         line.bytes += bytes;
         let (own, publisher, source) = (line.bytes, line.publisher, line.source);
         book.total += bytes;
-        let sum = |of: &dyn Fn(&Line) -> bool| {
-            book.lines.values().filter(|line| of(line)).map(|line| line.bytes).sum::<u64>()
-        };
-        let of_publisher = |line: &Line| line.publisher == publisher;
-        let of_source = |line: &Line| line.source == source;
+        let of_source = book.sources.add(source, bytes);
+        let of_publisher = book.publishers.add(publisher, bytes);
         if own > self.limit / 2 {
             book.lines.get(&id)?.visit.upgrade().map(|visit| (visit, CutOff::Visit))
         } else if book.total > self.limit {
             book.largest(&|_| true, CutOff::Full)
-        } else if sum(&of_source) > self.limit / 2 {
-            book.largest(&of_source, CutOff::Source)
-        } else if sum(&of_publisher) > self.limit / 4 * 3 {
-            book.largest(&of_publisher, CutOff::Publisher)
+        } else if of_source > self.limit / 2 {
+            book.largest(&|line| line.source == source, CutOff::Source)
+        } else if of_publisher > self.limit / 4 * 3 {
+            book.largest(&|line| line.publisher == publisher, CutOff::Publisher)
         } else {
             None
         }
@@ -183,6 +208,15 @@ impl Spool {
 }
 
 impl Book {
+    fn release(&mut self, id: u64, bytes: u64) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        let bytes = bytes.min(line.bytes);
+        line.bytes -= bytes;
+        self.total -= bytes;
+        self.sources.take(&line.source, bytes);
+        self.publishers.take(&line.publisher, bytes);
+    }
+
     fn largest(&self, of: &dyn Fn(&Line) -> bool, why: CutOff) -> Option<(Arc<Elastic>, CutOff)> {
         // One that is just ending frees what it has by itself.
         let lines = self.lines.values().filter(|line| of(line) && line.visit.strong_count() > 0);

@@ -33,6 +33,7 @@ pub(super) struct Patience<S> {
 
 impl<S> Patience<S> {
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
+        activity.bound_unsent();
         Self { stream, activity, begun: true, heads: 0, clock: None, ahead: Vec::new() }
     }
 

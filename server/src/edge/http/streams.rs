@@ -11,7 +11,6 @@ use tokio::time::sleep;
 use crate::body::Progress;
 use crate::drain::DrainWatch;
 use crate::proxy::tcp::STALL_LIMIT;
-use crate::visit::STALLED;
 
 /// Gives the streams of a connection to the owner of all visits.
 #[derive(Clone)]
@@ -23,7 +22,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
             let progress = Arc::new(Progress::default());
             tokio::select! {
                 // hyper resets a stream that is dropped.
-                () = stalled(&progress) => tracing::info!("a visit was cut off: {STALLED}"),
+                () = stalled(&progress) => {}
                 () = Progress::of_task(Arc::clone(&progress), stream) => {}
             }
         });

@@ -266,3 +266,29 @@ async fn a_body_that_goes_on_after_its_answer_is_never_taken_for_a_request() {
     until(&mut upstream, rest).await;
     assert!(!bench.was_dialled_again());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_visitor_that_takes_nothing_lets_little_pile_up_on_the_way() {
+    const MOST: usize = 512 << 10;
+    let mut bench = Bench::new();
+    let mut visitor = bench.visitor();
+    visitor.write_all(GET.as_bytes()).await.unwrap();
+    let mut upstream = bench.upstream().await;
+    answer(&mut upstream, "HTTP/1.1 200 OK\r\nContent-Length: 4194304\r\n\r\n").await;
+    let mut sent = 0;
+    // Time passes only when nothing else happens.
+    while let Ok(written) = timeout(Duration::from_secs(1), upstream.write_all(&[b'x'; 4096])).await {
+        written.unwrap();
+        sent += 4096;
+    }
+    assert!(sent < MOST, "{sent} bytes");
+    // All of it comes once the visitor reads.
+    let send = async { upstream.write_all(&vec![b'x'; (4 << 20) - sent]).await.unwrap() };
+    let take = async {
+        let mut taken = 0;
+        while taken < 4 << 20 {
+            taken += visitor.read(&mut [0; 4096]).await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(20), async { tokio::join!(send, take) }).await.expect("the answer goes on");
+}

@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
 use std::time::Duration;
 
 use hithe_keys::Fingerprint;
@@ -77,13 +79,18 @@ async fn fill(visit: &Arc<Elastic>, length: usize) -> Vec<u8> {
         visit.push(data);
         visit.account.backlog.has_room().await;
     }
+    at_rest(visit).await;
+    all
+}
+
+/// Nothing is on its way to the disk, or from there.
+async fn at_rest(visit: &Arc<Elastic>) {
     let at_rest = async {
         while visit.lock().busy.is_some() {
             tokio::task::yield_now().await;
         }
     };
     timeout(Duration::from_secs(20), at_rest).await.expect("the disk takes it");
-    all
 }
 
 #[tokio::test]
@@ -192,6 +199,43 @@ async fn many_visitors_who_stop_just_before_the_disk_is_needed_hold_up_nobody() 
 }
 
 #[tokio::test]
+async fn what_a_reader_took_counts_until_it_comes_for_more() {
+    let bench = Bench::new(64 << 20);
+    let visit = bench.visit();
+    visit.push(pattern(100_000, 0));
+    assert!(matches!(take(&visit).await, Taken::Data(_)));
+    assert!(bench.spool.usage().memory > 95_000, "{:?}", bench.spool.usage());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(visit.poll_take(&mut context).is_pending());
+    assert_eq!(bench.spool.usage().memory, 0);
+    // Also while its visit ends under it, and until it leaves.
+    visit.push(pattern(100_000, 0));
+    assert!(matches!(take(&visit).await, Taken::Data(_)));
+    visit.cut(CutOff::Full);
+    assert!(bench.spool.usage().memory > 95_000, "{:?}", bench.spool.usage());
+    visit.abandon();
+    assert_eq!(bench.spool.usage().memory, 0);
+}
+
+#[tokio::test]
+async fn slow_visitors_hold_next_to_nothing_where_all_hold_much() {
+    const OTHERS: usize = 200 * MIB;
+    const VISITS: usize = 100;
+    let bench = Bench::new(1 << 30);
+    bench.spool.take_memory(OTHERS);
+    let mut visits = Vec::new();
+    for source in 0..VISITS {
+        let visit = bench.visit_of(source as u8, &Arc::default());
+        fill(&visit, MIB / 2).await;
+        assert!(matches!(take(&visit).await, Taken::Data(_)));
+        at_rest(&visit).await;
+        visits.push(visit);
+    }
+    let each = (bench.spool.usage().memory - OTHERS) / VISITS;
+    assert!(each <= 20 << 10, "{each} bytes each");
+}
+
+#[tokio::test]
 async fn a_disk_that_fails_costs_the_visit_and_nothing_else() {
     let bench = Bench::new(256 << 20);
     let (slow, well) = (bench.visit(), bench.visit());
@@ -209,6 +253,51 @@ async fn a_writer_learns_of_the_close_before_the_reader_has_read_everything() {
     visit.push(Bytes::from_static(b"unread"));
     visit.close();
     timeout(Duration::from_secs(20), poll_fn(|cx| visit.poll_closed(cx))).await.unwrap();
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Takes one chunk, as a reader does who is then busy with it.
+fn take_one(visit: &Arc<Elastic>, bell: &Arc<Bell>) {
+    let waker = Waker::from(Arc::clone(bell));
+    let taken = visit.poll_take(&mut Context::from_waker(&waker));
+    assert!(matches!(taken, Poll::Ready(Taken::Data(_))), "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_is_busy_hears_of_the_end_of_its_visit_and_of_nothing_else() {
+    let bench = Bench::new(64 << 20);
+    for end in [|visit: &Elastic| visit.cut(CutOff::Full), Elastic::sever] {
+        let (visit, bell) = (bench.visit(), Arc::default());
+        visit.push(pattern(1000, 0));
+        take_one(&visit, &bell);
+        visit.push(pattern(1000, 0));
+        assert_eq!(bell.0.load(Ordering::SeqCst), 0);
+        end(&visit);
+        assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_for_a_visit_that_is_over_is_unwanted_before_long() {
+    let bench = Bench::new(64 << 20);
+    for end in [|visit: &Elastic| visit.cut(CutOff::Full), Elastic::sever, Elastic::abandon] {
+        let visit = bench.visit();
+        assert_eq!(visit.push(pattern(2 * MIB, 0)), Pushed::Taken);
+        end(&visit);
+        assert_eq!(visit.push(pattern(MIB, 0)), Pushed::Taken, "what was on its way");
+        assert_eq!(visit.push(pattern(1, 0)), Pushed::Unwanted);
+        visit.close();
+        assert_eq!(visit.push(pattern(1, 0)), Pushed::Taken, "the channel is closed already");
+    }
 }
 
 #[test]
