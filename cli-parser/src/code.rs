@@ -58,9 +58,19 @@ codes! {
     BASIC_AUTH_PASSWORD = 360, "a basic auth password shorter than 8 or longer than 128 characters";
     BREAKER_SHARE = 361, "a circuit breaker whose share is not between 0 and 1";
     CIDR = 362, "something that is not a range of addresses in CIDR notation";
+    REQUEST_HEADER_RULE = 370, "a request header rule that is not NAME: VALUE";
+    RESPONSE_HEADER_RULE = 371, "a response header rule that is not NAME: VALUE";
+    REQUEST_HEADER_KEPT = 372, "a request header that cannot be changed";
+    RESPONSE_HEADER_KEPT = 373, "a response header that cannot be changed";
+    HEADER_NAME = 374, "a header rule with a name or value that HTTP does not allow";
+    HEADER_CASE = 375, "a header that is added under two spellings";
+    HEADER_COUNT = 376, "too many header rules";
+    HEADER_NAME_LENGTH = 377, "a header name longer than 256 bytes";
+    HEADER_VALUE_LENGTH = 378, "a header value longer than 4096 bytes";
     CIDR_DENY_ALONE = 393, "denied networks without allowed ones, which would admit nobody";
     NAME_LABEL_LENGTH = 396, "a label longer than 63 characters";
     NAME_LENGTH = 397, "a host name longer than 253 characters";
+    HOST_REMOVED = 398, "the header host is removed without another in its place";
     DESCRIPTION_LENGTH = 504, "a description longer than 255 bytes";
     METADATA_LENGTH = 505, "metadata longer than 4096 bytes";
     RATE_LIMITED = 702, "the visitor sends more requests than the endpoint's rate limit admits";
@@ -92,6 +102,8 @@ codes! {
     BREAKER_OPEN = 3202, "the circuit breaker is open: the upstream failed too often";
     IP_RESTRICTED = 3205, "the visitor's address is not admitted";
     BASIC_AUTH_REQUIRED = 3250, "basic auth credentials are missing or wrong";
+    USER_AGENT_PATTERN = 2090, "a user agent expression that is not valid";
+    USER_AGENT_REFUSED = 3211, "the visitor's user agent is not admitted";
     UPSTREAM_REFUSED = 8012, "nothing listens where the publisher's -R points to";
     BASIC_AUTH_USER_LENGTH = 15008, "a basic auth user name longer than 128 characters";
 }

@@ -17,6 +17,7 @@ mod place;
 mod printable;
 mod reference;
 mod secret;
+mod template;
 mod words;
 
 pub use about::About;
@@ -28,11 +29,13 @@ pub use error::CommandError;
 pub use forward::Bind;
 pub use host_name::{HostName, HostPattern, NameError};
 pub use modules::{
-    BasicAuth, CircuitBreaker, Credential, Definition, IpRestriction, Kind, Manual, ModuleConfig, ModuleSet,
-    Network, Objection, Rate, RateKey, RateLimit, Share, Stage,
+    BasicAuth, CircuitBreaker, Credential, Definition, HeaderRule, HostRewrite, IpRestriction, Kind, Manual,
+    ModuleConfig, ModuleSet, Network, Objection, PRESERVE, Patterns, Rate, RateKey, RateLimit,
+    RequestHeaders, ResponseHeaders, Share, Stage, UserAgentFilter, compile,
 };
 pub use period::{Period, PeriodError};
 pub use place::{Placement, Schemes};
 pub use printable::{printable, printable_bytes};
 pub use reference::{modules, reference};
 pub use secret::Secret;
+pub use template::{Part, Template, Variable};

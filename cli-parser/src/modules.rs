@@ -9,9 +9,13 @@ macro_rules! for_each_module {
     ($each:ident) => {
         $each! {
             ip_restriction: IpRestriction = "IP restriction",
+            user_agent_filter: UserAgentFilter = "User agent filter",
             basic_auth: BasicAuth = "Basic auth",
             circuit_breaker: CircuitBreaker = "Circuit breaker",
             rate_limit: RateLimit = "Rate limit",
+            response_headers: ResponseHeaders = "Response headers",
+            host_rewrite: HostRewrite = "Host rewriting",
+            request_headers: RequestHeaders = "Request headers",
         }
     };
 }
@@ -79,10 +83,15 @@ macro_rules! define {
 }
 for_each_module!(define);
 
+mod header_rules;
+
 pub use basic_auth::Credential;
 pub use circuit_breaker::Share;
+pub use header_rules::HeaderRule;
+pub use host_rewrite::PRESERVE;
 pub use ip_restriction::Network;
 pub use rate_limit::{Rate, RateKey};
+pub use user_agent_filter::{Patterns, compile};
 
 /// The three commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

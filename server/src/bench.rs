@@ -43,7 +43,7 @@ impl Routes {
             let endpoint = Endpoint {
                 id: EndpointId::next(),
                 protocol: Protocol::Https,
-                url: format!("https://{name}"),
+                url: format!("https://{name}").into(),
                 modules: Arc::new(ModuleChain::default()),
                 tunnel: Arc::clone(&tunnel),
                 log: None,

@@ -35,7 +35,7 @@ pub(crate) struct Endpoint {
     pub(crate) id: EndpointId,
     pub(crate) protocol: Protocol,
     /// What a visitor types, such as `https://app.example.com`.
-    pub(crate) url: String,
+    pub(crate) url: Arc<str>,
     pub(crate) modules: Arc<ModuleChain>,
     /// Shared by the two endpoints that `--schemes http,https` makes of one forward.
     pub(crate) tunnel: Arc<Tunnel>,

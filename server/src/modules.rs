@@ -2,14 +2,17 @@
 //!
 //! The table of modules is the one of `hithe_cli_parser`: this crate adds only a file of the same name for each.
 
+mod header_values;
+
 use std::fmt;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::{Code, ModuleConfig, Objection};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 
 use crate::body::Body;
-use crate::visit::Visitor;
+use crate::visit::{TlsFacts, Visitor};
 
 macro_rules! act {
     ($($name:ident: $Type:ident = $heading:literal),* $(,)?) => {
@@ -64,18 +67,53 @@ impl Plan {
 #[derive(Debug)]
 pub(crate) struct Visit {
     pub(crate) visitor: Visitor,
-    /// Whether the visitor came over TLS that ended here.
-    #[expect(dead_code, reason = "for webhooks, which sign the URL")]
-    pub(crate) secure: bool,
+    /// The URL of the endpoint.
+    pub(crate) url: Arc<str>,
+    /// What the visitor's TLS is like, where it ended here.
+    pub(crate) tls: Option<Arc<TlsFacts>>,
     /// The protocol that the visitor asks to change to. Its headers are not among those of the request.
     pub(crate) upgrade: Option<HeaderValue>,
     /// Of the circuit breaker, until the outcome is known.
     breaker: Option<circuit_breaker::Passed>,
+    /// Of host rewriting, for the response.
+    rewritten: Option<Box<host_rewrite::Rewritten>>,
+    /// The request, where the headers of its response show something of it.
+    asked: Option<Box<header_values::Asked>>,
+    passed: Passed,
+}
+
+/// What let a visit pass, for those who show it.
+#[derive(Debug, Default)]
+struct Passed {
+    ip_restriction: bool,
+    basic_auth: bool,
+    webhook: bool,
+    breaker: Option<&'static str>,
+    /// The coding of the response.
+    compression: Option<&'static str>,
 }
 
 impl Visit {
-    pub(crate) fn new(visitor: Visitor, secure: bool) -> Self {
-        Self { visitor, secure, upgrade: None, breaker: None }
+    pub(crate) fn new(visitor: Visitor, tls: Option<&Arc<TlsFacts>>, url: &Arc<str>) -> Self {
+        Self {
+            visitor,
+            url: Arc::clone(url),
+            tls: tls.cloned(),
+            upgrade: None,
+            breaker: None,
+            rewritten: None,
+            asked: None,
+            passed: Passed::default(),
+        }
+    }
+
+    /// Whether the visitor came over TLS that ended here.
+    fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.is_secure() { "https" } else { "http" }
     }
 }
 

@@ -1,11 +1,13 @@
 //! What is known of one visitor's connection or request as it passes, and what is told of it afterwards.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hithe_cli_parser::Variable;
 use http::{Method, StatusCode, Uri};
 
 /// The public peer.
@@ -20,6 +22,32 @@ impl Visitor {
 
     pub(crate) fn socket_addr(self) -> SocketAddr {
         SocketAddr::new(self.ip(), self.0.port())
+    }
+}
+
+/// What the TLS connection of a visitor is like that ended here.
+#[derive(Debug, Default)]
+pub(crate) struct TlsFacts {
+    /// Such as `1.3`.
+    pub(crate) version: Option<&'static str>,
+    pub(crate) cipher_suite: Option<&'static str>,
+    /// The server name of the handshake.
+    pub(crate) sni: Option<Box<str>>,
+    /// `h2` or `http/1.1`.
+    pub(crate) alpn: Option<&'static str>,
+}
+
+impl TlsFacts {
+    /// What a header shows of it.
+    pub(crate) fn value(&self, variable: Variable) -> Option<Cow<'_, str>> {
+        match variable {
+            Variable::TlsVersion => self.version,
+            Variable::TlsAlpn => self.alpn,
+            Variable::TlsCipher => self.cipher_suite,
+            Variable::TlsSni => self.sni.as_deref(),
+            _ => None,
+        }
+        .map(Cow::Borrowed)
     }
 }
 

@@ -37,6 +37,17 @@ fn documented_lines_work_with_the_quotes_eaten_by_the_shell() {
 }
 
 #[test]
+fn a_list_of_user_agents_may_come_with_or_without_its_quotes() {
+    for line in ["http --ua-filter-allow=(foo),(bar)", r#"http --ua-filter-allow="(foo)","(bar)""#] {
+        let filter = command(line).modules().user_agent_filter.clone().unwrap();
+        assert_eq!(
+            filter.allow.iter().flat_map(|it| it.expressions()).collect::<Vec<_>>(),
+            ["(foo)", "(bar)"]
+        );
+    }
+}
+
+#[test]
 fn a_password_may_hold_blanks_hashes_commas_quotes_and_backslashes() {
     for password in
         ["correct horse", "#comment?", r"\d\d\d\d\d", "it's fine", "two  blanks", "a,b,c,d,e,f", "a=b=c=d="]
@@ -238,6 +249,9 @@ const FLAGS: &[&str] = &[
     "--cidr-allow 10.1.2.3/8,::/0 --cidr-deny 10.9.0.0/16",
     "--circuit-breaker 0.25 --circuit-breaker-window 90s --circuit-breaker-volume 5 --circuit-breaker-probe 2m",
     "--rate-limit 100/10s;key=header:X-Key --rate-limit 5/s",
+    "--ua-filter-allow (foo),(bar) --ua-filter-deny (?i)bot\\d+, like",
+    "--host-header localhost:3000 --request-header-add X-A: ${conn.client_ip} --request-header-add X-A: 2",
+    "--request-header-remove cookie --response-header-add x-b: it's --response-header-remove server",
     "--url https://app.example.com --name the app --description 'a --quoted  one' --metadata {\"a\": 1}",
 ];
 

@@ -9,6 +9,7 @@ mod demo;
 mod forwards;
 mod guards;
 mod harness;
+mod headers;
 mod http;
 mod https;
 mod isolation;

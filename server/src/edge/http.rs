@@ -28,7 +28,7 @@ use crate::proxy::activity::Activity;
 use crate::proxy::http::Connection;
 use crate::proxy::tcp::STALL_LIMIT;
 use crate::stall::StallGuard;
-use crate::visit::Visitor;
+use crate::visit::{TlsFacts, Visitor};
 
 mod broken;
 mod patience;
@@ -78,7 +78,7 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
                 let stream = StallGuard::new(stream, STALL_LIMIT);
                 let activity = Activity::new(permit);
                 let stream = ResetIfBroken::new(stream, Arc::clone(&activity));
-                http1(&edge, stream, Visitor(peer), false, activity).await;
+                http1(&edge, stream, Visitor(peer), None, activity).await;
             };
             drain.spawn_on(served, worker.runtime());
         });
@@ -91,10 +91,10 @@ pub(super) async fn http1(
     edge: &EdgeContext,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     visitor: Visitor,
-    secure: bool,
+    tls: Option<Arc<TlsFacts>>,
     activity: Arc<Activity>,
 ) {
-    let connection = Connection::new(Arc::clone(&edge.site), visitor, secure, Arc::clone(&activity));
+    let connection = Connection::new(Arc::clone(&edge.site), visitor, tls, Arc::clone(&activity));
     // hyper's own limit for reading a head also runs between requests, where five minutes are allowed.
     let mut stream = Patience::new(stream, Arc::clone(&activity));
     loop {
@@ -165,9 +165,10 @@ pub(super) async fn http2(
     edge: &EdgeContext,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     visitor: Visitor,
+    tls: Arc<TlsFacts>,
     activity: Arc<Activity>,
 ) {
-    let connection = Connection::new(Arc::clone(&edge.site), visitor, true, Arc::clone(&activity));
+    let connection = Connection::new(Arc::clone(&edge.site), visitor, Some(tls), Arc::clone(&activity));
     let served = http2::Builder::new(Spawner(edge.visits.clone()))
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD as u32)

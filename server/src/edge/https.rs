@@ -13,7 +13,7 @@ use super::tls::{Shaken, shake};
 use crate::proxy::activity::Activity;
 use crate::proxy::tcp::{STALL_LIMIT, carry};
 use crate::stall::StallGuard;
-use crate::visit::Visitor;
+use crate::visit::{TlsFacts, Visitor};
 
 /// Serves HTTPS and TLS until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
@@ -44,13 +44,34 @@ async fn attend(edge: &EdgeContext, stream: TcpStream, visitor: Visitor, permit:
     match shaken {
         Some(Shaken::Terminated(stream)) => {
             let activity = Activity::new(permit);
-            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                http2(edge, stream, visitor, activity).await;
+            let tls = Arc::new(facts(stream.get_ref().1));
+            if tls.alpn == Some("h2") {
+                http2(edge, stream, visitor, tls, activity).await;
             } else {
-                http1(edge, stream, visitor, true, activity).await;
+                http1(edge, stream, visitor, Some(tls), activity).await;
             }
         }
         Some(Shaken::Through(endpoint, stream)) => carry(&endpoint, stream, visitor).await,
         None => {}
+    }
+}
+
+fn facts(connection: &rustls::ServerConnection) -> TlsFacts {
+    let version = connection.protocol_version().and_then(|version| match version {
+        rustls::ProtocolVersion::TLSv1_2 => Some("1.2"),
+        rustls::ProtocolVersion::TLSv1_3 => Some("1.3"),
+        _ => None,
+    });
+    let suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
+    let alpn = match connection.alpn_protocol() {
+        Some(b"h2") => Some("h2"),
+        Some(b"http/1.1") => Some("http/1.1"),
+        _ => None,
+    };
+    TlsFacts {
+        version,
+        cipher_suite: suite.and_then(|it| it.as_str()),
+        sni: connection.server_name().map(Box::from),
+        alpn,
     }
 }

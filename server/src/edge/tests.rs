@@ -93,7 +93,7 @@ impl Bench {
         Endpoint {
             id: EndpointId::next(),
             protocol,
-            url: url.to_owned(),
+            url: url.into(),
             modules: Arc::new(modules),
             tunnel: Arc::clone(&self.tunnel),
             log: Some(Arc::clone(&self.log) as Arc<dyn VisitLog>),
@@ -107,9 +107,9 @@ impl Bench {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let visitor = Visitor("[::ffff:192.0.2.7]:4000".parse().unwrap());
         let edge = Arc::clone(&self.edge);
-        self.edge
-            .visits
-            .spawn(async move { http1(&edge, far, visitor, secure, Activity::new(permit)).await });
+        self.edge.visits.spawn(async move {
+            http1(&edge, far, visitor, secure.then(Arc::default), Activity::new(permit)).await
+        });
         near
     }
 

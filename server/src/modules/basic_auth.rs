@@ -60,6 +60,7 @@ impl Pairs {
 impl Module for Pairs {
     fn request<'a>(&'a self, request: &'a mut Request<Body>, visit: &'a mut Visit) -> Passage<'a> {
         Passage::Now(if self.admit(request) {
+            visit.passed.basic_auth = true;
             Flow::Continue
         } else {
             tracing::debug!(visitor = %visit.visitor.ip(), "basic auth refused a request");

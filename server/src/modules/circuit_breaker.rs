@@ -156,6 +156,7 @@ impl Module for Breaker {
     fn request<'a>(&'a self, _request: &'a mut Request<Body>, visit: &'a mut Visit) -> Passage<'a> {
         Passage::Now(match self.0.admit(Instant::now()) {
             Ok(passed) => {
+                visit.passed.breaker = Some(if passed.probe { "allow_while_open" } else { "allow" });
                 visit.breaker = Some(passed);
                 Flow::Continue
             }

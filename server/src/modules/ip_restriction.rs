@@ -25,6 +25,7 @@ impl Networks {
 impl Module for Networks {
     fn connect(&self, visit: &mut Visit) -> Flow {
         if self.admits(visit.visitor.ip()) {
+            visit.passed.ip_restriction = true;
             return Flow::Continue;
         }
         let refusal = Refusal {

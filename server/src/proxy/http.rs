@@ -21,14 +21,14 @@ use crate::body::{Body, Ending, Outcome};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::modules::{Flow, ModuleChain, Visit};
 use crate::tunnel::pool::{SendError, Upstream};
-use crate::visit::{CutOff, STALLED, VisitRecord, Visitor, log_stalled};
+use crate::visit::{CutOff, STALLED, TlsFacts, VisitRecord, Visitor, log_stalled};
 
 /// One connection of a visitor that speaks HTTP.
 pub(crate) struct Connection {
     site: Arc<Site>,
     visitor: Visitor,
-    /// Whether TLS was terminated on it.
-    secure: bool,
+    /// Where TLS was terminated on it.
+    tls: Option<Arc<TlsFacts>>,
     origin: Origin,
     activity: Arc<Activity>,
     /// Upstream connections that authenticate as a whole (NTLM, Negotiate), and so serve this visitor alone.
@@ -39,13 +39,18 @@ pub(crate) struct Connection {
 const MAX_TIED: usize = 8;
 
 impl Connection {
-    pub(crate) fn new(site: Arc<Site>, visitor: Visitor, secure: bool, activity: Arc<Activity>) -> Arc<Self> {
+    pub(crate) fn new(
+        site: Arc<Site>,
+        visitor: Visitor,
+        tls: Option<Arc<TlsFacts>>,
+        activity: Arc<Activity>,
+    ) -> Arc<Self> {
         let address = HeaderValue::try_from(visitor.ip().to_string());
         let origin = Origin {
             address: address.unwrap_or(HeaderValue::from_static("unknown")),
-            scheme: HeaderValue::from_static(if secure { "https" } else { "http" }),
+            scheme: HeaderValue::from_static(if tls.is_some() { "https" } else { "http" }),
         };
-        Arc::new(Self { site, visitor, secure, origin, activity, tied: Mutex::default() })
+        Arc::new(Self { site, visitor, tls, origin, activity, tied: Mutex::default() })
     }
 
     fn take_tied(&self, endpoint: &Endpoint) -> Option<Upstream> {
@@ -75,7 +80,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
         let receiving = connection.activity.receive();
         request = request.map(|body| body.holding(receiving));
     }
-    let endpoint = match target::route(&connection.site.registry, connection.secure, &mut request) {
+    let endpoint = match target::route(&connection.site.registry, connection.tls.is_some(), &mut request) {
         Ok(Route::Endpoint(endpoint)) => endpoint,
         Ok(Route::Redirect(response)) => return *response,
         Err(error) => return error.answer(form),
@@ -132,8 +137,8 @@ enum Exchange {
 
 impl Visiting {
     async fn exchange(&mut self, mut request: Request<Body>) -> Result<Exchange, ProxyError> {
-        let visit = &mut Visit::new(self.connection.visitor, self.connection.secure);
         let endpoint = Arc::clone(&self.endpoint);
+        let visit = &mut Visit::new(self.connection.visitor, self.connection.tls.as_ref(), &endpoint.url);
         let version = request.version();
         visit.upgrade = forwarded::prepare_request(request.headers_mut(), &self.connection.origin)
             .filter(|_| version == Version::HTTP_11);

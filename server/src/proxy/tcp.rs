@@ -59,7 +59,7 @@ impl<S: Wire> Wire for StallGuard<S> {
 /// Carries one connection of a visitor to a tcp or tls endpoint.
 pub(crate) async fn carry(endpoint: &Endpoint, mut visitor_side: impl Wire, visitor: Visitor) {
     let started = Instant::now();
-    if let Flow::Refuse(refusal) = endpoint.modules.connect(&mut Visit::new(visitor, false)) {
+    if let Flow::Refuse(refusal) = endpoint.modules.connect(&mut Visit::new(visitor, None, &endpoint.url)) {
         tracing::debug!(code = %refusal.code, visitor = %visitor.ip(), "a connection was refused by a module");
         return;
     }

@@ -23,7 +23,7 @@ fn endpoint() -> Arc<Endpoint> {
     Arc::new(Endpoint {
         id: EndpointId::next(),
         protocol: Protocol::Https,
-        url: "https://app.w.test".to_owned(),
+        url: "https://app.w.test".into(),
         modules: Arc::new(ModuleChain::default()),
         tunnel: Arc::new(Tunnel::new(Arc::new(NoDial), Drain::new().1)),
         log: None,

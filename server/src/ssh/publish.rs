@@ -21,7 +21,7 @@ use crate::visit::VisitLogRef;
 pub(super) struct Live {
     pub(super) bind: Bind,
     pub(super) tag: u32,
-    pub(super) urls: Vec<String>,
+    pub(super) urls: Vec<Arc<str>>,
     /// What it was published with.
     pub(super) command: Arc<Command>,
     /// Stops channels from being opened.
@@ -170,7 +170,7 @@ impl Publishing<'_> {
         name: &HostPattern,
         tunnel: &Arc<Tunnel>,
         protocols: &[Protocol],
-    ) -> Result<(Lease, Vec<String>), Refusal> {
+    ) -> Result<(Lease, Vec<Arc<str>>), Refusal> {
         let modules = Arc::new(self.plan()?.chain);
         let endpoints: Vec<_> = protocols
             .iter()
@@ -190,7 +190,7 @@ impl Publishing<'_> {
         claim: Option<Claim>,
         port: Option<u16>,
         cut: &CancellationToken,
-    ) -> Result<(Lease, Vec<String>), Refusal> {
+    ) -> Result<(Lease, Vec<Arc<str>>), Refusal> {
         if let Some(name) = forward.name.as_ref().filter(|_| port.is_none()) {
             let message = format!("a tcp endpoint has a port and no name, so it cannot be {name}");
             return Err(Refusal::new(Code::TCP_WITH_NAME, message, "leave the name out: -R 0:localhost:22"));
@@ -204,7 +204,7 @@ impl Publishing<'_> {
             }
         };
         let number = claim.port().unwrap_or_default();
-        let url = format!("tcp://{}:{number}", self.context.registry.domain());
+        let url: Arc<str> = format!("tcp://{}:{number}", self.context.registry.domain()).into();
         let modules = Arc::new(self.plan()?.chain);
         let endpoint = self.endpoint(Protocol::Tcp, url.clone(), modules, self.tunnel(forward, cut));
         Ok((claim.publish_port(endpoint).await?, vec![url]))
@@ -213,7 +213,7 @@ impl Publishing<'_> {
     fn endpoint(
         &self,
         protocol: Protocol,
-        url: String,
+        url: Arc<str>,
         modules: Arc<ModuleChain>,
         tunnel: Arc<Tunnel>,
     ) -> Arc<Endpoint> {
@@ -259,12 +259,16 @@ impl Publishing<'_> {
         Err(Refusal::new(Code::new(319), format!("this server has no certificate for {name}"), hint))
     }
 
-    fn url(&self, protocol: Protocol, name: &HostPattern) -> String {
+    fn url(&self, protocol: Protocol, name: &HostPattern) -> Arc<str> {
         let (scheme, port, usual) = match protocol {
             Protocol::Http => ("http", self.context.public.http, 80),
             Protocol::Https | Protocol::Tcp => ("https", self.context.public.https, 443),
             Protocol::Tls => ("tls", self.context.public.https, 443),
         };
-        if port == usual { format!("{scheme}://{name}") } else { format!("{scheme}://{name}:{port}") }
+        if port == usual {
+            format!("{scheme}://{name}").into()
+        } else {
+            format!("{scheme}://{name}:{port}").into()
+        }
     }
 }

@@ -354,7 +354,7 @@ impl Session {
             let [name, description] = [name, description].map(|it| it.as_deref().map(printable));
             for url in &live.urls {
                 let (name, description) = (name.as_deref(), description.as_deref());
-                tracing::info!(session = %self.publisher.session, url, name, description, "published");
+                tracing::info!(session = %self.publisher.session, %url, name, description, "published");
             }
         }
         let Some(console) = self.console_of(owner) else { return };

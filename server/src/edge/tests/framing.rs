@@ -221,7 +221,10 @@ where
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let visitor = Visitor("192.0.2.7:4000".parse().unwrap());
     let edge = Arc::clone(&bench.edge);
-    bench.edge.visits.spawn(async move { http2(&edge, far, visitor, Activity::new(permit)).await });
+    bench
+        .edge
+        .visits
+        .spawn(async move { http2(&edge, far, visitor, Arc::default(), Activity::new(permit)).await });
     let spawner = Spawner(bench.edge.visits.clone());
     let (sender, connection) =
         hyper::client::conn::http2::handshake(spawner, TokioIo::new(near)).await.unwrap();

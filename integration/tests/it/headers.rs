@@ -1,0 +1,135 @@
+//! Modules that look at headers and change them, typed as ngrok documents them.
+
+use hithe_integration::origin::text;
+use hithe_integration::{OpenSsh, Origin, TestServer};
+
+const URL: &str = "http://app.localhost/";
+
+/// The words of a command as the publisher's own shell hands them to ssh.
+fn typed(ssh: OpenSsh, line: &str) -> OpenSsh {
+    ssh.command_words(shell_words::split(line).expect("a line for a shell"))
+}
+
+async fn published(line: &str) -> (TestServer, Origin, hithe_integration::Child) {
+    let (server, origin) = (TestServer::start().await, Origin::echoing_requests().await);
+    let ssh = typed(server.ssh().forward_to("app:80", &origin), line).publish().await;
+    (server, origin, ssh)
+}
+
+#[tokio::test]
+async fn documented_lines_add_and_remove_request_headers() {
+    let (server, _origin, _ssh) = published(
+        "http --request-header-add='is-ngrok: 1' --request-header-add='x-visitor: ${conn.client_ip}' \
+         --request-header-add='country: ${.ngrok.geo.country_code}' --request-header-remove='Referer'",
+    )
+    .await;
+    let reply = server.visitor().header("referer", "http://elsewhere").header("is-ngrok", "0").get(URL).await;
+    let seen = reply.json()["headers"].to_string();
+    assert!(seen.contains(r#"["is-ngrok","0"],["is-ngrok","1"]"#), "{seen}");
+    assert_eq!(reply.seen_header("x-visitor").as_deref(), Some("127.0.0.1"));
+    assert_eq!(reply.seen_header("country").as_deref(), Some(""));
+    assert_eq!(reply.seen_header("referer"), None);
+}
+
+#[tokio::test]
+async fn removing_and_adding_replaces_and_forwarded_headers_can_go() {
+    let (server, _origin, _ssh) = published(
+        "http --request-header-remove=accept --request-header-add='accept: text/plain' \
+         --request-header-remove=X-Forwarded-For",
+    )
+    .await;
+    let reply = server.visitor().header("accept", "*/*").get(URL).await;
+    assert_eq!(reply.seen_header("accept").as_deref(), Some("text/plain"));
+    assert_eq!(reply.seen_header("x-forwarded-for"), None);
+    assert!(reply.seen_header("x-forwarded-host").is_some());
+}
+
+#[tokio::test]
+async fn responses_show_what_is_known_of_the_visit() {
+    let origin = Origin::answering(async |_| {
+        let mut answer = text("hello");
+        answer.headers_mut().insert("server", "secret/1".parse().unwrap());
+        answer
+    })
+    .await;
+    let server = TestServer::start().await;
+    let line = "http --basic-auth ada:correct-horse --response-header-remove server \
+                --response-header-add 'x-who: ${.basic_auth.username} ${req.method} ${req.url.path}' \
+                --response-header-add 'x-status: ${res.status_code}' \
+                --response-header-add 'x-tls: ${conn.tls.version} ${conn.tls.sni} ${conn.tls.negotiated_alpn}'";
+    let _ssh = typed(server.ssh().forward_to("app:443", &origin), line).publish().await;
+    let visitor = server.visitor().basic("ada", "correct-horse");
+    let reply = visitor.get("https://app.localhost/a?b").await;
+    assert_eq!(reply.header("x-who"), Some("ada GET /a"));
+    assert_eq!(reply.header("x-status"), Some("200"));
+    assert_eq!(reply.header("x-tls"), Some("1.3 app.localhost http/1.1"));
+    assert_eq!(reply.header("server"), None);
+    let refused = server.visitor().get("https://app.localhost/").await;
+    assert_eq!((refused.status(), refused.header("x-status")), (401, None));
+}
+
+#[tokio::test]
+async fn what_a_visitor_sends_cannot_split_a_request() {
+    let (server, _origin, _ssh) =
+        published("http --request-header-add='x-agent: ${req.user_agent} ${req.url}'").await;
+    let request = b"GET /%0d%0aevil:1 HTTP/1.1\r\nHost: app.localhost\r\nUser-Agent: a\xc2\x85b\xffc\td\r\n\
+                    Connection: close\r\n\r\n";
+    let answer = String::from_utf8_lossy(&server.visitor().raw(request).await).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("x-agent") && !answer.contains(r#"["evil""#), "{answer}");
+}
+
+#[tokio::test]
+async fn an_upstream_that_knows_itself_by_another_name_sends_visitors_to_the_public_one() {
+    let origin = Origin::answering(async |question| {
+        let host = question.headers()["host"].to_str().unwrap().to_owned();
+        let public = question.headers()["x-forwarded-host"].to_str().unwrap().to_owned();
+        let mut answer = text(&format!("{host} for {public}"));
+        answer.headers_mut().insert("location", format!("http://{host}/login").parse().unwrap());
+        answer.headers_mut().insert("set-cookie", "a=1; Domain=shop.internal; Path=/".parse().unwrap());
+        answer
+    })
+    .await;
+    let server = TestServer::start().await;
+    for line in
+        ["http --host-header shop.internal:3000", "http --request-header-add='host: shop.internal:3000'"]
+    {
+        let mut ssh = typed(server.ssh().forward_to("app:80", &origin), line).publish().await;
+        let reply = server.visitor().get(URL).await;
+        assert!(reply.text().starts_with("shop.internal:3000 for app.localhost"), "{}", reply.text());
+        let public = reply.text().split(" for ").nth(1).unwrap();
+        assert_eq!(reply.header("location"), Some(format!("http://{public}/login").as_str()));
+        assert_eq!(reply.header("set-cookie"), Some("a=1; Path=/"));
+        ssh.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn user_agents_are_admitted_as_the_documented_line_says() {
+    let (server, _origin, _ssh) =
+        published(r#"http --ua-filter-allow="(foo)","(bar)" --ua-filter-deny='.*'"#).await;
+    assert_eq!(server.visitor().header("user-agent", "a bar").get(URL).await.status(), 200);
+    let refused = server.visitor().header("user-agent", "curl/8").get(URL).await;
+    assert_eq!((refused.status(), refused.code()), (403, Some("ERR_HITHE_3211")));
+    assert_eq!(server.visitor().get(URL).await.status(), 403);
+}
+
+#[tokio::test]
+async fn rules_that_cannot_be_are_refused_with_their_code() {
+    let (server, origin) = (TestServer::start().await, Origin::absent().await);
+    for (line, code) in [
+        ("http --request-header-add='no colon'", "ERR_HITHE_370"),
+        ("http --request-header-add='content-length: 3'", "ERR_HITHE_372"),
+        ("http --response-header-add='no colon'", "ERR_HITHE_371"),
+        ("http --response-header-remove=transfer-encoding", "ERR_HITHE_373"),
+        ("http --request-header-remove=host", "ERR_HITHE_398"),
+        ("http --request-header-add='a: ${conn.clientip}'", "did you mean ${conn.client_ip}?"),
+        ("http --ua-filter-allow='(foo'", "ERR_HITHE_2090"),
+        ("http --host-header=rewrite", "--host-header localhost:3000"),
+        ("tcp --request-header-add='a: b'", "for http endpoints, not for tcp"),
+    ] {
+        let refused = typed(server.ssh().forward_to("0", &origin), line).run().await;
+        assert_eq!(refused.code, Some(2), "{line}");
+        assert!(refused.stdout.contains(code), "{line}: {}", refused.output());
+    }
+}
