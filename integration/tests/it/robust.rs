@@ -365,7 +365,7 @@ impl russh::client::Handler for DoesNotRead {
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _: russh::Channel<russh::client::Msg>,
+        _: Channel<Msg>,
         _: &str,
         _: u32,
         _: &str,
