@@ -230,7 +230,11 @@ impl Visiting {
 
 impl Ending for Visiting {
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.connection.activity.poll_room(cx)
+        // Nobody waits for a visitor to take what it is given of a response that was cut off.
+        match (self.connection.activity.poll_room(cx), &self.upstream) {
+            (Poll::Pending, Some(upstream)) => upstream.poll_cut_off(cx),
+            (room, _) => room,
+        }
     }
 
     fn note_handed_out(&self, bytes: usize) {

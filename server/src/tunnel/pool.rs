@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -223,6 +224,12 @@ impl Upstream {
         self.heard.cut_off.get().copied()
     }
 
+    /// Ready when the server itself has ended this connection.
+    pub(crate) fn poll_cut_off(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.heard.response.register(cx.waker());
+        if self.cut_off().is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     fn is_silent(&self) -> bool {
         self.heard.bytes.load(Ordering::Acquire) == self.heard_before
     }
@@ -257,6 +264,8 @@ struct Heard {
     /// Read from the upstream: tells one that said nothing from one that broke off.
     bytes: AtomicU64,
     cut_off: OnceLock<CutOff>,
+    /// Waits for its visitor and not for more of itself.
+    response: AtomicWaker,
 }
 
 /// Notes what is heard of a stream.
@@ -271,6 +280,7 @@ impl<S> Listening<S> {
             && let Some(why) = CutOff::of(error)
         {
             self.heard.cut_off.get_or_init(|| why);
+            self.heard.response.wake();
         }
         polled
     }
