@@ -29,7 +29,7 @@ pub use forward::Bind;
 pub use host_name::{HostName, HostPattern, NameError};
 pub use modules::{
     BasicAuth, CircuitBreaker, Credential, Definition, IpRestriction, Kind, Manual, ModuleConfig, ModuleSet,
-    Network, Objection, Rate, RateKey, RateLimit, Share, Stage,
+    Network, Objection, Provider, Rate, RateKey, RateLimit, SecretKind, Share, Stage, WebhookVerification,
 };
 pub use period::{Period, PeriodError};
 pub use place::{Placement, Schemes};

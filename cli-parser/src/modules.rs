@@ -10,6 +10,7 @@ macro_rules! for_each_module {
         $each! {
             ip_restriction: IpRestriction = "IP restriction",
             basic_auth: BasicAuth = "Basic auth",
+            webhook: WebhookVerification = "Webhook verification",
             circuit_breaker: CircuitBreaker = "Circuit breaker",
             rate_limit: RateLimit = "Rate limit",
         }
@@ -83,6 +84,7 @@ pub use basic_auth::Credential;
 pub use circuit_breaker::Share;
 pub use ip_restriction::Network;
 pub use rate_limit::{Rate, RateKey};
+pub use webhook::{Provider, SecretKind};
 
 /// The three commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! The table of modules is the one of `hithe_cli_parser`: this crate adds only a file of the same name for each.
 
 use std::fmt;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::{Code, ModuleConfig, Objection};
@@ -43,16 +44,22 @@ impl BuildError {
     }
 }
 
+/// What the modules of all endpoints share.
+#[derive(Default)]
+pub(crate) struct Commons {
+    webhooks: webhook::Shared,
+}
+
 /// What the modules of an endpoint come to.
-#[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) chain: ModuleChain,
+    commons: Arc<Commons>,
 }
 
 impl Plan {
     /// `configs` are already in the order of their stages.
-    pub(crate) fn of(configs: &[ModuleConfig]) -> Result<Self, BuildError> {
-        let mut plan = Self::default();
+    pub(crate) fn of(configs: &[ModuleConfig], commons: &Arc<Commons>) -> Result<Self, BuildError> {
+        let mut plan = Self { chain: ModuleChain::default(), commons: Arc::clone(commons) };
         for config in configs {
             build(config, &mut plan)?;
         }
@@ -65,7 +72,6 @@ impl Plan {
 pub(crate) struct Visit {
     pub(crate) visitor: Visitor,
     /// Whether the visitor came over TLS that ended here.
-    #[expect(dead_code, reason = "for webhooks, which sign the URL")]
     pub(crate) secure: bool,
     /// The protocol that the visitor asks to change to. Its headers are not among those of the request.
     pub(crate) upgrade: Option<HeaderValue>,
@@ -103,7 +109,6 @@ pub(crate) trait Module: Send + Sync {
 /// A decision that is there, or that has to be waited for.
 pub(crate) enum Passage<'a> {
     Now(Flow),
-    #[expect(dead_code, reason = "for webhooks, which sign the body")]
     Later(BoxFuture<'a, Flow>),
 }
 
@@ -113,7 +118,6 @@ pub(crate) enum Flow {
     Continue,
     Refuse(Box<Refusal>),
     /// Answers in place of the upstream, for its good.
-    #[expect(dead_code, reason = "for challenges of webhooks")]
     Answer(Box<Response<Body>>),
 }
 
