@@ -82,8 +82,8 @@ copies. The body is held back until its signature is known to be good; then the 
 
 The questions with which some providers try an endpoint are answered without the upstream: the challenge-response check \
 of `twitter`, the URL validations of `zoom`, `worldline` and `dropbox`, and the intent to receive of `xero`. Those of \
-Facebook, Instagram and WhatsApp (`hub.challenge`) are not, because their token is not the secret: register the webhook \
-before you switch verification on.
+Facebook, Instagram and WhatsApp (`hub.challenge`) are not, because their token is not the secret; nor is \
+the first request of `mailchimp`, which is signed with another key. Register those before you switch verification on.
 
 A few providers sign less than the whole request. `gitlab`, `vmware`, the token of `buildkite`, `mailgun` and the V2 \
 signature of `plivo` do not cover the body; most of those without a time can be sent again by who has a copy. `sns` \

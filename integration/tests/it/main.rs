@@ -20,3 +20,4 @@ mod serving;
 mod smoke;
 mod tcp;
 mod transfers;
+mod webhook;

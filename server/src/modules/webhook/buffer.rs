@@ -107,9 +107,15 @@ impl Held {
         &self.bytes
     }
 
-    /// The same bytes for the upstream.
+    /// The same bytes for the upstream. They keep their room until the last of them is sent, however long it takes.
     pub(super) fn into_body(self) -> Body {
-        Body::full(self.bytes).holding(self.taken)
+        Body::full(Bytes::from_owner(self))
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -144,9 +150,9 @@ mod tests {
         let held = room.hold(full(10_000)).await.unwrap();
         assert_eq!(held.bytes(), vec![7; 10_000]);
         assert_eq!(shared.available_permits(), OF_ALL - 10_000);
-        let body = held.into_body();
-        assert_eq!(shared.available_permits(), OF_ALL - 10_000);
-        assert_eq!(body.collect().await.unwrap().to_bytes().len(), 10_000);
+        let sent = held.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!((sent.len(), shared.available_permits()), (10_000, OF_ALL - 10_000));
+        drop(sent);
         assert_eq!(shared.available_permits(), OF_ALL);
     }
 

@@ -81,8 +81,8 @@ impl<'a> Delivery<'a> {
     /// The value of a parameter of the query, decoded; the first of that name.
     pub(super) fn query(&self, name: &str) -> Option<String> {
         let (_, query) = self.url.split_once('?')?;
-        let pairs = super::form::pairs(query.as_bytes());
-        let (_, value) = pairs.into_iter().find(|(key, _)| key == name.as_bytes())?;
+        let (_, value) =
+            super::form::pairs(query.as_bytes())?.into_iter().find(|(key, _)| key == name.as_bytes())?;
         String::from_utf8(value).ok()
     }
 }

@@ -3,19 +3,26 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
-/// Names and values, decoded, in their order.
-pub(super) fn pairs(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let pairs = text.split(|it| *it == b'&').filter(|it| !it.is_empty());
-    pairs
-        .map(|pair| match pair.iter().position(|it| *it == b'=') {
-            Some(at) => {
-                let (name, value) = pair.split_at(at);
-                (decode(name), decode(value.get(1..).unwrap_or_default()))
-            }
-            None => (decode(pair), Vec::new()),
-        })
-        .collect()
+/// A name and a value, decoded.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+
+/// In their order; `None` where there are more than any provider sends. Each takes many times its bytes.
+pub(super) fn pairs(text: &[u8]) -> Option<Vec<Pair>> {
+    let pairs = || text.split(|it| *it == b'&').filter(|it| !it.is_empty());
+    if pairs().nth(MAX_PAIRS).is_some() {
+        return None;
+    }
+    let decoded = pairs().map(|pair| match pair.iter().position(|it| *it == b'=') {
+        Some(at) => {
+            let (name, value) = pair.split_at(at);
+            (decode(name), decode(value.get(1..).unwrap_or_default()))
+        }
+        None => (decode(pair), Vec::new()),
+    });
+    Some(decoded.collect())
 }
+
+const MAX_PAIRS: usize = 2000;
 
 pub(super) fn is_form(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
@@ -55,9 +62,14 @@ mod tests {
     #[test]
     fn pairs_are_decoded_one_by_one() {
         let text = |it: &[u8]| String::from_utf8_lossy(it).into_owned();
-        let found: Vec<_> =
-            pairs(b"a=1&&b=x%20y+z&c&d=%zz%4&e=1=2").iter().map(|(k, v)| (text(k), text(v))).collect();
+        let found: Vec<_> = pairs(b"a=1&&b=x%20y+z&c&d=%zz%4&e=1=2")
+            .unwrap()
+            .iter()
+            .map(|(k, v)| (text(k), text(v)))
+            .collect();
         let expected = [("a", "1"), ("b", "x y z"), ("c", ""), ("d", "%zz%4"), ("e", "1=2")];
         assert_eq!(found, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        assert!(pairs("&a=1".repeat(MAX_PAIRS).as_bytes()).is_some());
+        assert!(pairs("&a=1".repeat(MAX_PAIRS + 1).as_bytes()).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! The secret of an endpoint, and every comparison with what comes of it: in constant time.
 
 use std::fmt::{self, Write as _};
+use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -41,14 +42,18 @@ impl Key {
         &self.0
     }
 
-    /// The HMAC of these parts, one behind the other.
-    pub(super) fn sign(&self, digest: Digest, parts: &[&[u8]]) -> hmac::Tag {
+    fn begin(&self, digest: Digest) -> hmac::Context {
         let algorithm = match digest {
             Digest::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             Digest::Sha256 => hmac::HMAC_SHA256,
             Digest::Sha512 => hmac::HMAC_SHA512,
         };
-        let mut context = hmac::Context::with_key(&hmac::Key::new(algorithm, &self.0));
+        hmac::Context::with_key(&hmac::Key::new(algorithm, &self.0))
+    }
+
+    /// The HMAC of these parts, one behind the other.
+    pub(super) fn sign(&self, digest: Digest, parts: &[&[u8]]) -> hmac::Tag {
+        let mut context = self.begin(digest);
         parts.iter().for_each(|part| context.update(part));
         context.sign()
     }
@@ -57,10 +62,35 @@ impl Key {
         Expected::of(self.sign(digest, parts).as_ref(), encoding)
     }
 
+    /// The same of what `write` writes, of which no copy is made.
+    pub(super) fn expect_written(
+        &self,
+        digest: Digest,
+        encoding: Encoding,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> io::Result<Expected> {
+        let mut context = Writer(self.begin(digest));
+        write(&mut context)?;
+        Ok(Expected::of(context.0.sign().as_ref(), encoding))
+    }
+
     /// Whether the key itself was presented. Compares digests, so that not even its length can be timed.
     pub(super) fn is(&self, presented: &[u8]) -> bool {
         let hash = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
         hash(&self.0).as_ref().ct_eq(hash(presented).as_ref()).into()
+    }
+}
+
+struct Writer(hmac::Context);
+
+impl io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

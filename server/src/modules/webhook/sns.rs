@@ -3,7 +3,8 @@
 //! Source: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html>. It proves that Amazon
 //! sent the message, and not for which account.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,8 +12,8 @@ use ring::signature::{
     RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, RsaParameters,
     UnparsedPublicKey,
 };
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use x509_parser::pem::parse_x509_pem;
 
 use super::delivery::{Delivery, Reason};
@@ -72,10 +73,7 @@ const FIELDS: [&str; 13] = [
 pub(super) fn read(delivery: &Delivery<'_>) -> Result<Unproven, Reason> {
     let form = Reason::Form("body");
     let message: Message = serde_json::from_slice(delivery.body).map_err(|_| form)?;
-    let names: HashMap<String, IgnoredAny> = serde_json::from_slice(delivery.body).map_err(|_| form)?;
-    if names.keys().any(|name| is_misspelt(name)) {
-        return Err(form);
-    }
+    let WellSpelt = serde_json::from_slice(delivery.body).map_err(|_| form)?;
     let version = match message.signature_version.as_str() {
         "1" => Version::Sha1,
         "2" => Version::Sha256,
@@ -85,6 +83,32 @@ pub(super) fn read(delivery: &Delivery<'_>) -> Result<Unproven, Reason> {
     let certificate =
         CertificateUrl::of(&message.signing_cert_url).ok_or(Reason::Form("certificate's URL"))?;
     Ok(Unproven { certificate, signed: canonical(&message)?, signature, version, now: delivery.now })
+}
+
+/// An object of whose names none [is misspelt](is_misspelt). Keeps nothing of it: there may be many.
+struct WellSpelt;
+
+impl<'de> Deserialize<'de> for WellSpelt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for WellSpelt {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the fields of a message")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((name, IgnoredAny)) = map.next_entry::<Cow<'de, str>, IgnoredAny>()? {
+            if is_misspelt(&name) {
+                return Err(A::Error::custom("a field is misspelt"));
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// A field that some readers would take for a signed one: those of Go do not mind the case of letters.
@@ -141,10 +165,8 @@ impl CertificateUrl {
         let region = host.strip_prefix("sns.")?;
         let region =
             region.strip_suffix(".amazonaws.com").or_else(|| region.strip_suffix(".amazonaws.com.cn"))?;
-        let is_region = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
         let is_name = |it: u8| it.is_ascii_alphanumeric() || b"-_.".contains(&it);
-        let fits = (1..=MAX_REGION).contains(&region.len())
-            && region.bytes().all(is_region)
+        let fits = is_region(region)
             && name.len() <= MAX_NAME
             && name.bytes().all(is_name)
             && name.strip_suffix(".pem").is_some_and(|it| !it.is_empty());
@@ -165,7 +187,18 @@ impl CertificateUrl {
     }
 }
 
-const MAX_REGION: usize = 40;
+/// Such as `us-east-1` or `us-gov-west-1`, and not `s3` or `s3-us-west-2`: those hosts hold the files of whoever has
+/// the bucket `sns`.
+fn is_region(text: &str) -> bool {
+    let Some((place, number)) = text.rsplit_once('-') else { return false };
+    let words: Vec<_> = place.split('-').collect();
+    let is_word = |it: &&str| (2..=10).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_lowercase());
+    (2..=4).contains(&words.len())
+        && words.iter().all(is_word)
+        && (1..=2).contains(&number.len())
+        && number.bytes().all(|it| it.is_ascii_digit())
+}
+
 const MAX_NAME: usize = 128;
 
 /// What is needed of a certificate.
@@ -200,6 +233,7 @@ mod tests {
     fn certificates_are_only_amazons() {
         for url in [
             "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-0123abcd.pem",
+            "https://sns.us-gov-west-1.amazonaws.com/SimpleNotificationService-0123abcd.pem",
             "https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-0123abcd.pem",
         ] {
             assert!(CertificateUrl::of(url).is_some(), "{url}");
@@ -207,6 +241,10 @@ mod tests {
         for url in [
             "http://sns.us-east-1.amazonaws.com/a.pem",
             "https://sns.amazonaws.com/a.pem",
+            "https://sns.s3.amazonaws.com/a.pem",
+            "https://sns.s3-us-west-2.amazonaws.com/a.pem",
+            "https://sns.s3-website-us-west-2.amazonaws.com/a.pem",
+            "https://sns.elb.amazonaws.com/a.pem",
             "https://sns..amazonaws.com/a.pem",
             "https://sns.us-east-1.amazonaws.com.evil.test/a.pem",
             "https://evil.test/sns.us-east-1.amazonaws.com/a.pem",

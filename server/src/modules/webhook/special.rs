@@ -75,10 +75,14 @@ pub(super) fn graphcms(key: &Key, delivery: &Delivery<'_>) -> Outcome {
     // It stands in the JSON as a number.
     let time: i64 = time.parse().map_err(|_| Reason::Form("time"))?;
     let body = std::str::from_utf8(delivery.body).map_err(|_| Reason::Form("body"))?;
-    let json = |text: &str| serde_json::to_string(text).map_err(|_| Reason::Form("body"));
-    let signed =
-        format!(r#"{{"Body":{},"EnvironmentName":{},"TimeStamp":{time}}}"#, json(body)?, json(environment)?);
-    key.expect(Digest::Sha256, Encoding::Base64, &[signed.as_bytes()]).check(signature)
+    let signed = key.expect_written(Digest::Sha256, Encoding::Base64, |mut to| {
+        to.write_all(br#"{"Body":"#)?;
+        serde_json::to_writer(&mut to, body)?;
+        to.write_all(br#","EnvironmentName":"#)?;
+        serde_json::to_writer(&mut to, environment)?;
+        write!(to, r#","TimeStamp":{time}}}"#)
+    });
+    signed.map_err(|_| Reason::Form("body"))?.check(signature)
 }
 
 /// Hexadecimal HMAC-SHA256 of a time and a token, all three in the body; nothing else of it is signed:

@@ -7,7 +7,7 @@ use http::Method;
 use ring::digest;
 
 use super::delivery::{Delivery, Reason};
-use super::form;
+use super::form::{self, Pair};
 use super::key::{Digest, Encoding, Expected, Key, hex};
 
 type Outcome = Result<(), Reason>;
@@ -23,29 +23,40 @@ pub(super) fn twilio(key: &Key, delivery: &Delivery<'_>) -> Outcome {
             Expected::of(body.as_ref(), Encoding::Hex).check(&hash)?;
         }
         None if delivery.body.is_empty() => {}
-        None if form::is_form(delivery.headers) => form = sorted_form(delivery.body, true),
+        None if form::is_form(delivery.headers) => form = sorted_form(delivery.body, true)?,
         // What is neither would not be signed at all.
         None => return Err(Reason::Form("body")),
     }
-    let parts = flat(&form);
-    let matches = port_variants(delivery.url).iter().any(|url| {
-        let signed: Vec<_> = std::iter::once(url.as_bytes()).chain(parts.iter().copied()).collect();
-        key.expect(Digest::Sha1, Encoding::Base64, &signed).is(signature)
-    });
-    if matches { Ok(()) } else { Err(Reason::Mismatch) }
+    let parts = std::iter::once(delivery.url.as_bytes()).chain(flat(&form));
+    key.expect(Digest::Sha1, Encoding::Base64, &parts.collect::<Vec<_>>()).check(signature)
 }
 
-/// Twilio leaves a port out or writes it, as it likes; its own libraries try both.
-fn port_variants(url: &str) -> Vec<String> {
-    let mut variants = vec![url.to_owned()];
-    let Some(Url { scheme, authority, path, query }) = Url::of(url) else { return variants };
-    let rest = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    match authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|it| it.is_ascii_digit())) {
-        Some((host, _)) => variants.push(format!("{scheme}://{host}{rest}")),
-        None => {
-            let port = if scheme == "https" { 443 } else { 80 };
-            variants.push(format!("{scheme}://{authority}:{port}{rest}"));
+/// Tries `check` with the URL as it was asked for, and as a publisher may have given it to the provider: without the
+/// slash of an empty path and, for Twilio, with or without its port, which it writes or leaves out as it likes.
+pub(super) fn any(delivery: &Delivery<'_>, ports: bool, check: impl Fn(&Delivery<'_>) -> Outcome) -> Outcome {
+    let mut refused = check(delivery);
+    for url in variants(delivery.url, ports) {
+        if refused != Err(Reason::Mismatch) {
+            break;
         }
+        refused = check(&Delivery { url: &url, ..*delivery });
+    }
+    refused
+}
+
+fn variants(url: &str, ports: bool) -> Vec<String> {
+    let Some(Url { scheme, authority, path, query }) = Url::of(url) else { return Vec::new() };
+    let port = match authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|it| it.is_ascii_digit()))
+    {
+        Some((host, _)) => host.to_owned(),
+        None => format!("{authority}:{}", if scheme == "https" { 443 } else { 80 }),
+    };
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let bare = (path == "/").then_some("");
+    let mut variants: Vec<_> = bare.iter().map(|it| format!("{scheme}://{authority}{it}{query}")).collect();
+    if ports {
+        let paths = std::iter::once(path).chain(bare);
+        variants.extend(paths.map(|path| format!("{scheme}://{port}{path}{query}")));
     }
     variants
 }
@@ -57,7 +68,7 @@ pub(super) fn mailchimp(key: &Key, delivery: &Delivery<'_>) -> Outcome {
     if !delivery.body.is_empty() && !form::is_form(delivery.headers) {
         return Err(Reason::Form("body"));
     }
-    let form = sorted_form(delivery.body, false);
+    let form = sorted_form(delivery.body, false)?;
     let signed: Vec<_> = std::iter::once(delivery.url.as_bytes()).chain(flat(&form)).collect();
     key.expect(Digest::Sha1, Encoding::Base64, &signed).check(signature)
 }
@@ -91,14 +102,14 @@ fn plivo_check(expected: &Expected, names: [&'static str; 2], delivery: &Deliver
 }
 
 fn plivo_v3(url: &Url<'_>, delivery: &Delivery<'_>) -> Result<Vec<u8>, Reason> {
-    let mut query = form::pairs(url.query.unwrap_or_default().as_bytes());
+    let mut query = form::pairs(url.query.unwrap_or_default().as_bytes()).ok_or(Reason::Form("URL"))?;
     query.sort();
     let mut form = Vec::new();
     if !delivery.body.is_empty() {
         if *delivery.method != Method::POST || !form::is_form(delivery.headers) {
             return Err(Reason::Form("body"));
         }
-        form = sorted_form(delivery.body, false);
+        form = sorted_form(delivery.body, false)?;
     }
     let mut signed = url.base().into_bytes();
     if !query.is_empty() || !form.is_empty() {
@@ -264,16 +275,14 @@ impl<'a> Url<'a> {
     }
 }
 
-type Pair = (Vec<u8>, Vec<u8>);
-
 /// By name and, among equals, by value.
-fn sorted_form(body: &[u8], once: bool) -> Vec<Pair> {
-    let mut pairs = form::pairs(body);
+fn sorted_form(body: &[u8], once: bool) -> Result<Vec<Pair>, Reason> {
+    let mut pairs = form::pairs(body).ok_or(Reason::Form("body"))?;
     pairs.sort();
     if once {
         pairs.dedup();
     }
-    pairs
+    Ok(pairs)
 }
 
 /// Names and values one behind the other.
@@ -290,8 +299,16 @@ mod tests {
         let url = Url::of("https://a.test:8443/x/y?b=1?&c").unwrap();
         assert_eq!((url.base().as_str(), url.target().as_str()), ("https://a.test:8443/x/y", "/x/y?b=1?&c"));
         assert_eq!(Url::of("https://a.test").unwrap().base(), "https://a.test");
-        assert_eq!(port_variants("https://a.test/x?y"), ["https://a.test/x?y", "https://a.test:443/x?y"]);
-        assert_eq!(port_variants("http://a.test:81/x"), ["http://a.test:81/x", "http://a.test/x"]);
+    }
+
+    #[test]
+    fn a_publisher_may_have_written_the_url_otherwise() {
+        assert_eq!(variants("https://a.test/x?y", true), ["https://a.test:443/x?y"]);
+        assert_eq!(variants("http://a.test:81/x", true), ["http://a.test/x"]);
+        assert_eq!(variants("https://a.test/x", false), [""; 0]);
+        assert_eq!(variants("https://a.test/?y", false), ["https://a.test?y"]);
+        let both = ["https://a.test", "https://a.test:443/", "https://a.test:443"];
+        assert_eq!(variants("https://a.test/", true), both);
     }
 
     #[test]

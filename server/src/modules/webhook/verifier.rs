@@ -90,12 +90,15 @@ impl Verifier {
             Provider::Docusign => special::docusign(key, delivery),
             Provider::Gitlab => special::gitlab(key, delivery),
             Provider::Graphcms => special::graphcms(key, delivery),
-            Provider::Hubspot => url::hubspot(key, delivery),
-            Provider::Mailchimp => url::mailchimp(key, delivery),
+            Provider::Hubspot => url::any(delivery, false, |it| url::hubspot(key, it)),
+            Provider::Mailchimp => url::any(delivery, false, |it| url::mailchimp(key, it)),
             Provider::Mailgun => special::mailgun(key, delivery),
-            Provider::Plivo => url::plivo(key, delivery),
+            Provider::Plivo => url::any(delivery, false, |it| url::plivo(key, it)),
             Provider::Sendgrid => special::sendgrid(key, delivery),
-            Provider::Twilio => url::twilio(key, delivery),
+            Provider::Square => {
+                url::any(delivery, false, |it| rows::verify(rows::of(Provider::Square), key, None, it))
+            }
+            Provider::Twilio => url::any(delivery, true, |it| url::twilio(key, it)),
             Provider::Vmware => special::vmware(key, delivery),
             provider => rows::verify(rows::of(provider), key, provider.tolerance(), delivery),
         }
