@@ -100,7 +100,7 @@ facebook_messenger, frameio, github, gitlab, go1, graphcms (Hygraph), heroku, ho
 launch_darkly, mailchimp (Mandrill), mailgun, microsoft_teams, modern_treasury, mongodb, mux, orb, orbit, pagerduty, \
 pinwheel, plivo, pusher, sendgrid, sentry, shopify, signal_sciences (or signalsciences), slack, sns, sonatype (or \
 sonatype_nexus), square, stripe, svix, terraform, tiktok, trendmicro_conformity, twilio, twitter, typeform, vmware (or \
-vmware_workspace), webex, whatsapp, worldline, xero, zendesk, zoom. What `go1`, `orbit` and `signal_sciences` sign could \
+vmware_workspace), webex, whatsapp, worldline, xero, zendesk, zoom. What `go1` and `orbit` sign could \
 not be compared with a full description of theirs.";
 
 /// Providers leave the padding of their base64 out, or do not.

@@ -171,6 +171,8 @@ const TABLE: &[(Provider, &[Row])] = &[
     (Provider::Mongodb, &[
         Row::new("endpoint-signature").behind("sha256="),
         Row::new("x-hook-signature").behind("sha256="),
+        // Alerts of Atlas.
+        Row::new("x-mms-signature").base64().digest(SHA1),
     ]),
     (Provider::Mux, &[Row::new("mux-signature").named("v1").time_named("t").signs(TIME_DOT_BODY)]),
     (Provider::Orb, &[
