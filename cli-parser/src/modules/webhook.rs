@@ -16,7 +16,7 @@ use crate::{Code, Secret};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhookVerification {
-    /// Admit only webhooks that this provider signed, such as github, stripe, slack or twilio
+    /// Admit only webhooks that this provider signed, such as github, stripe or slack; docs/modules.md lists them all
     #[arg(long = "verify-webhook", value_name = "PROVIDER", id = "verify-webhook")]
     pub provider: Option<Provider>,
     /// The key or token with which the provider signs; every provider but sns has one
@@ -86,7 +86,8 @@ Facebook, Instagram and WhatsApp (`hub.challenge`) are not, because their token 
 the first request of `mailchimp`, which is signed with another key. Register those before you switch verification on.
 
 A few providers sign less than the whole request. `gitlab`, `vmware`, the token of `buildkite`, `mailgun` and the V2 \
-signature of `plivo` do not cover the body; most of those without a time can be sent again by who has a copy. `sns` \
+signature of `plivo` do not cover the body; \
+what carries no time can be sent again by whoever has a copy. `sns` \
 proves that Amazon sent a message, and not for which account: compare `TopicArn` in the upstream.
 
 The secret is taken as the provider shows it: with `whsec_` for `svix`, `clerk` and `brex` (which may leave that out), \
