@@ -58,6 +58,8 @@ codes! {
     BASIC_AUTH_PASSWORD = 360, "a basic auth password shorter than 8 or longer than 128 characters";
     BREAKER_SHARE = 361, "a circuit breaker whose share is not between 0 and 1";
     CIDR = 362, "something that is not a range of addresses in CIDR notation";
+    WEBHOOK_NO_PROVIDER = 363, "webhook verification without the name of a provider";
+    WEBHOOK_PROVIDER = 364, "webhook verification for a provider that is not known";
     REQUEST_HEADER_RULE = 370, "a request header rule that is not NAME: VALUE";
     RESPONSE_HEADER_RULE = 371, "a response header rule that is not NAME: VALUE";
     REQUEST_HEADER_KEPT = 372, "a request header that cannot be changed";
@@ -67,6 +69,7 @@ codes! {
     HEADER_COUNT = 376, "too many header rules";
     HEADER_NAME_LENGTH = 377, "a header name longer than 256 bytes";
     HEADER_VALUE_LENGTH = 378, "a header value longer than 4096 bytes";
+    WEBHOOK_PUBLIC_KEY = 379, "a secret for sendgrid that is not a public key on the curve P-256";
     CIDR_DENY_ALONE = 393, "denied networks without allowed ones, which would admit nobody";
     NAME_LABEL_LENGTH = 396, "a label longer than 63 characters";
     NAME_LENGTH = 397, "a host name longer than 253 characters";
@@ -92,18 +95,21 @@ codes! {
     HOSTNAME_AND_NAME = 1118, "--domain, --hostname or --url, and a name in -R";
     SUBDOMAIN_AND_NAME = 1119, "--subdomain, and a name in -R";
     HOSTNAME_AND_SUBDOMAIN = 1120, "both --hostname and --subdomain";
-    MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
+    MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
+    WEBHOOK_NO_SECRET = 2032, "webhook verification without a secret, where the provider has one";
+    USER_AGENT_PATTERN = 2090, "a user agent expression that is not valid";
     NOT_TLS = 3002, "something other than TLS on the HTTPS port";
     SNI_MISSING = 3003, "a TLS connection without a server name";
     UPSTREAM_BROKE = 3004, "the upstream's answer was not valid HTTP or ended early";
     UPSTREAM_TIMEOUT = 3005, "the publisher did not reach its upstream in time";
     ENDPOINT_OFFLINE = 3200, "no endpoint answers for the name";
     BREAKER_OPEN = 3202, "the circuit breaker is open: the upstream failed too often";
+    WEBHOOK_REFUSED = 3204, "a webhook that its provider did not sign, that is too old (403) or too large (413)";
     IP_RESTRICTED = 3205, "the visitor's address is not admitted";
-    BASIC_AUTH_REQUIRED = 3250, "basic auth credentials are missing or wrong";
-    USER_AGENT_PATTERN = 2090, "a user agent expression that is not valid";
     USER_AGENT_REFUSED = 3211, "the visitor's user agent is not admitted";
+    BASIC_AUTH_REQUIRED = 3250, "basic auth credentials are missing or wrong";
+    WEBHOOK_NEEDLESS_SECRET = 7026, "webhook verification with a secret for a provider that has none (sns)";
     UPSTREAM_REFUSED = 8012, "nothing listens where the publisher's -R points to";
     BASIC_AUTH_USER_LENGTH = 15008, "a basic auth user name longer than 128 characters";
 }

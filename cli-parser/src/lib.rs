@@ -30,8 +30,8 @@ pub use forward::Bind;
 pub use host_name::{HostName, HostPattern, NameError};
 pub use modules::{
     BasicAuth, CircuitBreaker, Credential, Definition, HeaderRule, HostRewrite, IpRestriction, Kind, Manual,
-    ModuleConfig, ModuleSet, Network, Objection, PRESERVE, Patterns, Rate, RateKey, RateLimit,
-    RequestHeaders, ResponseHeaders, Share, Stage, UserAgentFilter, compile,
+    ModuleConfig, ModuleSet, Network, Objection, PRESERVE, Patterns, Provider, Rate, RateKey, RateLimit,
+    RequestHeaders, ResponseHeaders, SecretKind, Share, Stage, UserAgentFilter, WebhookVerification, compile,
 };
 pub use period::{Period, PeriodError};
 pub use place::{Placement, Schemes};

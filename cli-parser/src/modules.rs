@@ -11,6 +11,7 @@ macro_rules! for_each_module {
             ip_restriction: IpRestriction = "IP restriction",
             user_agent_filter: UserAgentFilter = "User agent filter",
             basic_auth: BasicAuth = "Basic auth",
+            webhook: WebhookVerification = "Webhook verification",
             circuit_breaker: CircuitBreaker = "Circuit breaker",
             rate_limit: RateLimit = "Rate limit",
             response_headers: ResponseHeaders = "Response headers",
@@ -92,6 +93,7 @@ pub use host_rewrite::PRESERVE;
 pub use ip_restriction::Network;
 pub use rate_limit::{Rate, RateKey};
 pub use user_agent_filter::{Patterns, compile};
+pub use webhook::{Provider, SecretKind};
 
 /// The three commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,16 +46,22 @@ impl BuildError {
     }
 }
 
+/// What the modules of all endpoints share.
+#[derive(Default)]
+pub(crate) struct Commons {
+    webhooks: webhook::Shared,
+}
+
 /// What the modules of an endpoint come to.
-#[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) chain: ModuleChain,
+    commons: Arc<Commons>,
 }
 
 impl Plan {
     /// `configs` are already in the order of their stages.
-    pub(crate) fn of(configs: &[ModuleConfig]) -> Result<Self, BuildError> {
-        let mut plan = Self::default();
+    pub(crate) fn of(configs: &[ModuleConfig], commons: &Arc<Commons>) -> Result<Self, BuildError> {
+        let mut plan = Self { chain: ModuleChain::default(), commons: Arc::clone(commons) };
         for config in configs {
             build(config, &mut plan)?;
         }
@@ -141,7 +147,6 @@ pub(crate) trait Module: Send + Sync {
 /// A decision that is there, or that has to be waited for.
 pub(crate) enum Passage<'a> {
     Now(Flow),
-    #[expect(dead_code, reason = "for webhooks, which sign the body")]
     Later(BoxFuture<'a, Flow>),
 }
 
@@ -151,7 +156,6 @@ pub(crate) enum Flow {
     Continue,
     Refuse(Box<Refusal>),
     /// Answers in place of the upstream, for its good.
-    #[expect(dead_code, reason = "for challenges of webhooks")]
     Answer(Box<Response<Body>>),
 }
 

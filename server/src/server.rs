@@ -227,6 +227,7 @@ impl Server {
             algorithms: self.algorithms,
             admission: Admission::before_login(),
             spool: self.spool,
+            commons: Arc::default(),
             open_admission: (self.config.keys == KeyPolicy::Open).then(Admission::when_open),
         });
         accept_publishers(self.sockets.ssh, &context, &visitors, publishers, &self.workers);

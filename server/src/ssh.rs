@@ -33,6 +33,7 @@ pub(crate) use auth::KeyRing;
 use crate::certs::Certificates;
 use crate::config::CipherPreference;
 use crate::drain::DrainWatch;
+use crate::modules::Commons;
 use crate::registry::Registry;
 use crate::tunnel::channel::MIN_WINDOW;
 use crate::tunnel::spool::Spool;
@@ -54,6 +55,8 @@ pub(crate) struct Publishers {
     pub(crate) admission: Admission,
     /// Holds what slow visitors have not taken.
     pub(crate) spool: Arc<Spool>,
+    /// What the modules of all endpoints share.
+    pub(crate) commons: Arc<Commons>,
     /// On an open server: counts every connection.
     pub(crate) open_admission: Option<Admission>,
 }

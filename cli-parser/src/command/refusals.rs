@@ -174,8 +174,6 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
             "upstream-proxy-protocol",
             "upstream-tls-verify",
             "upstream-tls-verify-cas",
-            "verify-webhook",
-            "verify-webhook-secret",
             "websocket-tcp-converter",
         ],
         NOT_YET,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BasicAuth, Code, Credential, ModuleSet, Secret};
+use crate::{BasicAuth, Code, Credential, ModuleSet, Provider, Secret, SecretKind, WebhookVerification};
 
 fn command(line: &str) -> Command {
     match parse(line) {
@@ -199,6 +199,31 @@ fn a_flag_after_a_value_is_never_lost_in_it() {
 }
 
 #[test]
+fn a_webhook_needs_a_known_provider_and_its_secret() {
+    let Command::Http(http) = command("http --verify-webhook slack --verify-webhook-secret a b") else {
+        panic!()
+    };
+    let expected =
+        WebhookVerification { provider: Some(Provider::Slack), secret: Some(Secret::new("a b".to_owned())) };
+    assert_eq!(http.modules.webhook, Some(expected));
+    for (line, code) in [
+        ("http --verify-webhook-secret horse", Code::WEBHOOK_NO_PROVIDER),
+        ("http --verify-webhook githbu --verify-webhook-secret horse", Code::WEBHOOK_PROVIDER),
+        ("http --verify-webhook horse", Code::WEBHOOK_PROVIDER),
+        ("http --verify-webhook github", Code::WEBHOOK_NO_SECRET),
+        ("http --verify-webhook sns --verify-webhook-secret horse", Code::WEBHOOK_NEEDLESS_SECRET),
+        ("http --verify-webhook sendgrid --verify-webhook-secret horse", Code::WEBHOOK_PUBLIC_KEY),
+        ("http --verify-webhook vmware --verify-webhook-secret horse", Code::BAD_FLAG),
+        ("http --verify-webhook github --verify-webhook-secret horse\u{7}", Code::BAD_FLAG),
+        ("tcp --verify-webhook sns", Code::BAD_FLAG),
+    ] {
+        let error = refused(line);
+        assert_eq!(error.code(), code, "{line}");
+        assert!(!error.to_string().contains("horse"), "{error}");
+    }
+}
+
+#[test]
 fn a_command_has_a_greatest_length() {
     let most = |letter: &str| format!("{}:{}", letter.repeat(128), "'".repeat(128));
     let credentials = ["\u{1f40e}"; 10].map(|it| most(it).parse().unwrap()).to_vec();
@@ -229,10 +254,22 @@ fn credential() -> impl Strategy<Value = Credential> {
     (user, password).prop_map(|(user, password)| Credential { user, password: Secret::new(password) })
 }
 
+fn webhook() -> impl Strategy<Value = WebhookVerification> {
+    let text = |it: &Provider| it.secret() == SecretKind::Text;
+    let provider = prop::sample::select(Provider::all().filter(text).collect::<Vec<_>>());
+    (provider, credential()).prop_map(|(provider, it)| WebhookVerification {
+        provider: Some(provider),
+        secret: Some(it.password),
+    })
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https)];
-    let modules = prop::option::of(prop::collection::vec(credential(), 1..4)).prop_map(|it| ModuleSet {
-        basic_auth: it.map(|credentials| BasicAuth { credentials }),
+    let basic_auth = prop::option::of(prop::collection::vec(credential(), 1..4))
+        .prop_map(|it| it.map(|credentials| BasicAuth { credentials }));
+    let modules = (basic_auth, prop::option::of(webhook())).prop_map(|(basic_auth, webhook)| ModuleSet {
+        basic_auth,
+        webhook,
         ..ModuleSet::default()
     });
     prop_oneof![

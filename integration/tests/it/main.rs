@@ -21,3 +21,4 @@ mod serving;
 mod smoke;
 mod tcp;
 mod transfers;
+mod webhook;

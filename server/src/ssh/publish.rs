@@ -229,7 +229,7 @@ impl Publishing<'_> {
     }
 
     fn plan(&self) -> Result<Plan, Refusal> {
-        Plan::of(&self.command.modules().clone().into_configs())
+        Plan::of(&self.command.modules().clone().into_configs(), &self.context.commons)
             .map_err(|error| Refusal::new(error.code(), error.to_string(), "see ssh HOST http --help"))
     }
 

@@ -97,7 +97,8 @@ async fn basic_auth_lets_in_who_knows_a_pair_and_tells_the_upstream() {
     let mut bench = Bench::bare();
     let credentials =
         vec![Credential { user: "ada".to_owned(), password: Secret::new("correct-horse".to_owned()) }];
-    let modules = Plan::of(&[ModuleConfig::BasicAuth(BasicAuth { credentials })]).unwrap().chain;
+    let modules =
+        Plan::of(&[ModuleConfig::BasicAuth(BasicAuth { credentials })], &Arc::default()).unwrap().chain;
     bench.publish("a.test", Protocol::Http, "http://a.test", modules);
 
     let response = bench
