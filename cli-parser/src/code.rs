@@ -95,6 +95,7 @@ codes! {
     HOSTNAME_AND_NAME = 1118, "--domain, --hostname or --url, and a name in -R";
     SUBDOMAIN_AND_NAME = 1119, "--subdomain, and a name in -R";
     HOSTNAME_AND_SUBDOMAIN = 1120, "both --hostname and --subdomain";
+    PROXY_VERSION = 1123, "a version of the PROXY protocol other than 1 or 2";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     WEBHOOK_NO_SECRET = 2032, "webhook verification without a secret, where the provider has one";
@@ -103,6 +104,7 @@ codes! {
     SNI_MISSING = 3003, "a TLS connection without a server name";
     UPSTREAM_BROKE = 3004, "the upstream's answer was not valid HTTP or ended early";
     UPSTREAM_TIMEOUT = 3005, "the publisher did not reach its upstream in time";
+    UPSTREAM_TLS = 3007, "no TLS with the upstream: it speaks none, or its certificate is not the right one";
     ENDPOINT_OFFLINE = 3200, "no endpoint answers for the name";
     BREAKER_OPEN = 3202, "the circuit breaker is open: the upstream failed too often";
     WEBHOOK_REFUSED = 3204, "a webhook that its provider did not sign, that is too old (403) or too large (413)";

@@ -29,9 +29,10 @@ pub use error::CommandError;
 pub use forward::Bind;
 pub use host_name::{HostName, HostPattern, NameError};
 pub use modules::{
-    BasicAuth, CircuitBreaker, Credential, Definition, HeaderRule, HostRewrite, IpRestriction, Kind, Manual,
-    ModuleConfig, ModuleSet, Network, Objection, PRESERVE, Patterns, Provider, Rate, RateKey, RateLimit,
-    RequestHeaders, ResponseHeaders, SecretKind, Share, Stage, UserAgentFilter, WebhookVerification, compile,
+    BasicAuth, CircuitBreaker, Credential, Definition, HeaderRule, HostRewrite, HttpVersion, IpRestriction,
+    Kind, Manual, ModuleConfig, ModuleSet, Network, Objection, PRESERVE, Patterns, Provider, ProxyProtocol,
+    ProxyVersion, Rate, RateKey, RateLimit, RequestHeaders, ResponseHeaders, SecretKind, Share, Stage,
+    UpstreamProtocol, UserAgentFilter, WebhookVerification, compile,
 };
 pub use period::{Period, PeriodError};
 pub use place::{Placement, Schemes};

@@ -17,6 +17,8 @@ macro_rules! for_each_module {
             response_headers: ResponseHeaders = "Response headers",
             host_rewrite: HostRewrite = "Host rewriting",
             request_headers: RequestHeaders = "Request headers",
+            proxy_protocol: ProxyProtocol = "PROXY protocol",
+            upstream: UpstreamProtocol = "Upstream protocol",
         }
     };
 }
@@ -91,7 +93,9 @@ pub use circuit_breaker::Share;
 pub use header_rules::HeaderRule;
 pub use host_rewrite::PRESERVE;
 pub use ip_restriction::Network;
+pub use proxy_protocol::ProxyVersion;
 pub use rate_limit::{Rate, RateKey};
+pub use upstream::HttpVersion;
 pub use user_agent_filter::{Patterns, compile};
 pub use webhook::{Provider, SecretKind};
 

@@ -37,7 +37,7 @@ impl Routes {
         let runtime = Runtime::new().unwrap();
         let _inside = runtime.enter();
         let registry = Registry::for_test();
-        let tunnel = Arc::new(Tunnel::new(Arc::new(Nowhere), Drain::new().1));
+        let tunnel = Arc::new(Tunnel::new(Arc::new(Nowhere), Drain::new().1, Default::default()));
         let names = (0..names).map(|at| format!("n{at}.bench.test"));
         for name in names.chain(["*.wild.bench.test".to_owned()]) {
             let endpoint = Endpoint {
@@ -76,7 +76,7 @@ impl Buffer {
             spool: Spool::open(folder.path(), Some(1 << 30)).unwrap(),
             backlog: Arc::new(Backlog::default()),
             publisher: "SHA256:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg".parse().unwrap(),
-            visitor: Visitor(SocketAddr::from(([192, 0, 2, 1], 4000))),
+            visitor: Visitor::new(SocketAddr::from(([192, 0, 2, 1], 4000)), None),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { runtime, account, tasks: Drain::new().1, _folder: folder }

@@ -12,6 +12,7 @@ use hithe_cli_parser::{Code, ModuleConfig, Objection};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 
 use crate::body::Body;
+use crate::tunnel::approach::Approach;
 use crate::visit::{TlsFacts, Visitor};
 
 macro_rules! act {
@@ -55,13 +56,19 @@ pub(crate) struct Commons {
 /// What the modules of an endpoint come to.
 pub(crate) struct Plan {
     pub(crate) chain: ModuleChain,
+    /// How streams to its upstream begin.
+    pub(crate) approach: Approach,
     commons: Arc<Commons>,
 }
 
 impl Plan {
     /// `configs` are already in the order of their stages.
     pub(crate) fn of(configs: &[ModuleConfig], commons: &Arc<Commons>) -> Result<Self, BuildError> {
-        let mut plan = Self { chain: ModuleChain::default(), commons: Arc::clone(commons) };
+        let mut plan = Self {
+            chain: ModuleChain::default(),
+            approach: Approach::default(),
+            commons: Arc::clone(commons),
+        };
         for config in configs {
             build(config, &mut plan)?;
         }

@@ -3,8 +3,10 @@
 //! [`Dial`] is the seam between the public side and SSH; [`channel`] is the only implementation that speaks SSH,
 //! and [`pool`] keeps HTTP connections to the upstream alive between requests.
 
+pub(crate) mod approach;
 pub(crate) mod channel;
 pub(crate) mod elastic;
+pub(crate) mod multiplex;
 pub(crate) mod pool;
 pub(crate) mod spool;
 
@@ -44,6 +46,10 @@ pub(crate) enum DialError {
     Timeout,
     #[error("too many connections are being opened to this publisher")]
     Busy,
+    #[error("the upstream does not speak TLS")]
+    NoTls,
+    #[error("the upstream's certificate is not trusted, or is for another name")]
+    Certificate,
 }
 
 /// What an endpoint holds of its publisher.
@@ -51,6 +57,10 @@ pub(crate) struct Tunnel {
     pub(crate) dial: Arc<dyn Dial>,
     /// Idle HTTP connections to the upstream, shared by all visitors.
     pub(crate) pool: pool::Pool,
+    /// HTTP/2 connections to the upstream.
+    pub(crate) lines: multiplex::Lines,
+    /// How streams to the upstream begin.
+    pub(crate) approach: approach::Approach,
     /// Owns the tasks that drive upstream connections. It drains after the visitors.
     pub(crate) tasks: DrainWatch,
     /// The thread of the publisher's session, and so of its visitors.
@@ -59,8 +69,15 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// To be called on the thread of the publisher's session.
-    pub(crate) fn new(dial: Arc<dyn Dial>, tasks: DrainWatch) -> Self {
-        Self { dial, pool: pool::Pool::default(), tasks, worker: Worker::here() }
+    pub(crate) fn new(dial: Arc<dyn Dial>, tasks: DrainWatch, approach: approach::Approach) -> Self {
+        Self {
+            dial,
+            pool: pool::Pool::default(),
+            lines: multiplex::Lines::default(),
+            approach,
+            tasks,
+            worker: Worker::here(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +12,33 @@ use http::{Method, StatusCode, Uri};
 
 /// The public peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Visitor(pub(crate) SocketAddr);
+pub(crate) struct Visitor {
+    peer: SocketAddr,
+    /// Where it connected to.
+    local: Option<SocketAddr>,
+}
 
 impl Visitor {
+    pub(crate) fn new(peer: SocketAddr, local: Option<SocketAddr>) -> Self {
+        Self { peer, local }
+    }
+
     /// The peer's address; an IPv4 address mapped into IPv6 is written as IPv4.
     pub(crate) fn ip(self) -> IpAddr {
-        self.0.ip().to_canonical()
+        self.peer.ip().to_canonical()
     }
 
     pub(crate) fn socket_addr(self) -> SocketAddr {
-        SocketAddr::new(self.ip(), self.0.port())
+        SocketAddr::new(self.ip(), self.peer.port())
+    }
+
+    /// The address of ours that it connected to, or none (`0.0.0.0:0`) where that is not known.
+    pub(crate) fn connected_to(self) -> SocketAddr {
+        let local = self.local.unwrap_or_else(|| match self.ip() {
+            IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        });
+        SocketAddr::new(local.ip().to_canonical(), local.port())
     }
 }
 

@@ -149,7 +149,6 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
     (&["authtoken", "config", "region", "log", "log-format", "log-level"], NO_NEED),
     (
         &[
-            "app-protocol",
             "binding",
             "compression",
             "crt",
@@ -167,12 +166,8 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
             "oidc-client-secret",
             "oidc-scope",
             "pooling-enabled",
-            "proxy-proto",
             "terminate-at",
             "traffic-policy-url",
-            "upstream-protocol",
-            "upstream-proxy-protocol",
-            "upstream-tls-verify",
             "upstream-tls-verify-cas",
             "websocket-tcp-converter",
         ],

@@ -118,7 +118,6 @@ fn flags_known_elsewhere_say_what_to_do() {
         "http -auth=ada:correct-horse",
         "http --inspect",
         "http -inspect=false",
-        "tcp --upstream-tls-verify",
         "http --authtoken x",
     ] {
         let error = refused(line);
@@ -286,6 +285,8 @@ const FLAGS: &[&str] = &[
     "--cidr-allow 10.1.2.3/8,::/0 --cidr-deny 10.9.0.0/16",
     "--circuit-breaker 0.25 --circuit-breaker-window 90s --circuit-breaker-volume 5 --circuit-breaker-probe 2m",
     "--rate-limit 100/10s;key=header:X-Key --rate-limit 5/s",
+    "--proxy-proto 2",
+    "--upstream-tls --upstream-protocol auto --verify-upstream-tls --upstream-server-name app.internal",
     "--ua-filter-allow (foo),(bar) --ua-filter-deny (?i)bot\\d+, like",
     "--host-header localhost:3000 --request-header-add X-A: ${conn.client_ip} --request-header-add X-A: 2",
     "--request-header-remove cookie --response-header-add x-b: it's --response-header-remove server",

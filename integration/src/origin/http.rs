@@ -12,11 +12,10 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 
 use super::tls::self_signed;
 use super::{Counters, Origin};
@@ -30,7 +29,8 @@ pub type Answer = Response<BoxBody<Bytes, Infallible>>;
 #[derive(Clone)]
 pub struct HttpOrigin {
     connections: http1::Builder,
-    tls: Option<(TlsAcceptor, String)>,
+    tls: Option<String>,
+    http2: bool,
 }
 
 impl std::fmt::Debug for HttpOrigin {
@@ -44,7 +44,7 @@ impl Origin {
     pub fn http() -> HttpOrigin {
         let mut connections = http1::Builder::new();
         connections.timer(TokioTimer::new()).half_close(true);
-        HttpOrigin { connections, tls: None }
+        HttpOrigin { connections, tls: None, http2: false }
     }
 
     /// Answers every request with this text.
@@ -175,7 +175,13 @@ impl HttpOrigin {
 
     /// Speaks TLS with a certificate of its own for `name`.
     pub fn tls(mut self, name: &str) -> Self {
-        self.tls = Some(self_signed(name));
+        self.tls = Some(name.to_owned());
+        self
+    }
+
+    /// Speaks HTTP/2 only, by ALPN where it speaks TLS.
+    pub fn http2(mut self) -> Self {
+        self.http2 = true;
         self
     }
 
@@ -194,16 +200,18 @@ impl HttpOrigin {
     where
         F: Future<Output = Answer> + Send + 'static,
     {
-        let Self { connections, tls } = self;
-        let (acceptor, certificate) = tls.unzip();
+        let Self { connections, tls, http2 } = self;
+        let protocols: &[&[u8]] = if http2 { &[b"h2"] } else { &[b"http/1.1"] };
+        let (acceptor, certificate) = tls.map(|name| self_signed(&name, protocols)).unzip();
+        let connections = if http2 { None } else { Some(connections) };
         let mut origin = Origin::serving(move |stream, counters| {
             let (connections, acceptor, answer) = (connections.clone(), acceptor.clone(), answer.clone());
             async move {
                 match acceptor {
-                    None => serve(&connections, stream, counters, answer).await,
+                    None => serve(connections.as_ref(), stream, counters, answer).await,
                     Some(acceptor) => {
                         if let Ok(stream) = acceptor.accept(stream).await {
-                            serve(&connections, stream, counters, answer).await;
+                            serve(connections.as_ref(), stream, counters, answer).await;
                         }
                     }
                 }
@@ -215,20 +223,25 @@ impl HttpOrigin {
     }
 }
 
+/// Without HTTP/1 connections it is HTTP/2.
 async fn serve<F>(
-    connections: &http1::Builder,
+    connections: Option<&http1::Builder>,
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     counters: Arc<Counters>,
     answer: impl Fn(Question) -> F,
 ) where
-    F: Future<Output = Answer>,
+    F: Future<Output = Answer> + Send + 'static,
 {
     let service = service_fn(|question| {
         counters.request();
         let answer = answer(question);
         async { Ok::<_, Infallible>(answer.await) }
     });
-    let _ = connections.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    let stream = TokioIo::new(stream);
+    let _ = match connections {
+        Some(connections) => connections.serve_connection(stream, service).with_upgrades().await,
+        None => http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await,
+    };
 }
 
 /// The other end of [`Origin::fed`]; the answer's body ends when it is dropped.

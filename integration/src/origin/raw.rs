@@ -16,7 +16,7 @@ impl Origin {
 
     /// The same behind TLS, with its own certificate for `name`.
     pub async fn tls_echo(name: &str) -> Self {
-        let (acceptor, certificate) = self_signed(name);
+        let (acceptor, certificate) = self_signed(name, &[]);
         let mut origin = Self::serving(move |stream, _| {
             let acceptor = acceptor.clone();
             async move {

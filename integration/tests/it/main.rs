@@ -21,4 +21,5 @@ mod serving;
 mod smoke;
 mod tcp;
 mod transfers;
+mod upstream;
 mod webhook;

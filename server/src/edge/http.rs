@@ -75,10 +75,11 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
             let drain = edge.visits.clone();
             let served = async move {
                 let Ok(stream) = parcel.unpack() else { return };
+                let local = stream.local_addr().ok();
                 let stream = StallGuard::new(stream, STALL_LIMIT);
                 let activity = Activity::new(permit);
                 let stream = ResetIfBroken::new(stream, Arc::clone(&activity));
-                http1(&edge, stream, Visitor(peer), None, activity).await;
+                http1(&edge, stream, Visitor::new(peer, local), None, activity).await;
             };
             drain.spawn_on(served, worker.runtime());
         });

@@ -26,7 +26,8 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
             let drain = edge.visits.clone();
             let served = async move {
                 let Ok(stream) = parcel.unpack() else { return };
-                attend(&edge, stream, Visitor(peer), permit).await;
+                let local = stream.local_addr().ok();
+                attend(&edge, stream, Visitor::new(peer, local), permit).await;
             };
             drain.spawn_on(served, worker.runtime());
         });

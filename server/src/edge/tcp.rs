@@ -49,7 +49,8 @@ async fn attend(listener: TcpListener, endpoint: Arc<Endpoint>, edge: &EdgeConte
     accept(listener, permits, stop, |stream, peer, permit| {
         let endpoint = Arc::clone(&endpoint);
         edge.visits.spawn(async move {
-            carry(&endpoint, StallGuard::new(stream, STALL_LIMIT), Visitor(peer)).await;
+            let local = stream.local_addr().ok();
+            carry(&endpoint, StallGuard::new(stream, STALL_LIMIT), Visitor::new(peer, local)).await;
             drop(permit);
         });
     })

@@ -15,6 +15,7 @@ use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::modules::ModuleChain;
 use crate::proxy::activity::Activity;
 use crate::registry::Slot;
+use crate::tunnel::approach::Approach;
 use crate::tunnel::{Dial, DialError, Tunnel, TunnelStream};
 use crate::visit::{VisitLog, VisitRecord, Visitor};
 
@@ -79,7 +80,7 @@ impl Bench {
             watch.clone(),
             Workers::here(),
         );
-        let tunnel = Arc::new(Tunnel::new(Arc::new(Pipes(dial)), watch));
+        let tunnel = Arc::new(Tunnel::new(Arc::new(Pipes(dial)), watch, Approach::default()));
         Self { edge, dialled, log: Arc::default(), tunnel, registry, _drain: drain }
     }
 
@@ -105,7 +106,7 @@ impl Bench {
     fn connect(&self, secure: bool) -> DuplexStream {
         let (near, far) = duplex(64 * 1024);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let visitor = Visitor("[::ffff:192.0.2.7]:4000".parse().unwrap());
+        let visitor = Visitor::new("[::ffff:192.0.2.7]:4000".parse().unwrap(), None);
         let edge = Arc::clone(&self.edge);
         self.edge.visits.spawn(async move {
             http1(&edge, far, visitor, secure.then(Arc::default), Activity::new(permit)).await

@@ -139,7 +139,7 @@ mod tests {
     use crate::visit::Visitor;
 
     fn restored(name: HeaderName, value: &str, upstream: &'static str) -> String {
-        let mut visit = Visit::new(Visitor("127.0.0.1:7".parse().unwrap()), Some(&Arc::default()), &"https://app.test:8443".into());
+        let mut visit = Visit::new(Visitor::new("127.0.0.1:7".parse().unwrap(), None), Some(&Arc::default()), &"https://app.test:8443".into());
         let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("app.test:8443"))]);
         Rewritten::note(&mut visit, &headers, HeaderValue::from_static(upstream));
         let mut response = Response::new(Body::empty());

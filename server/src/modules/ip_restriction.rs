@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn an_ipv4_visitor_of_a_dual_stack_socket_is_matched_as_ipv4() {
-        let mapped = crate::visit::Visitor("[::ffff:10.1.2.3]:7".parse().unwrap());
+        let mapped = crate::visit::Visitor::new("[::ffff:10.1.2.3]:7".parse().unwrap(), None);
         assert!(networks(&["10.0.0.0/8"], &[]).admits(mapped.ip()));
         assert!(networks(&["::ffff:10.0.0.0/104"], &[]).admits(mapped.ip()));
         assert!(!networks(&["::/0"], &[]).admits(mapped.ip()));

@@ -5,6 +5,7 @@ mod target;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use hithe_cli_parser::HttpVersion;
 use http::header::{CONTENT_LENGTH, PROXY_AUTHENTICATE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -152,7 +153,7 @@ impl Visiting {
             hyper::upgrade::on(&mut request)
         });
         frame(&mut request)?;
-        let answered = self.forward(request).await;
+        let answered = self.forward(request, visitor_side.is_some()).await;
         endpoint.modules.outcome(answered.as_ref().map_or_else(ProxyError::status, Response::status), visit);
         let mut response = answered?;
         let upstream_side = match (response.status(), visitor_side) {
@@ -165,7 +166,7 @@ impl Visiting {
         if has_foreign_coding(response.headers()) {
             return Err(ProxyError::ForeignCoding);
         }
-        self.tied |= authenticates_connection(&response);
+        self.tied |= authenticates_connection(&response) || endpoint.tunnel.approach.is_personal();
         let protocol = upstream_side.as_ref().and_then(|_| forwarded::requested_upgrade(response.headers()));
         forwarded::prepare_response(response.headers_mut(), self.connection.site.domain.as_str());
         *response.version_mut() = Version::HTTP_11;
@@ -185,10 +186,19 @@ impl Visiting {
     ///
     /// A kept connection may have been closed by the upstream a moment ago. What was not sent goes over a new one;
     /// what was sent goes again only if it is safe, has no body, and not one byte of an answer came.
-    async fn forward(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, ProxyError> {
+    async fn forward(
+        &mut self,
+        mut request: Request<Body>,
+        upgrades: bool,
+    ) -> Result<Response<Incoming>, ProxyError> {
         let tunnel = Arc::clone(&self.endpoint.tunnel);
         let visitor = self.connection.visitor;
+        let secure = tunnel.approach.tls.is_some();
         let mut upstream = match self.connection.take_tied(&self.endpoint) {
+            // HTTP/2 has no other protocol to change to (RFC 9113 §8.6).
+            _ if upgrades && tunnel.approach.protocol != HttpVersion::Http1 => {
+                tunnel.connect_http1(visitor).await?
+            }
             Some(upstream) => {
                 self.tied = true;
                 upstream
@@ -197,7 +207,7 @@ impl Visiting {
         };
         loop {
             let again = upstream.is_reused().then(|| repeatable(&request)).flatten();
-            match upstream.send(request).await {
+            match upstream.send(request, secure).await {
                 Ok(response) => {
                     self.upstream = Some(upstream);
                     return Ok(response);

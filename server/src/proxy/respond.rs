@@ -213,6 +213,20 @@ fn row_of_dial(error: DialError) -> Row {
             "The publisher did not open the connection in time",
             "Try again. Publisher: check that the target in -R can be reached from your machine.",
         ),
+        DialError::NoTls => Row::of(
+            Code::UPSTREAM_TLS,
+            StatusCode::BAD_GATEWAY,
+            Side::Upstream,
+            "The service behind the tunnel does not speak TLS as it should",
+            "Publisher: if the service speaks plain HTTP, leave --upstream-tls out.",
+        ),
+        DialError::Certificate => Row::of(
+            Code::UPSTREAM_TLS,
+            StatusCode::BAD_GATEWAY,
+            Side::Upstream,
+            "The certificate of the service behind the tunnel is not trusted, or is for another name",
+            "Publisher: check --upstream-server-name, or leave --verify-upstream-tls out.",
+        ),
         DialError::Busy => Row::of(
             Code::TOO_BUSY,
             StatusCode::SERVICE_UNAVAILABLE,

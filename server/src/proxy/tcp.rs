@@ -111,6 +111,8 @@ async fn refuse(visitor_side: &mut impl Wire, error: DialError) -> &'static str 
         DialError::Gone => "the publisher is gone",
         DialError::Timeout => "the connection was not opened in time",
         DialError::Busy => "too many connections are being opened",
+        DialError::NoTls => "the target does not speak TLS",
+        DialError::Certificate => "the target's certificate is not trusted, or is for another name",
     }
 }
 

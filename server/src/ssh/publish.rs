@@ -14,6 +14,7 @@ use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::modules::{ModuleChain, Plan};
 use crate::registry::{Claim, Holder, Lease, Refusal, Slot};
 use crate::tunnel::Tunnel;
+use crate::tunnel::approach::Approach;
 use crate::tunnel::channel::{ChannelDialer, Inboxes};
 use crate::visit::VisitLogRef;
 
@@ -86,6 +87,12 @@ async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
     .await;
 }
 
+/// What the modules of a command come to for one forward.
+struct Planned {
+    modules: Arc<ModuleChain>,
+    tunnel: Arc<Tunnel>,
+}
+
 struct Publishing<'a> {
     context: &'a Publishers,
     publisher: &'a Arc<Publisher>,
@@ -104,11 +111,12 @@ impl Publishing<'_> {
         }
         let cut = CancellationToken::new();
         let claim = forward.claim.take();
+        let planned = self.plan(&forward, &cut)?;
         let (lease, urls) = match placement {
-            Placement::Tcp { port } => self.tcp(&forward, claim, port, &cut).await?,
+            Placement::Tcp { port } => self.tcp(&forward, claim, port, &planned).await?,
             Placement::Tls => {
                 let (claim, name) = self.name(&forward, claim)?;
-                self.web(claim, &name, &self.tunnel(&forward, &cut), &[Protocol::Tls])?
+                self.web(claim, &name, &planned, &[Protocol::Tls])?
             }
             Placement::Http(schemes) => {
                 let (claim, name) = self.name(&forward, claim)?;
@@ -120,7 +128,7 @@ impl Publishing<'_> {
                     self.check_certificate(&name)?;
                     protocols.push(Protocol::Https);
                 }
-                self.web(claim, &name, &self.tunnel(&forward, &cut), &protocols)?
+                self.web(claim, &name, &planned, &protocols)?
             }
         };
         let inboxes = Arc::clone(&self.publisher.inboxes);
@@ -168,16 +176,15 @@ impl Publishing<'_> {
         &self,
         claim: Claim,
         name: &HostPattern,
-        tunnel: &Arc<Tunnel>,
+        planned: &Planned,
         protocols: &[Protocol],
     ) -> Result<(Lease, Vec<Arc<str>>), Refusal> {
-        let modules = Arc::new(self.plan()?.chain);
         let endpoints: Vec<_> = protocols
             .iter()
             .map(|protocol| {
                 let slot = if *protocol == Protocol::Http { Slot::Plain } else { Slot::Secure };
                 let url = self.url(*protocol, name);
-                (slot, self.endpoint(*protocol, url, Arc::clone(&modules), Arc::clone(tunnel)))
+                (slot, self.endpoint(*protocol, url, planned))
             })
             .collect();
         let urls = endpoints.iter().map(|(_, endpoint)| endpoint.url.clone()).collect();
@@ -189,7 +196,7 @@ impl Publishing<'_> {
         forward: &Forward,
         claim: Option<Claim>,
         port: Option<u16>,
-        cut: &CancellationToken,
+        planned: &Planned,
     ) -> Result<(Lease, Vec<Arc<str>>), Refusal> {
         if let Some(name) = forward.name.as_ref().filter(|_| port.is_none()) {
             let message = format!("a tcp endpoint has a port and no name, so it cannot be {name}");
@@ -205,35 +212,29 @@ impl Publishing<'_> {
         };
         let number = claim.port().unwrap_or_default();
         let url: Arc<str> = format!("tcp://{}:{number}", self.context.registry.domain()).into();
-        let modules = Arc::new(self.plan()?.chain);
-        let endpoint = self.endpoint(Protocol::Tcp, url.clone(), modules, self.tunnel(forward, cut));
+        let endpoint = self.endpoint(Protocol::Tcp, url.clone(), planned);
         Ok((claim.publish_port(endpoint).await?, vec![url]))
     }
 
-    fn endpoint(
-        &self,
-        protocol: Protocol,
-        url: Arc<str>,
-        modules: Arc<ModuleChain>,
-        tunnel: Arc<Tunnel>,
-    ) -> Arc<Endpoint> {
+    fn endpoint(&self, protocol: Protocol, url: Arc<str>, planned: &Planned) -> Arc<Endpoint> {
         Arc::new(Endpoint {
             id: EndpointId::next(),
             protocol,
             url,
-            modules,
-            tunnel,
+            modules: Arc::clone(&planned.modules),
+            tunnel: Arc::clone(&planned.tunnel),
             log: self.log.clone(),
             withdrawn: CancellationToken::new(),
         })
     }
 
-    fn plan(&self) -> Result<Plan, Refusal> {
-        Plan::of(&self.command.modules().clone().into_configs(), &self.context.commons)
-            .map_err(|error| Refusal::new(error.code(), error.to_string(), "see ssh HOST http --help"))
+    fn plan(&self, forward: &Forward, cut: &CancellationToken) -> Result<Planned, Refusal> {
+        let plan = Plan::of(&self.command.modules().clone().into_configs(), &self.context.commons)
+            .map_err(|error| Refusal::new(error.code(), error.to_string(), "see ssh HOST http --help"))?;
+        Ok(Planned { modules: Arc::new(plan.chain), tunnel: self.tunnel(forward, cut, plan.approach) })
     }
 
-    fn tunnel(&self, forward: &Forward, cut: &CancellationToken) -> Arc<Tunnel> {
+    fn tunnel(&self, forward: &Forward, cut: &CancellationToken, approach: Approach) -> Arc<Tunnel> {
         let tasks = self.context.tasks.clone();
         let dialer = ChannelDialer {
             handle: self.publisher.handle.clone(),
@@ -245,7 +246,7 @@ impl Publishing<'_> {
             spool: Arc::clone(&self.context.spool),
             publisher: self.publisher.owner(),
         };
-        Arc::new(Tunnel::new(Arc::new(dialer), tasks))
+        Arc::new(Tunnel::new(Arc::new(dialer), tasks, approach))
     }
 
     fn check_certificate(&self, name: &HostPattern) -> Result<(), Refusal> {

@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_request_line_says_method_path_status_duration_and_bytes() {
         let record = VisitRecord::Request {
-            visitor: Visitor(SocketAddr::from(([127, 0, 0, 1], 4711))),
+            visitor: Visitor::new(SocketAddr::from(([127, 0, 0, 1], 4711)), None),
             method: Method::GET,
             uri: "/a?b=c".parse().unwrap(),
             status: StatusCode::OK,

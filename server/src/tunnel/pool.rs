@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use hithe_cli_parser::HttpVersion;
 use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -18,6 +19,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::approach::{Agreed, Speaks};
+use super::multiplex::{Stream, to_http1, to_http2, was_not_processed};
 use super::{DialError, Tunnel, TunnelStream};
 use crate::body::Body;
 use crate::visit::{CutOff, Visitor};
@@ -41,18 +44,48 @@ const MAX_HEAD: usize = 1 << 20;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 impl Tunnel {
-    /// A connection that is idle, or else a new one.
+    /// A connection that is idle or has room for another request, or else a new one.
     pub(crate) async fn upstream(self: &Arc<Self>, visitor: Visitor) -> Result<Upstream, DialError> {
-        match self.pool.take() {
+        if self.approach.is_personal() {
+            return self.connect(visitor).await;
+        }
+        if self.approach.protocol == HttpVersion::Http1 {
+            return match self.pool.take() {
+                Some(upstream) => Ok(upstream),
+                None => self.connect(visitor).await,
+            };
+        }
+        if let Some(upstream) = self.shared() {
+            return Ok(upstream);
+        }
+        let _turn = self.lines.turn().await?;
+        match self.shared() {
             Some(upstream) => Ok(upstream),
             None => self.connect(visitor).await,
         }
     }
 
+    fn shared(&self) -> Option<Upstream> {
+        self.lines.take().map(Upstream::on).or_else(|| self.pool.take())
+    }
+
     /// A new connection to the upstream.
     pub(crate) async fn connect(&self, visitor: Visitor) -> Result<Upstream, DialError> {
+        match self.begin(visitor, Speaks::Http).await? {
+            (stream, Agreed::Http1) => self.http1(stream).await,
+            (stream, Agreed::Http2) => Ok(Upstream::on(self.multiplex(stream).await?)),
+        }
+    }
+
+    /// A new HTTP/1.1 connection, whatever the upstream speaks otherwise: for requests that change the protocol.
+    pub(crate) async fn connect_http1(&self, visitor: Visitor) -> Result<Upstream, DialError> {
+        let (stream, _) = self.begin(visitor, Speaks::Http1).await?;
+        self.http1(stream).await
+    }
+
+    async fn http1(&self, stream: TunnelStream) -> Result<Upstream, DialError> {
         let heard = Arc::new(Heard::default());
-        let stream = Listening { stream: self.open(visitor).await?, heard: Arc::clone(&heard) };
+        let stream = Listening { stream, heard: Arc::clone(&heard) };
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .max_header_size(MAX_HEAD)
@@ -66,17 +99,32 @@ impl Tunnel {
         };
         // With the session and not with the visitor, who may be served elsewhere and leaves first.
         self.tasks.spawn_on(driving, self.worker.runtime());
+        let sender = Sender::Http1(sender);
         Ok(Upstream { sender, heard, heard_before: 0, idle_limit: IDLE_LIMIT, reused: false })
     }
 
     /// A raw stream to the upstream.
     pub(crate) async fn open(&self, visitor: Visitor) -> Result<TunnelStream, DialError> {
-        timeout(DIAL_DEADLINE, self.dial.dial(visitor)).await.unwrap_or(Err(DialError::Timeout))
+        Ok(self.begin(visitor, Speaks::Raw).await?.0)
+    }
+
+    async fn begin(&self, visitor: Visitor, speaks: Speaks) -> Result<(TunnelStream, Agreed), DialError> {
+        let dialled = timeout(DIAL_DEADLINE, self.dial.dial(visitor)).await;
+        let stream = dialled.unwrap_or(Err(DialError::Timeout))?;
+        if self.approach.is_plain() && self.approach.protocol == HttpVersion::Http1 {
+            return Ok((stream, Agreed::Http1));
+        }
+        // On the heap: it holds a TLS handshake, and most endpoints have none.
+        Box::pin(self.approach.begin(stream, visitor, speaks)).await
     }
 
     /// Keeps a connection whose response was read to its end.
     pub(crate) fn park(self: &Arc<Self>, upstream: Upstream) {
-        if upstream.sender.is_closed() || upstream.idle_limit.is_zero() || self.tasks.is_draining() {
+        if upstream.is_shared()
+            || upstream.sender.is_closed()
+            || upstream.idle_limit.is_zero()
+            || self.tasks.is_draining()
+        {
             return;
         }
         if self.pool.put(upstream) {
@@ -161,14 +209,36 @@ impl Pool {
     }
 }
 
-/// One HTTP/1.1 connection to the upstream. Dropping it closes the connection when its last request is done.
+/// One HTTP/1.1 connection to the upstream, or a place on one of HTTP/2. Dropping it closes the connection when its
+/// last request is done.
 pub(crate) struct Upstream {
-    sender: SendRequest<Body>,
+    sender: Sender,
     /// The other end is with the task that drives the connection.
     heard: Arc<Heard>,
     heard_before: u64,
     idle_limit: Duration,
     reused: bool,
+}
+
+enum Sender {
+    Http1(SendRequest<Body>),
+    Http2(Stream),
+}
+
+impl Sender {
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(stream) => stream.sender.is_ready(),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(stream) => stream.sender.is_closed(),
+        }
+    }
 }
 
 /// Why no response came.
@@ -183,8 +253,41 @@ pub(crate) enum SendError {
 }
 
 impl Upstream {
-    pub(crate) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        match self.sender.try_send_request(request).await {
+    fn on(stream: Stream) -> Self {
+        let reused = stream.reused;
+        let sender = Sender::Http2(stream);
+        Self { sender, heard: Arc::default(), heard_before: 0, idle_limit: IDLE_LIMIT, reused }
+    }
+
+    /// Whether other requests go over the same connection at the same time.
+    fn is_shared(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    /// `secure` says whether the upstream speaks TLS.
+    pub(crate) async fn send(
+        &mut self,
+        mut request: Request<Body>,
+        secure: bool,
+    ) -> Result<Response<Incoming>, SendError> {
+        let sent = match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(stream) => {
+                to_http2(&mut request, secure);
+                return match stream.sender.try_send_request(request).await {
+                    Ok(response) => Ok(response),
+                    Err(mut error) => Err(match error.take_message() {
+                        Some(mut request) => {
+                            to_http1(&mut request);
+                            SendError::Unsent(Box::new(request))
+                        }
+                        None if was_not_processed(error.error()) => SendError::Silent,
+                        None => SendError::Broken(error.into_error()),
+                    }),
+                };
+            }
+        };
+        match sent {
             Ok(response) => {
                 self.idle_limit = idle_limit(response.headers());
                 Ok(response)

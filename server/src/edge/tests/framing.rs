@@ -219,7 +219,7 @@ where
 {
     let (near, far) = duplex(64 * 1024);
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    let visitor = Visitor("192.0.2.7:4000".parse().unwrap());
+    let visitor = Visitor::new("192.0.2.7:4000".parse().unwrap(), None);
     let edge = Arc::clone(&bench.edge);
     bench
         .edge

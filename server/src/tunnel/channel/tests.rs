@@ -98,7 +98,7 @@ impl Bench {
 async fn a_channel_for_a_visitor_who_has_just_left_is_closed() {
     let mut bench = Bench::new().await;
     let permit = bench.dialer.permit().await.unwrap();
-    let opened = bench.dialer.open(Visitor(([192, 0, 2, 7], 4000).into()), permit);
+    let opened = bench.dialer.open(Visitor::new(([192, 0, 2, 7], 4000).into(), None), permit);
     let until_closed = async {
         let mut channel = bench.accepted.recv().await.unwrap();
         // The visitor leaves when the channel is there, and before anybody has taken it.

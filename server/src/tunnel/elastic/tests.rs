@@ -40,7 +40,7 @@ impl Bench {
             spool: Arc::clone(&self.spool),
             backlog: Arc::clone(backlog),
             publisher: key(),
-            visitor: Visitor(SocketAddr::from(([192, 0, 2, source], 4000))),
+            visitor: Visitor::new(SocketAddr::from(([192, 0, 2, source], 4000)), None),
         };
         Elastic::new(account, self.tasks.clone())
     }

@@ -33,7 +33,7 @@ impl Bench {
             spool: Arc::clone(&self.spool),
             backlog: Arc::default(),
             publisher: KEYS[publisher].parse().unwrap(),
-            visitor: Visitor(SocketAddr::from(([192, 0, 2, source], 4000))),
+            visitor: Visitor::new(SocketAddr::from(([192, 0, 2, source], 4000)), None),
         };
         let visit = Elastic::new(account.clone(), self.tasks.clone());
         let line = self.spool.enter(Arc::downgrade(&visit), &account);
