@@ -43,6 +43,7 @@ macro_rules! codes {
 }
 
 codes! {
+    TLS_VERSION = 224, "a TLS version other than 1.2 or 1.3";
     WILDCARD_NOT_GRANTED = 318, "a wildcard that needs the operator's grant";
     CUSTOM_DOMAIN = 319, "a name outside the server's domain that the operator has not allowed or has no certificate for";
     NAME_RESERVED = 320, "a name that the operator keeps";
@@ -98,6 +99,11 @@ codes! {
     PROXY_VERSION = 1123, "a version of the PROXY protocol other than 1 or 2";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
+    TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";
+    CERTIFICATE = 1633, "a certificate or key that cannot be used";
+    MUTUAL_TLS_PLACE = 1694, "mutual TLS where TLS does not end at the server, or beside plain http";
+    MUTUAL_TLS_PEM = 1695, "certificate authorities that cannot be read, or are not known to the server";
+    MUTUAL_TLS_NO_CA = 1696, "a certificate among the authorities that is none";
     WEBHOOK_NO_SECRET = 2032, "webhook verification without a secret, where the provider has one";
     USER_AGENT_PATTERN = 2090, "a user agent expression that is not valid";
     NOT_TLS = 3002, "something other than TLS on the HTTPS port";

@@ -116,8 +116,8 @@ fn asks_for_help(word: &str) -> bool {
     matches!(word.split('=').next(), Some("help" | "--help" | "-h"))
 }
 
-/// Bytes of an exec line: half as much again as ten credentials of the greatest length, written out, take.
-const MAX_LINE: usize = 16 * 1024;
+/// Bytes of an exec line: a chain of certificates, its key and some authorities, in PEM or base64.
+const MAX_LINE: usize = 64 * 1024;
 
 /// The three commands.
 pub(crate) const NAMES: [&str; 3] = ["http", "tls", "tcp"];
@@ -214,6 +214,9 @@ fn help(command: Option<&str>) -> String {
 fn check(command: &Command) -> Result<(), CommandError> {
     command.address().check(command.kind(), command.schemes())?;
     command.about().check()?;
+    if command.modules().mutual_tls.is_some() && command.schemes().contains(&Scheme::Http) {
+        return Err(refusals::plain_beside_mutual_tls());
+    }
     let checked = command.modules().check(command.kind());
     checked.map_err(|it| refusals::objection(command.kind(), it))
 }

@@ -30,9 +30,10 @@ pub use forward::Bind;
 pub use host_name::{HostName, HostPattern, NameError};
 pub use modules::{
     BasicAuth, CircuitBreaker, Credential, Definition, HeaderRule, HostRewrite, HttpVersion, IpRestriction,
-    Kind, Manual, ModuleConfig, ModuleSet, Network, Objection, PRESERVE, Patterns, Provider, ProxyProtocol,
-    ProxyVersion, Rate, RateKey, RateLimit, RequestHeaders, ResponseHeaders, SecretKind, Share, Stage,
-    UpstreamProtocol, UserAgentFilter, WebhookVerification, compile,
+    Kind, MAX_AUTHORITIES, Manual, ModuleConfig, ModuleSet, MutualTls, Network, Objection, PRESERVE,
+    Patterns, Pem, Provider, ProxyProtocol, ProxyVersion, Rate, RateKey, RateLimit, RequestHeaders,
+    ResponseHeaders, SecretKind, Share, Stage, TerminateAt, TlsTermination, TlsVersion, UpstreamProtocol,
+    UserAgentFilter, WebhookVerification, compile,
 };
 pub use period::{Period, PeriodError};
 pub use place::{Placement, Schemes};

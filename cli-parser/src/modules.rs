@@ -9,6 +9,8 @@ macro_rules! for_each_module {
     ($each:ident) => {
         $each! {
             ip_restriction: IpRestriction = "IP restriction",
+            mutual_tls: MutualTls = "Mutual TLS",
+            tls_termination: TlsTermination = "TLS termination",
             user_agent_filter: UserAgentFilter = "User agent filter",
             basic_auth: BasicAuth = "Basic auth",
             webhook: WebhookVerification = "Webhook verification",
@@ -63,8 +65,9 @@ macro_rules! define {
                 $(if let Some(module) = &self.$name {
                     has(<$Type as Definition>::ON, kind, $heading)?;
                     module.check()?;
+                    module.check_for(kind)?;
                 })*
-                Ok(())
+                self.check_together(kind)
             }
 
             /// The configured modules in the order in which they run, whatever the order of flags was.
@@ -87,17 +90,42 @@ macro_rules! define {
 for_each_module!(define);
 
 mod header_rules;
+mod pem;
 
 pub use basic_auth::Credential;
 pub use circuit_breaker::Share;
 pub use header_rules::HeaderRule;
 pub use host_rewrite::PRESERVE;
 pub use ip_restriction::Network;
+pub use mutual_tls::MAX_AUTHORITIES;
+pub use pem::Pem;
 pub use proxy_protocol::ProxyVersion;
 pub use rate_limit::{Rate, RateKey};
+pub use tls_termination::{TerminateAt, TlsVersion};
 pub use upstream::HttpVersion;
 pub use user_agent_filter::{Patterns, compile};
 pub use webhook::{Provider, SecretKind};
+
+impl ModuleSet {
+    /// Modules that need one another.
+    fn check_together(&self, kind: Kind) -> Result<(), Objection> {
+        let ends_here = self.tls_termination.as_ref().is_some_and(TlsTermination::is_at_edge);
+        if kind != Kind::Tls || ends_here {
+            return Ok(());
+        }
+        if self.mutual_tls.is_some() {
+            let message =
+                "--mutual-tls-cas needs --terminate-at edge: the handshake is with the upstream otherwise";
+            return Err(Objection::new(crate::Code::MUTUAL_TLS_PLACE, message));
+        }
+        if self.upstream.as_ref().is_some_and(|upstream| upstream.tls) {
+            let message =
+                "--upstream-tls needs --terminate-at edge: visitors already speak TLS with the upstream";
+            return Err(Objection::new(crate::Code::BAD_FLAG, message));
+        }
+        Ok(())
+    }
+}
 
 /// The three commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +241,12 @@ pub trait Definition {
     /// # Errors
     /// Values that are fine alone and wrong together.
     fn check(&self) -> Result<(), Objection> {
+        Ok(())
+    }
+
+    /// # Errors
+    /// Values that are wrong for this command.
+    fn check_for(&self, _kind: Kind) -> Result<(), Objection> {
         Ok(())
     }
 

@@ -45,7 +45,7 @@ fn next_word(text: &str) -> (String, &str) {
         }
         None => {
             let left = left.trim_start();
-            if left.is_empty() || left.starts_with("--") {
+            if left.is_empty() || starts_flag(left) {
                 return (name.to_owned(), left);
             }
             let (value, left) = value(left);
@@ -103,7 +103,13 @@ fn flag_starts(text: &str) -> impl Iterator<Item = usize> {
         let before = text.get(..*at).and_then(|before| before.chars().next_back());
         before.is_some_and(char::is_whitespace)
     };
-    text.match_indices("--").map(|(at, _)| at).filter(after_blank)
+    let of_flag = |at: &usize| text.get(*at..).is_some_and(starts_flag);
+    text.match_indices("--").map(|(at, _)| at).filter(after_blank).filter(of_flag)
+}
+
+/// Two hyphens begin a flag. More of them belong to a value: `-----BEGIN CERTIFICATE-----`.
+fn starts_flag(text: &str) -> bool {
+    text.starts_with("--") && !text.starts_with("---")
 }
 
 /// A value as it must be written so that [`split`] gives it back.
@@ -178,6 +184,14 @@ mod tests {
         assert_eq!(words("http --x 'a b'c --y"), ["http", "--x='a b'c", "--y"]);
         assert_eq!(words("http --x 'a b --y 'c'"), ["http", "--x='a b", "--y=c"]);
         assert_eq!(words(r#"http --x "a\"b --c" --y"#), ["http", r#"--x=a"b --c"#, "--y"]);
+    }
+
+    #[test]
+    fn pem_is_a_value_with_its_lines() {
+        let pem = "-----BEGIN X-----\nAA==\n-----END X-----";
+        for line in [format!("http --crt {pem} --key {pem}\n"), format!("http --crt={pem}\n --key={pem}")] {
+            assert_eq!(words(&line), ["http".to_owned(), format!("--crt={pem}"), format!("--key={pem}")]);
+        }
     }
 
     #[test]

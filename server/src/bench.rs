@@ -45,6 +45,7 @@ impl Routes {
                 protocol: Protocol::Https,
                 url: format!("https://{name}").into(),
                 modules: Arc::new(ModuleChain::default()),
+                tls: None,
                 tunnel: Arc::clone(&tunnel),
                 log: None,
                 withdrawn: CancellationToken::new(),

@@ -3,16 +3,18 @@
 //! [`Certificates`] answers by name; [`server_config`] puts a resolver into a TLS configuration.
 
 mod ca;
+mod demands;
 mod directory;
 mod resolver;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hithe_cli_parser::HostName;
+use hithe_cli_parser::{HostName, HostPattern};
 use rustls::ServerConfig;
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::server::ResolvesServerCert;
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
 use crate::config::Config;
@@ -21,6 +23,7 @@ use directory::Directory;
 use resolver::Resolver;
 
 pub(crate) use ca::AuthorityError;
+pub(crate) use demands::{Demands, Shown, pair};
 pub(crate) use directory::PairError;
 pub(crate) use resolver::IsLive;
 
@@ -103,6 +106,27 @@ impl Certificates {
         }
     }
 
+    /// The certificate in a folder of the operator's directory.
+    pub(crate) fn in_folder(&self, folder: &str) -> Option<Arc<CertifiedKey>> {
+        match &self.source {
+            Source::Own(_) => None,
+            Source::Given(directory) => directory.in_folder(folder).map(|(pair, _)| pair),
+        }
+    }
+
+    /// Whether the certificate in that folder is for this name.
+    pub(crate) fn folder_covers(&self, folder: &str, name: &HostPattern) -> bool {
+        let Source::Given(directory) = &self.source else { return false };
+        let Some((_, names)) = directory.in_folder(folder) else { return false };
+        let (wanted, wildcard) = match name {
+            HostPattern::Exact(name) => {
+                (name.as_str().to_owned(), name.as_str().split_once('.').map(|(_, rest)| format!("*.{rest}")))
+            }
+            HostPattern::Wildcard(base) => (format!("*.{base}"), None),
+        };
+        names.iter().any(|it| *it == wanted || Some(it) == wildcard.as_ref())
+    }
+
     /// What a visitor has to trust, when the server is its own authority.
     pub(crate) fn ca_file(&self) -> Option<PathBuf> {
         match &self.source {
@@ -117,6 +141,10 @@ impl Certificates {
             directory.refresh().iter().for_each(Message::log);
         }
     }
+}
+
+fn web_protocols() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
 }
 
 /// All that is wrong with a directory for `--certificates`, for `hithed check`.
@@ -144,7 +172,7 @@ pub(crate) fn server_config(
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = web_protocols();
     config.ticketer = Ticketer::new()?;
     Ok(Arc::new(config))
 }

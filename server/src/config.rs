@@ -56,6 +56,7 @@ pub struct Config {
     pub ssh_cipher: CipherPreference,
     /// When missing, the server is its own certificate authority.
     pub certificates: Option<PathBuf>,
+    pub client_cas: Option<PathBuf>,
     /// Gets the bound addresses when all sockets are bound.
     pub ready_file: Option<PathBuf>,
     /// Time for visits to finish at the end.
@@ -205,6 +206,7 @@ fn complete(options: Options) -> Result<Config, Problem> {
         workers: options.workers.map_or_else(one_for_each_cpu, |it| it.0),
         ssh_cipher: given(options.ssh_cipher, "--ssh-cipher")?,
         certificates: options.certificates,
+        client_cas: options.client_cas,
         ready_file: options.ready_file,
         grace: given(options.grace, "--grace")?.0,
         log: Log {

@@ -4,6 +4,7 @@
 //! [registry](crate::registry), and given to the [`proxy`](crate::proxy).
 
 pub(crate) mod accept;
+mod facts;
 mod hello;
 mod http;
 mod https;

@@ -28,6 +28,8 @@ pub(crate) enum Protocol {
     Https,
     /// Passed through by SNI, never decrypted.
     Tls,
+    /// TLS that ends here, with raw bytes inside.
+    TlsEnded,
     Tcp,
 }
 
@@ -37,6 +39,8 @@ pub(crate) struct Endpoint {
     /// What a visitor types, such as `https://app.example.com`.
     pub(crate) url: Arc<str>,
     pub(crate) modules: Arc<ModuleChain>,
+    /// For handshakes with its visitors, where it has demands of its own.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     /// Shared by the two endpoints that `--schemes http,https` makes of one forward.
     pub(crate) tunnel: Arc<Tunnel>,
     pub(crate) log: VisitLogRef,

@@ -5,6 +5,7 @@
 mod header_values;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -12,6 +13,7 @@ use hithe_cli_parser::{Code, ModuleConfig, Objection};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 
 use crate::body::Body;
+use crate::certs::Demands;
 use crate::tunnel::approach::Approach;
 use crate::visit::{TlsFacts, Visitor};
 
@@ -50,7 +52,30 @@ impl BuildError {
 /// What the modules of all endpoints share.
 #[derive(Default)]
 pub(crate) struct Commons {
+    /// The operator's `NAME.pem` files of authorities that sign visitors' certificates.
+    client_cas: Option<PathBuf>,
     webhooks: webhook::Shared,
+}
+
+impl Commons {
+    pub(crate) fn new(client_cas: Option<PathBuf>) -> Self {
+        Self { client_cas, ..Self::default() }
+    }
+
+    /// The authorities that the server knows by this name, in PEM.
+    fn client_authorities(&self, name: &str) -> Result<String, Objection> {
+        let directory = self.client_cas.as_deref().ok_or_else(|| {
+            let message = "this server knows no authorities by name; give them as PEM: \
+                           --mutual-tls-cas \"$(base64 -w0 ca.pem)\"";
+            Objection::new(Code::MUTUAL_TLS_PEM, message)
+        })?;
+        std::fs::read_to_string(directory.join(format!("{name}.pem"))).map_err(|_| {
+            Objection::new(
+                Code::MUTUAL_TLS_PEM,
+                format!("this server knows no authorities by the name of {name}"),
+            )
+        })
+    }
 }
 
 /// What the modules of an endpoint come to.
@@ -58,6 +83,10 @@ pub(crate) struct Plan {
     pub(crate) chain: ModuleChain,
     /// How streams to its upstream begin.
     pub(crate) approach: Approach,
+    /// What its visitors' TLS has to be like.
+    pub(crate) tls: Demands,
+    /// Whether TLS of a tls endpoint ends here.
+    pub(crate) ends_tls: bool,
     commons: Arc<Commons>,
 }
 
@@ -67,6 +96,8 @@ impl Plan {
         let mut plan = Self {
             chain: ModuleChain::default(),
             approach: Approach::default(),
+            tls: Demands::default(),
+            ends_tls: false,
             commons: Arc::clone(commons),
         };
         for config in configs {

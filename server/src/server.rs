@@ -23,6 +23,7 @@ use crate::config::{Config, KeyPolicy, ListenAddress};
 use crate::drain::{Drain, DrainWatch, Outcome};
 use crate::edge::{self, EdgeContext};
 use crate::listen;
+use crate::modules::Commons;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Admission, Algorithms, KeyRing, PublicPorts, Publishers};
 use crate::store::Store;
@@ -227,7 +228,7 @@ impl Server {
             algorithms: self.algorithms,
             admission: Admission::before_login(),
             spool: self.spool,
-            commons: Arc::default(),
+            commons: Arc::new(Commons::new(self.config.client_cas.clone())),
             open_admission: (self.config.keys == KeyPolicy::Open).then(Admission::when_open),
         });
         accept_publishers(self.sockets.ssh, &context, &visitors, publishers, &self.workers);

@@ -52,6 +52,18 @@ pub(crate) struct TlsFacts {
     pub(crate) sni: Option<Box<str>>,
     /// `h2` or `http/1.1`.
     pub(crate) alpn: Option<&'static str>,
+    /// Whose certificate the visitor showed.
+    pub(crate) client: Option<Box<ClientFacts>>,
+}
+
+/// Who a visitor's certificate is for.
+#[derive(Debug, Default)]
+pub(crate) struct ClientFacts {
+    pub(crate) common_name: String,
+    pub(crate) dns_names: Vec<String>,
+    pub(crate) emails: Vec<String>,
+    /// In hexadecimal.
+    pub(crate) serial: String,
 }
 
 impl TlsFacts {

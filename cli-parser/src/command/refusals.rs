@@ -18,6 +18,13 @@ pub(super) fn too_long(most: usize) -> CommandError {
     CommandError::new(Code::BAD_FLAG, format!("the command is longer than {most} bytes"))
 }
 
+pub(super) fn plain_beside_mutual_tls() -> CommandError {
+    let message = "with --mutual-tls-cas an endpoint cannot answer plain http as well";
+    CommandError::new(Code::MUTUAL_TLS_PLACE, message)
+        .word("--schemes")
+        .hint("leave http out: --schemes https")
+}
+
 pub(super) fn objection(kind: Kind, objection: Objection) -> CommandError {
     let hint = format!("all flags: ssh HOST {} --help", kind.as_str());
     CommandError::new(objection.code, objection.message).hint(hint)
@@ -151,10 +158,7 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
         &[
             "binding",
             "compression",
-            "crt",
-            "key",
             "label",
-            "mutual-tls-cas",
             "oauth",
             "oauth-allow-domain",
             "oauth-allow-email",
@@ -166,7 +170,6 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
             "oidc-client-secret",
             "oidc-scope",
             "pooling-enabled",
-            "terminate-at",
             "traffic-policy-url",
             "upstream-tls-verify-cas",
             "websocket-tcp-converter",

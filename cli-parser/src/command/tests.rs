@@ -286,6 +286,8 @@ const FLAGS: &[&str] = &[
     "--circuit-breaker 0.25 --circuit-breaker-window 90s --circuit-breaker-volume 5 --circuit-breaker-probe 2m",
     "--rate-limit 100/10s;key=header:X-Key --rate-limit 5/s",
     "--proxy-proto 2",
+    "--mutual-tls-cas corp-ca --tls-min-version 1.3",
+    "--crt LS0tLS1CRUdJTiBYLS0tLS0KQUE9PQotLS0tLUVORCBYLS0tLS0K --key -----BEGIN X----- AA== -----END X-----",
     "--upstream-tls --upstream-protocol auto --verify-upstream-tls --upstream-server-name app.internal",
     "--ua-filter-allow (foo),(bar) --ua-filter-deny (?i)bot\\d+, like",
     "--host-header localhost:3000 --request-header-add X-A: ${conn.client_ip} --request-header-add X-A: 2",

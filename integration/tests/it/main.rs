@@ -15,6 +15,7 @@ mod https;
 mod isolation;
 mod logins;
 mod multiplex;
+mod mutual_tls;
 mod names;
 mod robust;
 mod serving;

@@ -119,6 +119,13 @@ impl Directory {
         names.get(name).or_else(wildcard).map(Arc::clone)
     }
 
+    /// The certificate in a folder, and the names that it is for.
+    pub(super) fn in_folder(&self, folder: &str) -> Option<(Arc<CertifiedKey>, Vec<String>)> {
+        let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = pairs.get(&self.path.join(folder))?.loaded.as_ref()?;
+        Some((Arc::clone(&loaded.key), loaded.names.clone()))
+    }
+
     /// Reads what changed. Each problem is told once, until its files change again.
     pub(super) fn refresh(&self) -> Vec<Message> {
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);

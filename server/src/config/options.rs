@@ -124,6 +124,9 @@ layered! {
         /// its own authority in the state directory
         #[arg(long, value_name = "DIR", help_heading = "TLS")]
         pub certificates: Option<PathBuf>,
+        /// Authorities that publishers may name in --mutual-tls-cas: NAME.pem files in this directory
+        #[arg(long, value_name = "DIR", help_heading = "TLS")]
+        pub client_cas: Option<PathBuf>,
 
         /// Keep keys, names and the own authority here [default: $STATE_DIRECTORY, /var/lib/hithed as root, else
         /// ~/.local/state/hithed]

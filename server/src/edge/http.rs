@@ -25,10 +25,10 @@ use super::place::{by_host, place};
 use crate::body::Body;
 use crate::drain::DrainWatch;
 use crate::proxy::activity::Activity;
-use crate::proxy::http::Connection;
+use crate::proxy::http::{Connection, Secured};
 use crate::proxy::tcp::STALL_LIMIT;
 use crate::stall::StallGuard;
-use crate::visit::{TlsFacts, Visitor};
+use crate::visit::Visitor;
 
 mod broken;
 mod patience;
@@ -92,7 +92,7 @@ pub(super) async fn http1(
     edge: &EdgeContext,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     visitor: Visitor,
-    tls: Option<Arc<TlsFacts>>,
+    tls: Option<Secured>,
     activity: Arc<Activity>,
 ) {
     let connection = Connection::new(Arc::clone(&edge.site), visitor, tls, Arc::clone(&activity));
@@ -166,7 +166,7 @@ pub(super) async fn http2(
     edge: &EdgeContext,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     visitor: Visitor,
-    tls: Arc<TlsFacts>,
+    tls: Secured,
     activity: Arc<Activity>,
 ) {
     let connection = Connection::new(Arc::clone(&edge.site), visitor, Some(tls), Arc::clone(&activity));

@@ -7,13 +7,15 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::EdgeContext;
 use super::accept::accept;
+use super::facts::facts;
 use super::http::{http1, http2};
 use super::place::{by_sni, place};
 use super::tls::{Shaken, shake};
 use crate::proxy::activity::Activity;
+use crate::proxy::http::Secured;
 use crate::proxy::tcp::{STALL_LIMIT, carry};
 use crate::stall::StallGuard;
-use crate::visit::{TlsFacts, Visitor};
+use crate::visit::Visitor;
 
 /// Serves HTTPS and TLS until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
@@ -43,36 +45,17 @@ async fn attend(edge: &EdgeContext, stream: TcpStream, visitor: Visitor, permit:
         () = edge.visits.draining() => return,
     };
     match shaken {
-        Some(Shaken::Terminated(stream)) => {
+        Some(Shaken::Terminated(stream, made_for)) => {
             let activity = Activity::new(permit);
-            let tls = Arc::new(facts(stream.get_ref().1));
-            if tls.alpn == Some("h2") {
+            let tls = Secured { facts: Arc::new(facts(stream.get_ref().1)), made_for };
+            if tls.facts.alpn == Some("h2") {
                 http2(edge, stream, visitor, tls, activity).await;
             } else {
                 http1(edge, stream, visitor, Some(tls), activity).await;
             }
         }
+        Some(Shaken::Raw(endpoint, stream)) => carry(&endpoint, *stream, visitor).await,
         Some(Shaken::Through(endpoint, stream)) => carry(&endpoint, stream, visitor).await,
         None => {}
-    }
-}
-
-fn facts(connection: &rustls::ServerConnection) -> TlsFacts {
-    let version = connection.protocol_version().and_then(|version| match version {
-        rustls::ProtocolVersion::TLSv1_2 => Some("1.2"),
-        rustls::ProtocolVersion::TLSv1_3 => Some("1.3"),
-        _ => None,
-    });
-    let suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
-    let alpn = match connection.alpn_protocol() {
-        Some(b"h2") => Some("h2"),
-        Some(b"http/1.1") => Some("http/1.1"),
-        _ => None,
-    };
-    TlsFacts {
-        version,
-        cipher_suite: suite.and_then(|it| it.as_str()),
-        sni: connection.server_name().map(Box::from),
-        alpn,
     }
 }

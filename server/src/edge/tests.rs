@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::modules::ModuleChain;
 use crate::proxy::activity::Activity;
+use crate::proxy::http::Secured;
 use crate::registry::Slot;
 use crate::tunnel::approach::Approach;
 use crate::tunnel::{Dial, DialError, Tunnel, TunnelStream};
@@ -96,6 +97,7 @@ impl Bench {
             protocol,
             url: url.into(),
             modules: Arc::new(modules),
+            tls: None,
             tunnel: Arc::clone(&self.tunnel),
             log: Some(Arc::clone(&self.log) as Arc<dyn VisitLog>),
             withdrawn: CancellationToken::new(),
@@ -109,7 +111,7 @@ impl Bench {
         let visitor = Visitor::new("[::ffff:192.0.2.7]:4000".parse().unwrap(), None);
         let edge = Arc::clone(&self.edge);
         self.edge.visits.spawn(async move {
-            http1(&edge, far, visitor, secure.then(Arc::default), Activity::new(permit)).await
+            http1(&edge, far, visitor, secure.then(Secured::default), Activity::new(permit)).await
         });
         near
     }

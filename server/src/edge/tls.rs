@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::hello::{self, HelloError, Opening, Replayed};
-use crate::endpoint::{Endpoint, Protocol};
+use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::proxy::tcp::Wire;
 use crate::registry::{Registry, Slot};
 use crate::stall::StallGuard;
@@ -39,7 +39,10 @@ pub(super) type Stream = Replayed<StallGuard<TcpStream>>;
 /// What a connection to the https port is to become.
 pub(super) enum Shaken {
     /// An HTTP connection inside TLS. Boxed: it is as large as all the rest together.
-    Terminated(Box<TlsStream<Stream>>),
+    /// With the endpoint that it was made for, where that has demands of its own.
+    Terminated(Box<TlsStream<Stream>>, Option<EndpointId>),
+    /// A raw stream inside TLS that ended here.
+    Raw(Arc<Endpoint>, Box<TlsStream<Stream>>),
     Through(Arc<Endpoint>, Stream),
 }
 
@@ -96,12 +99,18 @@ async fn begin(
         }
     };
     let endpoint = name.and_then(|name| registry.web(&name, Slot::Secure));
-    if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.protocol == Protocol::Tls) {
-        return Ok(Shaken::Through(endpoint, begun));
+    if let Some(endpoint) = endpoint.as_ref().filter(|endpoint| endpoint.protocol == Protocol::Tls) {
+        return Ok(Shaken::Through(Arc::clone(endpoint), begun));
     }
     // No SNI, or no certificate for it: the resolver has none to give, and rustls sends the alert.
-    let accepted = TlsAcceptor::from(Arc::clone(config)).accept(begun).await;
-    accepted.map(|stream| Shaken::Terminated(Box::new(stream))).map_err(ShakeError::Handshake)
+    let demanding = endpoint.as_ref().filter(|endpoint| endpoint.tls.is_some());
+    let config = demanding.and_then(|endpoint| endpoint.tls.as_ref()).unwrap_or(config);
+    let stream = TlsAcceptor::from(Arc::clone(config)).accept(begun).await.map_err(ShakeError::Handshake)?;
+    let stream = Box::new(stream);
+    Ok(match endpoint {
+        Some(endpoint) if endpoint.protocol == Protocol::TlsEnded => Shaken::Raw(endpoint, stream),
+        endpoint => Shaken::Terminated(stream, endpoint.filter(|it| it.tls.is_some()).map(|it| it.id)),
+    })
 }
 
 /// Says why and closes. What the visitor still sends is read, for a reset would take the words away from it.
@@ -124,6 +133,12 @@ impl Wire for Stream {
 
     fn refusal(&self) -> &'static [u8] {
         &ALERT
+    }
+}
+
+impl Wire for TlsStream<Stream> {
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
     }
 }
 

@@ -114,8 +114,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn replace_forwarded(headers: &mut HeaderMap, origin: &Origin) {
-    let claimed: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).cloned().collect();
+    let claimed: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
     for name in claimed {
         headers.remove(name);
     }
@@ -126,6 +125,11 @@ fn replace_forwarded(headers: &mut HeaderMap, origin: &Origin) {
     if let Some(host) = headers.get(HOST).cloned() {
         headers.insert(X_FORWARDED_HOST, host);
     }
+}
+
+/// What only we know, of the visitor and of its certificate.
+fn is_claim(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || name.starts_with("hithe-mtls-")
 }
 
 /// Takes the `Domain` attribute from cookies that would reach beyond this endpoint's own names.

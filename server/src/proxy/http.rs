@@ -29,11 +29,26 @@ pub(crate) struct Connection {
     site: Arc<Site>,
     visitor: Visitor,
     /// Where TLS was terminated on it.
-    tls: Option<Arc<TlsFacts>>,
+    tls: Option<Secured>,
     origin: Origin,
     activity: Arc<Activity>,
     /// Upstream connections that authenticate as a whole (NTLM, Negotiate), and so serve this visitor alone.
     tied: Mutex<Vec<(EndpointId, Upstream)>>,
+}
+
+/// The TLS of a connection that ended here.
+#[derive(Default)]
+pub(crate) struct Secured {
+    pub(crate) facts: Arc<TlsFacts>,
+    /// The endpoint that its handshake was made for, where that has demands of its own.
+    pub(crate) made_for: Option<EndpointId>,
+}
+
+impl Secured {
+    /// Whether a request may reach this endpoint over the connection: another's handshake did not meet its demands.
+    pub(super) fn suits(&self, endpoint: &Endpoint) -> bool {
+        endpoint.tls.is_none() || self.made_for == Some(endpoint.id)
+    }
 }
 
 /// More than one is kept only for an HTTP/2 connection that reaches several such endpoints.
@@ -43,7 +58,7 @@ impl Connection {
     pub(crate) fn new(
         site: Arc<Site>,
         visitor: Visitor,
-        tls: Option<Arc<TlsFacts>>,
+        tls: Option<Secured>,
         activity: Arc<Activity>,
     ) -> Arc<Self> {
         let address = HeaderValue::try_from(visitor.ip().to_string());
@@ -52,6 +67,10 @@ impl Connection {
             scheme: HeaderValue::from_static(if tls.is_some() { "https" } else { "http" }),
         };
         Arc::new(Self { site, visitor, tls, origin, activity, tied: Mutex::default() })
+    }
+
+    fn facts(&self) -> Option<&Arc<TlsFacts>> {
+        self.tls.as_ref().map(|tls| &tls.facts)
     }
 
     fn take_tied(&self, endpoint: &Endpoint) -> Option<Upstream> {
@@ -81,7 +100,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
         let receiving = connection.activity.receive();
         request = request.map(|body| body.holding(receiving));
     }
-    let endpoint = match target::route(&connection.site.registry, connection.tls.is_some(), &mut request) {
+    let endpoint = match target::route(&connection.site.registry, connection.tls.as_ref(), &mut request) {
         Ok(Route::Endpoint(endpoint)) => endpoint,
         Ok(Route::Redirect(response)) => return *response,
         Err(error) => return error.answer(form),
@@ -139,7 +158,7 @@ enum Exchange {
 impl Visiting {
     async fn exchange(&mut self, mut request: Request<Body>) -> Result<Exchange, ProxyError> {
         let endpoint = Arc::clone(&self.endpoint);
-        let visit = &mut Visit::new(self.connection.visitor, self.connection.tls.as_ref(), &endpoint.url);
+        let visit = &mut Visit::new(self.connection.visitor, self.connection.facts(), &endpoint.url);
         let version = request.version();
         visit.upgrade = forwarded::prepare_request(request.headers_mut(), &self.connection.origin)
             .filter(|_| version == Version::HTTP_11);

@@ -25,6 +25,7 @@ fn endpoint() -> Arc<Endpoint> {
         protocol: Protocol::Https,
         url: "https://app.w.test".into(),
         modules: Arc::new(ModuleChain::default()),
+        tls: None,
         tunnel: Arc::new(Tunnel::new(Arc::new(NoDial), Drain::new().1, Default::default())),
         log: None,
         withdrawn: CancellationToken::new(),

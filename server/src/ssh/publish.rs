@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use hithe_cli_parser::{Bind, Code, Command, HostPattern, Placement};
+use hithe_cli_parser::{Bind, Code, Command, HostName, HostPattern, Placement};
+use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use super::Publishers;
 use super::forwards::Forward;
 use super::publisher::Publisher;
+use crate::certs::{Demands, Shown};
 use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::modules::{ModuleChain, Plan};
 use crate::registry::{Claim, Holder, Lease, Refusal, Slot};
@@ -91,6 +93,20 @@ async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
 struct Planned {
     modules: Arc<ModuleChain>,
     tunnel: Arc<Tunnel>,
+    demands: Demands,
+    /// Whether TLS of a tls endpoint ends here.
+    ends_tls: bool,
+}
+
+impl Planned {
+    /// Visitors of plain http have no certificate.
+    fn check_plain(&self) -> Result<(), Refusal> {
+        if self.demands.authorities.is_none() {
+            return Ok(());
+        }
+        let message = "with --mutual-tls-cas an endpoint cannot answer plain http";
+        Err(Refusal::new(Code::MUTUAL_TLS_PLACE, message, "use port 443 in -R"))
+    }
 }
 
 struct Publishing<'a> {
@@ -116,16 +132,21 @@ impl Publishing<'_> {
             Placement::Tcp { port } => self.tcp(&forward, claim, port, &planned).await?,
             Placement::Tls => {
                 let (claim, name) = self.name(&forward, claim)?;
-                self.web(claim, &name, &planned, &[Protocol::Tls])?
+                if planned.ends_tls {
+                    self.check_certificate(&name, &planned)?;
+                }
+                let protocol = if planned.ends_tls { Protocol::TlsEnded } else { Protocol::Tls };
+                self.web(claim, &name, &planned, &[protocol])?
             }
             Placement::Http(schemes) => {
                 let (claim, name) = self.name(&forward, claim)?;
                 let mut protocols = Vec::new();
                 if schemes.http {
+                    planned.check_plain()?;
                     protocols.push(Protocol::Http);
                 }
                 if schemes.https {
-                    self.check_certificate(&name)?;
+                    self.check_certificate(&name, &planned)?;
                     protocols.push(Protocol::Https);
                 }
                 self.web(claim, &name, &planned, &protocols)?
@@ -184,9 +205,10 @@ impl Publishing<'_> {
             .map(|protocol| {
                 let slot = if *protocol == Protocol::Http { Slot::Plain } else { Slot::Secure };
                 let url = self.url(*protocol, name);
-                (slot, self.endpoint(*protocol, url, planned))
+                let tls = if slot == Slot::Plain { None } else { self.tls(*protocol, planned)? };
+                Ok((slot, self.endpoint(*protocol, url, planned, tls)))
             })
-            .collect();
+            .collect::<Result<_, Refusal>>()?;
         let urls = endpoints.iter().map(|(_, endpoint)| endpoint.url.clone()).collect();
         Ok((claim.publish(&endpoints)?, urls))
     }
@@ -212,16 +234,38 @@ impl Publishing<'_> {
         };
         let number = claim.port().unwrap_or_default();
         let url: Arc<str> = format!("tcp://{}:{number}", self.context.registry.domain()).into();
-        let endpoint = self.endpoint(Protocol::Tcp, url.clone(), planned);
+        let endpoint = self.endpoint(Protocol::Tcp, url.clone(), planned, None);
         Ok((claim.publish_port(endpoint).await?, vec![url]))
     }
 
-    fn endpoint(&self, protocol: Protocol, url: Arc<str>, planned: &Planned) -> Arc<Endpoint> {
+    /// For handshakes with visitors, where the endpoint has demands of its own.
+    fn tls(&self, protocol: Protocol, planned: &Planned) -> Result<Option<Arc<ServerConfig>>, Refusal> {
+        if protocol == Protocol::Tls || planned.demands.is_none() {
+            return Ok(None);
+        }
+        let routes = self.context.registry.clone();
+        let certificates = &self.context.certificates;
+        let usual = certificates.resolver(Arc::new(move |name: &HostName| routes.is_live(name.as_str())));
+        let config = planned.demands.config(certificates, usual);
+        config.map(Some).map_err(|error| {
+            let message = format!("TLS cannot be had as the command wants it: {error}");
+            Refusal::new(Code::CERTIFICATE, message, "check the certificates in the command")
+        })
+    }
+
+    fn endpoint(
+        &self,
+        protocol: Protocol,
+        url: Arc<str>,
+        planned: &Planned,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Arc<Endpoint> {
         Arc::new(Endpoint {
             id: EndpointId::next(),
             protocol,
             url,
             modules: Arc::clone(&planned.modules),
+            tls,
             tunnel: Arc::clone(&planned.tunnel),
             log: self.log.clone(),
             withdrawn: CancellationToken::new(),
@@ -231,7 +275,12 @@ impl Publishing<'_> {
     fn plan(&self, forward: &Forward, cut: &CancellationToken) -> Result<Planned, Refusal> {
         let plan = Plan::of(&self.command.modules().clone().into_configs(), &self.context.commons)
             .map_err(|error| Refusal::new(error.code(), error.to_string(), "see ssh HOST http --help"))?;
-        Ok(Planned { modules: Arc::new(plan.chain), tunnel: self.tunnel(forward, cut, plan.approach) })
+        Ok(Planned {
+            modules: Arc::new(plan.chain),
+            tunnel: self.tunnel(forward, cut, plan.approach),
+            demands: Demands { raw: plan.ends_tls, ..plan.tls },
+            ends_tls: plan.ends_tls,
+        })
     }
 
     fn tunnel(&self, forward: &Forward, cut: &CancellationToken, approach: Approach) -> Arc<Tunnel> {
@@ -249,7 +298,18 @@ impl Publishing<'_> {
         Arc::new(Tunnel::new(Arc::new(dialer), tasks, approach))
     }
 
-    fn check_certificate(&self, name: &HostPattern) -> Result<(), Refusal> {
+    fn check_certificate(&self, name: &HostPattern, planned: &Planned) -> Result<(), Refusal> {
+        match &planned.demands.certificate {
+            Some(Shown::Own(_)) => return Ok(()),
+            Some(Shown::Named(folder)) if !self.context.certificates.folder_covers(folder, name) => {
+                let message =
+                    format!("this server has no certificate by the name of {folder} that is for {name}");
+                let hint =
+                    "ask the operator for the folder under --certificates, or give one: --crt with --key";
+                return Err(Refusal::new(Code::CERTIFICATE, message, hint));
+            }
+            _ => {}
+        }
         let (HostPattern::Exact(base) | HostPattern::Wildcard(base)) = name;
         let domain = self.context.registry.domain();
         if base.is_below(domain) || self.context.certificates.covers(base) {
@@ -264,7 +324,7 @@ impl Publishing<'_> {
         let (scheme, port, usual) = match protocol {
             Protocol::Http => ("http", self.context.public.http, 80),
             Protocol::Https | Protocol::Tcp => ("https", self.context.public.https, 443),
-            Protocol::Tls => ("tls", self.context.public.https, 443),
+            Protocol::Tls | Protocol::TlsEnded => ("tls", self.context.public.https, 443),
         };
         if port == usual {
             format!("{scheme}://{name}").into()

@@ -224,7 +224,7 @@ where
     bench
         .edge
         .visits
-        .spawn(async move { http2(&edge, far, visitor, Arc::default(), Activity::new(permit)).await });
+        .spawn(async move { http2(&edge, far, visitor, Secured::default(), Activity::new(permit)).await });
     let spawner = Spawner(bench.edge.visits.clone());
     let (sender, connection) =
         hyper::client::conn::http2::handshake(spawner, TokioIo::new(near)).await.unwrap();

@@ -9,6 +9,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 
 use super::super::respond::{ProxyError, redirect};
+use super::Secured;
 use crate::body::Body;
 use crate::endpoint::{Endpoint, Protocol};
 use crate::registry::{Registry, Slot};
@@ -22,14 +23,16 @@ pub(super) enum Route {
 /// Finds the endpoint, and brings the request into the form in which an upstream wants it: a path and a `Host`.
 pub(super) fn route(
     registry: &Registry,
-    secure: bool,
+    secured: Option<&Secured>,
     request: &mut Request<Body>,
 ) -> Result<Route, ProxyError> {
     let host = host(request)?;
+    let secure = secured.is_some();
     let slot = if secure { Slot::Secure } else { Slot::Plain };
     if let Some(endpoint) = registry.web(host.as_str(), slot) {
         return match endpoint.protocol {
-            Protocol::Tls => Err(ProxyError::Misdirected),
+            Protocol::Tls | Protocol::TlsEnded => Err(ProxyError::Misdirected),
+            _ if secured.is_some_and(|secured| !secured.suits(&endpoint)) => Err(ProxyError::Misdirected),
             _ => Ok(Route::Endpoint(endpoint)),
         };
     }

@@ -35,7 +35,7 @@ fn plan(provider: Provider, secret: &str, certificates: Arc<Given>) -> Result<Pl
     let secret = (!secret.is_empty()).then(|| Secret::new(secret.to_owned()));
     let config = ModuleConfig::WebhookVerification(WebhookVerification { provider: Some(provider), secret });
     let webhooks = Shared { room: Arc::new(Semaphore::new(buffer::OF_ALL)), certificates };
-    Plan::of(&[config], &Arc::new(Commons { webhooks }))
+    Plan::of(&[config], &Arc::new(Commons { webhooks, ..Commons::default() }))
 }
 
 fn request(vector: &Vector) -> Request<Body> {
