@@ -115,6 +115,7 @@ codes! {
     BREAKER_OPEN = 3202, "the circuit breaker is open: the upstream failed too often";
     WEBHOOK_REFUSED = 3204, "a webhook that its provider did not sign, that is too old (403) or too large (413)";
     IP_RESTRICTED = 3205, "the visitor's address is not admitted";
+    NOT_A_WEBSOCKET = 3206, "a request that is no WebSocket handshake, where only these are taken";
     USER_AGENT_REFUSED = 3211, "the visitor's user agent is not admitted";
     BASIC_AUTH_REQUIRED = 3250, "basic auth credentials are missing or wrong";
     WEBHOOK_NEEDLESS_SECRET = 7026, "webhook verification with a secret for a provider that has none (sns)";

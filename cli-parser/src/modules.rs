@@ -16,6 +16,7 @@ macro_rules! for_each_module {
             webhook: WebhookVerification = "Webhook verification",
             circuit_breaker: CircuitBreaker = "Circuit breaker",
             rate_limit: RateLimit = "Rate limit",
+            websocket_tcp: WebsocketTcp = "WebSocket-TCP converter",
             response_headers: ResponseHeaders = "Response headers",
             host_rewrite: HostRewrite = "Host rewriting",
             request_headers: RequestHeaders = "Request headers",

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::{Code, ModuleConfig, Objection};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 
 use crate::body::Body;
 use crate::certs::Demands;
@@ -117,6 +117,8 @@ pub(crate) struct Visit {
     pub(crate) tls: Option<Arc<TlsFacts>>,
     /// The protocol that the visitor asks to change to. Its headers are not among those of the request.
     pub(crate) upgrade: Option<HeaderValue>,
+    /// The headers of the answer to a WebSocket whose messages are to be converted to a stream.
+    pub(crate) convert: Option<Box<HeaderMap>>,
     /// Of the circuit breaker, until the outcome is known.
     breaker: Option<circuit_breaker::Passed>,
     /// Of host rewriting, for the response.
@@ -144,6 +146,7 @@ impl Visit {
             url: Arc::clone(url),
             tls: tls.cloned(),
             upgrade: None,
+            convert: None,
             breaker: None,
             rewritten: None,
             asked: None,

@@ -3,6 +3,7 @@
 //! [`http`] forwards requests one by one, [`tcp`] carries raw streams; [`respond`] is what Hithe itself answers.
 
 pub(crate) mod activity;
+mod convert;
 mod forwarded;
 pub(crate) mod http;
 pub(crate) mod respond;

@@ -172,7 +172,6 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
             "pooling-enabled",
             "traffic-policy-url",
             "upstream-tls-verify-cas",
-            "websocket-tcp-converter",
         ],
         NOT_YET,
     ),

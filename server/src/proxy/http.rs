@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use self::target::Route;
 use super::Site;
 use super::activity::{Activity, UnderWay};
+use super::convert::Conversion;
 use super::forwarded::{self, Origin};
 use super::respond::{self, Form, ProxyError};
 use super::upgrade::{self, Upgrade};
@@ -127,6 +128,12 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
             visits.spawn(upgrade.carry(visit));
             response
         }
+        Ok(Exchange::Conversion(response, conversion)) => {
+            visit.status = response.status();
+            let visits = visit.connection.site.visits.clone();
+            visits.spawn(conversion.carry(visit));
+            response
+        }
         Err(error) => {
             visit.status = error.status();
             error.answer(form).map(|body| body.with_ending(Box::new(visit)))
@@ -153,6 +160,7 @@ pub(super) struct Visiting {
 enum Exchange {
     Response(Response<Body>),
     Upgrade(Response<Body>, Upgrade),
+    Conversion(Response<Body>, Conversion),
 }
 
 impl Visiting {
@@ -166,6 +174,9 @@ impl Visiting {
             && let Some(answer) = admit(&endpoint.modules, &mut request, visit).await?
         {
             return Ok(Exchange::Response(answer));
+        }
+        if let Some(headers) = visit.convert.take() {
+            return self.convert(request, *headers, visit).await;
         }
         let visitor_side = visit.upgrade.take().map(|protocol| {
             forwarded::insert_upgrade(request.headers_mut(), protocol);
@@ -199,6 +210,26 @@ impl Visiting {
                 Exchange::Upgrade(response, upgrade)
             }
         })
+    }
+
+    /// Answers a WebSocket's handshake in place of the upstream, once that is reached.
+    async fn convert(
+        &self,
+        mut request: Request<Body>,
+        headers: HeaderMap,
+        visit: &mut Visit,
+    ) -> Result<Exchange, ProxyError> {
+        let modules = &self.endpoint.modules;
+        let opened = self.endpoint.tunnel.open(self.connection.visitor).await.map_err(ProxyError::from);
+        let status = opened.as_ref().map_or_else(ProxyError::status, |_| StatusCode::SWITCHING_PROTOCOLS);
+        modules.outcome(status, visit);
+        let conversion = Conversion::new(hyper::upgrade::on(&mut request), opened?);
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
+        modules.response(&mut response, visit);
+        forwarded::insert_upgrade(response.headers_mut(), HeaderValue::from_static("websocket"));
+        Ok(Exchange::Conversion(response, conversion))
     }
 
     /// Sends the request over a kept connection if there is one, else over a new one.
