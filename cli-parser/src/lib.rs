@@ -29,9 +29,9 @@ pub use error::CommandError;
 pub use forward::Bind;
 pub use host_name::{HostName, HostPattern, NameError};
 pub use modules::{
-    BasicAuth, CircuitBreaker, Credential, Definition, HeaderRule, HostRewrite, HttpVersion, IpRestriction,
-    Kind, MAX_AUTHORITIES, Manual, ModuleConfig, ModuleSet, MutualTls, Network, Objection, PRESERVE,
-    Patterns, Pem, Provider, ProxyProtocol, ProxyVersion, Rate, RateKey, RateLimit, RequestHeaders,
+    BasicAuth, CircuitBreaker, Compression, Credential, Definition, HeaderRule, HostRewrite, HttpVersion,
+    IpRestriction, Kind, MAX_AUTHORITIES, Manual, ModuleConfig, ModuleSet, MutualTls, Network, Objection,
+    PRESERVE, Patterns, Pem, Provider, ProxyProtocol, ProxyVersion, Rate, RateKey, RateLimit, RequestHeaders,
     ResponseHeaders, SecretKind, Share, Stage, TerminateAt, TlsTermination, TlsVersion, UpstreamProtocol,
     UserAgentFilter, WebhookVerification, WebsocketTcp, compile,
 };

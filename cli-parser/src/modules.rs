@@ -20,6 +20,7 @@ macro_rules! for_each_module {
             response_headers: ResponseHeaders = "Response headers",
             host_rewrite: HostRewrite = "Host rewriting",
             request_headers: RequestHeaders = "Request headers",
+            compression: Compression = "Compression",
             proxy_protocol: ProxyProtocol = "PROXY protocol",
             upstream: UpstreamProtocol = "Upstream protocol",
         }

@@ -80,7 +80,6 @@ impl Body {
     }
 
     /// A body that a module makes of another one.
-    #[expect(dead_code, reason = "for compression")]
     pub(crate) fn made(content: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
         Self::of(Content::Made(Box::pin(content)))
     }

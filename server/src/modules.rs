@@ -119,6 +119,8 @@ pub(crate) struct Visit {
     pub(crate) upgrade: Option<HeaderValue>,
     /// The headers of the answer to a WebSocket whose messages are to be converted to a stream.
     pub(crate) convert: Option<Box<HeaderMap>>,
+    /// Of compression, for the response.
+    wanted_coding: compression::Wanted,
     /// Of the circuit breaker, until the outcome is known.
     breaker: Option<circuit_breaker::Passed>,
     /// Of host rewriting, for the response.
@@ -147,6 +149,7 @@ impl Visit {
             tls: tls.cloned(),
             upgrade: None,
             convert: None,
+            wanted_coding: compression::Wanted::default(),
             breaker: None,
             rewritten: None,
             asked: None,

@@ -157,7 +157,6 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
     (
         &[
             "binding",
-            "compression",
             "label",
             "oauth",
             "oauth-allow-domain",

@@ -285,7 +285,7 @@ const FLAGS: &[&str] = &[
     "--cidr-allow 10.1.2.3/8,::/0 --cidr-deny 10.9.0.0/16",
     "--circuit-breaker 0.25 --circuit-breaker-window 90s --circuit-breaker-volume 5 --circuit-breaker-probe 2m",
     "--rate-limit 100/10s;key=header:X-Key --rate-limit 5/s",
-    "--proxy-proto 2 --websocket-tcp-converter",
+    "--proxy-proto 2 --websocket-tcp-converter --compression",
     "--mutual-tls-cas corp-ca --tls-min-version 1.3",
     "--crt LS0tLS1CRUdJTiBYLS0tLS0KQUE9PQotLS0tLUVORCBYLS0tLS0K --key -----BEGIN X----- AA== -----END X-----",
     "--upstream-tls --upstream-protocol auto --verify-upstream-tls --upstream-server-name app.internal",

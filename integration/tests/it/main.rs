@@ -5,6 +5,7 @@
 mod addresses;
 mod clients;
 mod commands;
+mod compression;
 mod converter;
 mod demo;
 mod forwards;
