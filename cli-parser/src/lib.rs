@@ -29,11 +29,11 @@ pub use error::CommandError;
 pub use forward::Bind;
 pub use host_name::{HostName, HostPattern, NameError};
 pub use modules::{
-    BasicAuth, CircuitBreaker, Compression, Credential, Definition, HeaderRule, HostRewrite, HttpVersion,
-    IpRestriction, Kind, MAX_AUTHORITIES, Manual, ModuleConfig, ModuleSet, MutualTls, Network, Objection,
-    PRESERVE, Patterns, Pem, Provider, ProxyProtocol, ProxyVersion, Rate, RateKey, RateLimit, RequestHeaders,
-    ResponseHeaders, SecretKind, Share, Stage, TerminateAt, TlsTermination, TlsVersion, UpstreamProtocol,
-    UserAgentFilter, WebhookVerification, WebsocketTcp, compile,
+    BasicAuth, CircuitBreaker, Compression, Credential, Definition, Hash, HeaderRule, HostRewrite,
+    HttpVersion, IpRestriction, Kind, MAX_AUTHORITIES, Manual, ModuleConfig, ModuleSet, MutualTls, Network,
+    Objection, PRESERVE, Patterns, Pem, Provider, ProxyProtocol, ProxyVersion, Rate, RateKey, RateLimit,
+    RequestHeaders, ResponseHeaders, SecretKind, Share, Stage, TerminateAt, TlsTermination, TlsVersion,
+    UpstreamProtocol, UserAgentFilter, WebhookVerification, WebsocketTcp, compile,
 };
 pub use period::{Period, PeriodError};
 pub use place::{Placement, Schemes};

@@ -94,7 +94,7 @@ for_each_module!(define);
 mod header_rules;
 mod pem;
 
-pub use basic_auth::Credential;
+pub use basic_auth::{Credential, Hash};
 pub use circuit_breaker::Share;
 pub use header_rules::HeaderRule;
 pub use host_rewrite::PRESERVE;

@@ -55,6 +55,7 @@ pub(crate) struct Commons {
     /// The operator's `NAME.pem` files of authorities that sign visitors' certificates.
     client_cas: Option<PathBuf>,
     webhooks: webhook::Shared,
+    hashing: basic_auth::Hashing,
 }
 
 impl Commons {

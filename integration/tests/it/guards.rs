@@ -120,3 +120,24 @@ async fn an_upstream_that_is_not_there_opens_the_breaker_too() {
         assert_eq!(server.visitor().get(URL).await.code(), Some(code));
     }
 }
+
+#[tokio::test]
+async fn a_hash_from_htpasswd_stands_for_its_password() {
+    let (server, origin) = (TestServer::start().await, Origin::replying("hello").await);
+    let pair = "ada:$2y$05$3o1BVdet4iS1BMP1oN/pTeKc7JgVccgFI0Ia4wwYJcrOa0UKnARcO";
+    let words = ["http", "--basic-auth", pair];
+    let mut ssh = server.ssh().forward_to("app:80", &origin).command_words(words).publish().await;
+    for _ in 0..2 {
+        assert_eq!(server.visitor().basic("ada", "correct-horse").get(URL).await.text(), "hello");
+    }
+    for (user, password) in [("ada", "battery-staple"), ("eve", "correct-horse"), ("ada", &pair[4..])] {
+        assert_eq!(server.visitor().basic(user, password).get(URL).await.status(), 401);
+    }
+    assert_eq!(origin.requests(), 2);
+    ssh.kill().await;
+    let dear = pair.replace("$05$", "$14$");
+    let words = ["http", "--basic-auth", &dear];
+    let refused = server.ssh().forward_to("app:80", &origin).command_words(words).run().await;
+    assert!(refused.stdout.contains("a cost of 4 to 12"), "{}", refused.output());
+    assert!(!refused.stdout.contains("3o1BVdet4iS1BMP1oN"), "{}", refused.output());
+}

@@ -2,15 +2,21 @@
 //!
 //! Pairs are kept as HMACs under a key of this chain, so that a comparison tells neither where two pairs differ
 //! nor how long they are, and no password stays in memory here. `Authorization` is forwarded to the upstream.
+//! Pairs of which only a hash is known are checked on blocking threads, a few at a time.
+
+mod hashed;
+
+pub(super) use self::hashed::Hashing;
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use hithe_cli_parser::{BasicAuth, Code};
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderValue, Request, StatusCode};
+use hithe_cli_parser::{BasicAuth, Code, Hash};
+use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use ring::{hmac, rand};
 
+use self::hashed::{Busy, Hashed};
 use super::{BuildError, Flow, Module, Passage, Plan, Refusal, Visit};
 use crate::body::Body;
 
@@ -28,28 +34,24 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(super) fn build(config: &BasicAuth, plan: &mut Plan) -> Result<(), BuildError> {
     let key = hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new())
         .map_err(|_| BuildError::NoRandom)?;
-    let tags = config
-        .credentials
-        .iter()
+    let (hashed, plain): (Vec<_>, Vec<_>) =
+        config.credentials.iter().partition(|it| Hash::of(it.password.expose()).is_some());
+    let tags = plain
+        .into_iter()
         .map(|pair| hmac::sign(&key, format!("{}:{}", pair.user, pair.password.expose()).as_bytes()))
         .collect();
-    plan.chain.push(Pairs { key, tags });
+    let hashed = Hashed::new(&hashed, &plan.commons.hashing);
+    plan.chain.push(Pairs { key, tags, hashed });
     Ok(())
 }
 
 struct Pairs {
     key: hmac::Key,
     tags: Vec<hmac::Tag>,
+    hashed: Option<Hashed>,
 }
 
 impl Pairs {
-    fn admit(&self, request: &Request<Body>) -> bool {
-        let mut values = request.headers().get_all(AUTHORIZATION).iter();
-        match (values.next().and_then(presented), values.next()) {
-            (Some(pair), None) => self.knows(&pair),
-            _ => false,
-        }
-    }
 
     /// Looks at every pair, so that the time tells nothing about which one matched.
     fn knows(&self, pair: &[u8]) -> bool {
@@ -59,13 +61,41 @@ impl Pairs {
 
 impl Module for Pairs {
     fn request<'a>(&'a self, request: &'a mut Request<Body>, visit: &'a mut Visit) -> Passage<'a> {
-        Passage::Now(if self.admit(request) {
-            visit.passed.basic_auth = true;
-            Flow::Continue
-        } else {
-            tracing::debug!(visitor = %visit.visitor.ip(), "basic auth refused a request");
-            refusal().into()
-        })
+        let Some(pair) = only(request.headers()) else { return Passage::Now(refuse(visit)) };
+        if self.knows(&pair) {
+            return Passage::Now(admit(visit));
+        }
+        match &self.hashed {
+            None => Passage::Now(refuse(visit)),
+            Some(hashed) if hashed.remembers(&self.key, &pair) => Passage::Now(admit(visit)),
+            Some(hashed) => Passage::Later(Box::pin(async move {
+                match hashed.check(&self.key, pair).await {
+                    Ok(true) => admit(visit),
+                    Ok(false) => refuse(visit),
+                    Err(Busy) => busy().into(),
+                }
+            })),
+        }
+    }
+}
+
+fn admit(visit: &mut Visit) -> Flow {
+    visit.passed.basic_auth = true;
+    Flow::Continue
+}
+
+fn refuse(visit: &Visit) -> Flow {
+    tracing::debug!(visitor = %visit.visitor.ip(), "basic auth refused a request");
+    refusal().into()
+}
+
+fn busy() -> Refusal {
+    Refusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        code: Code::TOO_BUSY,
+        text: "Too many passwords are being checked",
+        hint: "Try again in a moment.",
+        header: Some((RETRY_AFTER, HeaderValue::from_static("1"))),
     }
 }
 
@@ -76,6 +106,15 @@ fn refusal() -> Refusal {
         text: "This site asks for a user name and a password",
         hint: "Reload the page and sign in with the pair that the publisher gave you.",
         header: Some((WWW_AUTHENTICATE, CHALLENGE)),
+    }
+}
+
+/// Two headers would let one reader see another pair than the next.
+fn only(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    match (values.next().and_then(presented), values.next()) {
+        (Some(pair), None) => Some(pair),
+        _ => None,
     }
 }
 
@@ -95,15 +134,12 @@ mod tests {
     fn pairs(known: &[&str]) -> Pairs {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"test");
         let tags = known.iter().map(|pair| hmac::sign(&key, pair.as_bytes())).collect();
-        Pairs { key, tags }
+        Pairs { key, tags, hashed: None }
     }
 
     fn admits(pairs: &Pairs, authorization: &[&str]) -> bool {
-        let mut request = Request::new(Body::empty());
-        for value in authorization {
-            request.headers_mut().append(AUTHORIZATION, value.parse().unwrap());
-        }
-        pairs.admit(&request)
+        let headers = authorization.iter().map(|value| (AUTHORIZATION, value.parse().unwrap())).collect();
+        only(&headers).is_some_and(|pair| pairs.knows(&pair))
     }
 
     #[test]
