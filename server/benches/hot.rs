@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use hithed::bench::{Buffer, Routes};
+use hithed::bench::{Buffer, Chain, Routes};
 
 const NAMES: usize = 10_000;
 const PACKET: usize = 32 * 1024;
@@ -34,5 +34,17 @@ fn elastic(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookup, elastic);
+/// All modules that look at each request.
+const MODULES: &str = "http --cidr-allow 0.0.0.0/0,::/0 --ua-filter-deny (?i)bot --basic-auth ada:correct-horse \
+                       --circuit-breaker 0.5 --rate-limit 4000000000/1h --host-header localhost \
+                       --request-header-add x-ip:${conn.client_ip} --response-header-add x-by:hithe --compression";
+
+fn modules(criterion: &mut Criterion) {
+    for (name, command) in [("an empty chain", "http"), ("a chain of nine modules", MODULES)] {
+        let chain = Chain::of(command);
+        criterion.bench_function(name, |bencher| bencher.iter(|| chain.pass()));
+    }
+}
+
+criterion_group!(benches, lookup, elastic, modules);
 criterion_main!(benches);

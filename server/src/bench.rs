@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use hithe_cli_parser::{Parsed, parse};
+use http::{Request, Response};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::body::Body;
 use crate::drain::{Drain, DrainWatch};
 use crate::endpoint::{Endpoint, EndpointId, Protocol};
-use crate::modules::ModuleChain;
+use crate::modules::{Flow, ModuleChain, Plan, Visit};
 use crate::registry::{Registry, Slot};
 use crate::tunnel::elastic::{Elastic, Taken};
 use crate::tunnel::spool::{Account, Backlog, Spool};
@@ -57,6 +60,48 @@ impl Routes {
 
     pub fn find(&self, name: &str) -> bool {
         self.0.web(name, Slot::Secure).is_some()
+    }
+}
+
+/// The modules of an endpoint.
+pub struct Chain {
+    runtime: Runtime,
+    chain: ModuleChain,
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain").finish_non_exhaustive()
+    }
+}
+
+impl Chain {
+    /// As the command says.
+    pub fn of(command: &str) -> Self {
+        let Ok(Parsed::Publish(command)) = parse(command) else { unreachable!("a command of the benchmark") };
+        let configs = command.modules().clone().into_configs();
+        let chain = Plan::of(&configs, &Arc::default()).unwrap().chain;
+        Self { runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(), chain }
+    }
+
+    /// One request and its response.
+    pub fn pass(&self) {
+        let visitor = Visitor::new(SocketAddr::from(([192, 0, 2, 1], 4000)), None);
+        let request = Request::get("/").header("host", "a.test").header("user-agent", "bench/1");
+        let request = request.header("authorization", "Basic YWRhOmNvcnJlY3QtaG9yc2U=");
+        let mut request = request.header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+        let mut response = Response::new(Body::full("x".repeat(512)));
+        if self.chain.is_empty() {
+            return;
+        }
+        self.runtime.block_on(async {
+            let mut visit = Visit::new(visitor, None, &"http://a.test".into());
+            let flow = self.chain.connect(&mut visit);
+            assert!(matches!(flow, Flow::Continue));
+            assert!(matches!(self.chain.request(&mut request, &mut visit).await, Flow::Continue));
+            self.chain.outcome(http::StatusCode::OK, &mut visit);
+            self.chain.response(&mut response, &mut visit);
+        });
     }
 }
 

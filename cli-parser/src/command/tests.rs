@@ -304,6 +304,16 @@ proptest! {
     }
 
     #[test]
+    fn modules_run_in_the_order_of_their_stages_whatever_the_order_of_flags(
+        flags in prop::sample::subsequence(FLAGS, 0..=FLAGS.len()).prop_shuffle()
+    ) {
+        let configs = command(&format!("http {}", flags.join(" "))).modules().clone().into_configs();
+        let sorted = command(&format!("http {}", { let mut it = flags; it.sort_unstable(); it }.join(" ")));
+        prop_assert!(configs.is_sorted_by_key(crate::ModuleConfig::stage));
+        prop_assert_eq!(configs, sorted.modules().clone().into_configs());
+    }
+
+    #[test]
     fn a_command_is_given_back_by_its_line(command in any_command()) {
         let line = command.to_string();
         prop_assert_eq!(parse(&line), Ok(Parsed::Publish(Box::new(command))), "{}", line);

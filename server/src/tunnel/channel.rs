@@ -1,10 +1,11 @@
 //! Streams to the upstream over SSH: one `forwarded-tcpip` channel each (RFC 4254 §7.2).
 
+mod round_trip;
+
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::round_trip::RoundTrip;
 use super::elastic::{Elastic, Pushed, Taken};
 use super::spool::{Account, Backlog, Spool};
 use super::{Dial, DialError, TunnelStream};
@@ -113,8 +115,7 @@ fn reason(error: &russh::Error) -> DialError {
 pub(crate) struct Inboxes {
     open: Mutex<Open>,
     backlog: Arc<Backlog>,
-    /// In microseconds; 0 while it is not known.
-    round_trip: AtomicU32,
+    round_trip: RoundTrip,
 }
 
 #[derive(Debug, Default)]
@@ -153,18 +154,15 @@ impl Inboxes {
     /// Not simply the largest: OpenSSH reads ahead of its link as much as the window allows, into a buffer that it
     /// enlarges by copying, which takes it seconds for one of 32 MiB.
     pub(crate) fn window(&self) -> u32 {
-        let microseconds = u64::from(self.round_trip.load(Ordering::Relaxed));
+        let microseconds = u64::from(self.round_trip.microseconds());
         let wanted = microseconds.saturating_mul(WINDOW_PER_MILLISECOND) / 1000;
         u32::try_from(wanted).unwrap_or(MAX_WINDOW).clamp(MIN_WINDOW, MAX_WINDOW)
     }
 
     /// Notes how long the client took to open a channel: a round trip and its own connect, which mostly is next to
-    /// nothing. A short time is believed at once, a longer one little by little.
+    /// nothing.
     fn note_round_trip(&self, took: Duration) {
-        let sample = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
-        let known = self.round_trip.load(Ordering::Relaxed);
-        let now = if known == 0 || sample < known { sample } else { known + (sample - known) / 16 };
-        self.round_trip.store(now, Ordering::Relaxed);
+        self.round_trip.note(took, Instant::now());
     }
 
     /// Whether more is on its way to the disk than the session may have there.

@@ -121,13 +121,9 @@ fn the_window_grows_with_the_round_trip() {
     assert_eq!(inboxes.window(), MIN_WINDOW);
     inboxes.note_round_trip(Duration::from_millis(50));
     assert_eq!(inboxes.window() >> 20, 31);
-    // One slow connect changes little, one quick one tells the way.
     inboxes.note_round_trip(Duration::from_micros(300));
     assert_eq!(inboxes.window(), MIN_WINDOW);
-    inboxes.note_round_trip(Duration::from_millis(3));
-    assert_eq!(inboxes.window(), MIN_WINDOW);
-    for _ in 0..100 {
-        inboxes.note_round_trip(Duration::from_secs(1));
-    }
-    assert_eq!(inboxes.window(), MAX_WINDOW);
+    let far = Inboxes::default();
+    far.note_round_trip(Duration::from_secs(1));
+    assert_eq!(far.window(), MAX_WINDOW);
 }
