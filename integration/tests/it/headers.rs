@@ -69,6 +69,19 @@ async fn responses_show_what_is_known_of_the_visit() {
 }
 
 #[tokio::test]
+async fn a_rule_sets_no_cookie_for_the_names_of_others() {
+    let (server, _origin, _ssh) = published(
+        "http --response-header-add='set-cookie: a=1; Domain=localhost; Path=/' \
+         --response-header-add='set-cookie: b=2; Domain=app.localhost' \
+         --response-header-add='set-cookie: c=3; ${req.url.query}'",
+    )
+    .await;
+    let reply = server.visitor().get("http://app.localhost/?Domain=.localhost").await;
+    let cookies: Vec<_> = reply.headers().get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1; Path=/", "b=2; Domain=app.localhost", "c=3"]);
+}
+
+#[tokio::test]
 async fn what_a_visitor_sends_cannot_split_a_request() {
     let (server, _origin, _ssh) =
         published("http --request-header-add='x-agent: ${req.user_agent} ${req.url}'").await;

@@ -41,11 +41,10 @@ pub(super) fn prepare_request(headers: &mut HeaderMap, origin: &Origin) -> Optio
     upgrade
 }
 
-/// Prepares the headers of a response for the visitor. `domain` is the server's own.
-pub(super) fn prepare_response(headers: &mut HeaderMap, domain: &str) {
+/// Prepares the headers of a response for the modules, and then for the visitor but for its cookies.
+pub(super) fn prepare_response(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(ERROR_CODE);
-    keep_cookies_here(headers, domain);
 }
 
 /// Asks the other side to change to `protocol`.
@@ -132,8 +131,9 @@ fn is_claim(name: &str) -> bool {
     name.starts_with("x-forwarded-") || name.starts_with("hithe-mtls-")
 }
 
-/// Takes the `Domain` attribute from cookies that would reach beyond this endpoint's own names.
-fn keep_cookies_here(headers: &mut HeaderMap, domain: &str) {
+/// Takes the `Domain` attribute from cookies that would reach beyond this endpoint's own names. `domain` is the
+/// server's. Comes after the modules: a publisher's own header rule may set a cookie too.
+pub(super) fn keep_cookies_here(headers: &mut HeaderMap, domain: &str) {
     if !headers.get_all(SET_COOKIE).iter().any(|cookie| reaches_beyond(cookie, domain)) {
         return;
     }
@@ -295,7 +295,7 @@ mod tests {
             ("domain=tunnel.example.com; Domain=", "domain=tunnel.example.com; Domain="),
         ] {
             let mut headers = headers(&[("set-cookie", "first=1"), ("set-cookie", cookie)]);
-            prepare_response(&mut headers, "tunnel.example.com");
+            keep_cookies_here(&mut headers, "tunnel.example.com");
             let cookies: Vec<&HeaderValue> = headers.get_all(SET_COOKIE).iter().collect();
             assert_eq!(cookies, ["first=1", kept]);
         }
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn an_upstream_cannot_set_the_error_code() {
         let mut headers = headers(&[("hithe-error-code", "ERR_HITHE_3200"), ("hithe-error-code", "2")]);
-        prepare_response(&mut headers, "tunnel.example.com");
+        prepare_response(&mut headers);
         assert!(headers.is_empty());
     }
 }

@@ -198,10 +198,11 @@ impl Visiting {
         }
         self.tied |= authenticates_connection(&response) || endpoint.tunnel.approach.is_personal();
         let protocol = upstream_side.as_ref().and_then(|_| forwarded::requested_upgrade(response.headers()));
-        forwarded::prepare_response(response.headers_mut(), self.connection.site.domain.as_str());
+        forwarded::prepare_response(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         let mut response = response.map(Body::stream);
         endpoint.modules.response(&mut response, visit);
+        forwarded::keep_cookies_here(response.headers_mut(), self.connection.site.domain.as_str());
         Ok(match upstream_side {
             None => Exchange::Response(response),
             Some(upgrade) => {
