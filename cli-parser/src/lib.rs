@@ -33,7 +33,7 @@ pub use modules::{
     HttpVersion, IpRestriction, Kind, MAX_AUTHORITIES, Manual, ModuleConfig, ModuleSet, MutualTls, Network,
     Objection, PRESERVE, Patterns, Pem, Provider, ProxyProtocol, ProxyVersion, Rate, RateKey, RateLimit,
     RequestHeaders, ResponseHeaders, SecretKind, Share, Stage, TerminateAt, TlsTermination, TlsVersion,
-    UpstreamProtocol, UserAgentFilter, WebhookVerification, WebsocketTcp, compile,
+    UpstreamProtocol, UserAgentFilter, WebhookVerification, WebsocketTcp, compile, is_authority,
 };
 pub use period::{Period, PeriodError};
 pub use place::{Placement, Schemes};

@@ -97,7 +97,7 @@ mod pem;
 pub use basic_auth::{Credential, Hash};
 pub use circuit_breaker::Share;
 pub use header_rules::HeaderRule;
-pub use host_rewrite::PRESERVE;
+pub use host_rewrite::{PRESERVE, is_authority};
 pub use ip_restriction::Network;
 pub use mutual_tls::MAX_AUTHORITIES;
 pub use pem::Pem;

@@ -22,8 +22,8 @@ pub(super) struct Side {
     pub(super) remove: &'static str,
     pub(super) not_a_rule: Code,
     pub(super) not_changeable: Code,
-    /// Beyond those that frame a message or belong to one connection only.
-    pub(super) kept: &'static [&'static str],
+    /// Beyond those that frame a message or belong to one connection only, and why.
+    pub(super) kept: &'static [(&'static str, &'static str)],
 }
 
 impl Side {
@@ -44,27 +44,45 @@ impl Side {
         Ok(HeaderRule { name, value: value.parse()? })
     }
 
-    /// A name that can be added or removed.
-    pub(super) fn name(self, text: &str) -> Result<String, Objection> {
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    /// A name that is to be removed.
+    pub(super) fn removed(self, text: &str) -> Result<String, Objection> {
+        if text.contains(':') {
+            let message = format!("{} takes a NAME alone, without a colon and a value", self.remove);
+            return Err(Objection::new(Code::HEADER_NAME, message));
+        }
+        self.name(text.trim())
+    }
+
+    /// A name that can be added or removed. It is not repeated: what is no name may be a secret without its colon.
+    fn name(self, text: &str) -> Result<String, Objection> {
+        let token = |c: &char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(*c);
         if text.len() > MAX_NAME {
             let message = format!("a header's name is longer than {MAX_NAME} bytes");
             return Err(Objection::new(Code::HEADER_NAME_LENGTH, message));
         }
-        if text.is_empty() || !text.bytes().all(token) {
-            let shown: String = text.chars().take(64).collect();
-            let message = format!("{:?} is not the name of a header", crate::printable(&shown));
+        let wrong = text.chars().find(|c| !token(c)).map(|c| format!("a header's name cannot hold {c:?}"));
+        let empty = || text.is_empty().then(|| "a header needs a name before its colon".to_owned());
+        if let Some(message) = wrong.or_else(empty) {
             return Err(Objection::new(Code::HEADER_NAME, message));
         }
         let lower = text.to_ascii_lowercase();
-        if FRAMING.contains(&lower.as_str()) || self.kept.contains(&lower.as_str()) {
-            let message = format!("{} and {} cannot change {lower}", self.add, self.remove);
+        if let Some(why) = self.why_kept(&lower) {
+            let message = format!("{} and {} cannot change {lower}: {why}", self.add, self.remove);
             return Err(Objection::new(self.not_changeable, message));
         }
         Ok(text.to_owned())
     }
 
+    fn why_kept(self, lower: &str) -> Option<&'static str> {
+        let framing = FRAMING.contains(&lower).then_some("it frames messages or belongs to one connection");
+        framing.or_else(|| self.kept.iter().find(|(name, _)| *name == lower).map(|(_, why)| *why))
+    }
+
     pub(super) fn check(self, add: &[HeaderRule], remove: &[String]) -> Result<(), Objection> {
+        // Not all rules were typed behind a flag.
+        for name in add.iter().map(|rule| &rule.name).chain(remove) {
+            self.name(name)?;
+        }
         for (flag, count) in [(self.add, add.len()), (self.remove, remove.len())] {
             if count > MAX_RULES {
                 let message = format!("{flag} can be given {MAX_RULES} times at most");
@@ -94,11 +112,10 @@ impl Side {
 
 /// What frames a message or belongs to one connection (RFC 9110 §7.6.1): changed, it would let one request pass for
 /// two, or one answer for another.
-const FRAMING: [&str; 12] = [
+const FRAMING: [&str; 11] = [
     "connection",
     "content-length",
     "expect",
-    "hithe-error-code",
     "http2-settings",
     "keep-alive",
     "proxy-authenticate",
@@ -108,6 +125,12 @@ const FRAMING: [&str; 12] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// The header by which errors of ours are known.
+pub(super) const ERROR_CODE: (&str, &str) = ("hithe-error-code", "it tells the errors of this server");
+
+/// For rules that do not say yet on which side they stand; [`Side::check`] follows.
+const EITHER: Side = Side { kept: &[], ..super::request_headers::SIDE };
 
 const MAX_RULES: usize = 10;
 const MAX_NAME: usize = 256;
@@ -123,7 +146,7 @@ impl TryFrom<String> for HeaderRule {
     type Error = Objection;
 
     fn try_from(text: String) -> Result<Self, Objection> {
-        super::request_headers::SIDE.rule(&text)
+        EITHER.rule(&text)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Host rewriting: what can be said about it.
 
+use std::net::Ipv6Addr;
+
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -25,16 +27,25 @@ fn host(text: &str) -> Result<String, Objection> {
             "ssh does not tell the server where -R points to: say the host itself, as in --host-header localhost:3000",
         );
     }
-    let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((name, port)) => (name, port.strip_prefix(':').or(port.is_empty().then_some("0"))),
-        None => text.split_once(':').map_or((text, Some("0")), |(name, port)| (name, Some(port))),
-    };
-    let letter = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
-    let valid = !name.is_empty() && name.len() <= 253 && name.chars().all(letter);
-    if !valid || port.is_none_or(|port| port.parse::<u16>().is_err()) {
+    if !is_authority(text) {
         return objection("--host-header takes a host and perhaps a port, such as localhost:3000");
     }
     Ok(text.to_owned())
+}
+
+/// Whether a text is a host name or an address, and perhaps a port, as `Host` has them (RFC 9110 §7.2).
+pub fn is_authority(text: &str) -> bool {
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let (valid, port) = match bracketed {
+        Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let letter = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            ((1..=253).contains(&name.len()) && name.chars().all(letter), port)
+        }
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    valid && (port.is_empty() || port.strip_prefix(':').is_some_and(digits))
 }
 
 impl Definition for HostRewrite {
@@ -66,7 +77,7 @@ mod tests {
         for right in ["localhost", "localhost:3000", "app.internal", "127.0.0.1:80", "[::1]:8080", "[::1]", "preserve"] {
             assert_eq!(host(right).as_deref(), Ok(right));
         }
-        for wrong in ["", "rewrite", "a b", "a/b", "a:b", "a:99999", "http://a", "a@b", "[::1]x", "a,b"] {
+        for wrong in ["", "rewrite", "a b", "a/b", "a:b", "a:99999", "http://a", "a@b", "[::1]x", "a,b", "[a]", "::1", "a:+80", "a:"] {
             assert!(host(wrong).is_err(), "{wrong}");
         }
     }

@@ -3,7 +3,8 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::header_rules::{HeaderRule, Side};
+use super::header_rules::{ERROR_CODE, HeaderRule, Side};
+use super::host_rewrite::is_authority;
 use super::{Definition, Kind, Manual, Objection, Stage};
 use crate::Code;
 
@@ -24,20 +25,35 @@ pub(super) const SIDE: Side = Side {
     remove: "--request-header-remove",
     not_a_rule: Code::REQUEST_HEADER_RULE,
     not_changeable: Code::REQUEST_HEADER_KEPT,
-    kept: &["user-agent"],
+    kept: &[ERROR_CODE, ("user-agent", "an upstream is to see what the visitor says")],
 };
 
 fn rule(text: &str) -> Result<HeaderRule, Objection> {
-    SIDE.rule(text)
+    let rule = SIDE.rule(text)?;
+    check_host(&rule)?;
+    Ok(rule)
 }
 
 fn name(text: &str) -> Result<String, Objection> {
-    SIDE.name(text)
+    SIDE.removed(text)
+}
+
+fn is_host(name: &str) -> bool {
+    name.eq_ignore_ascii_case("host")
+}
+
+/// One with variables is looked at when they are filled in.
+fn check_host(rule: &HeaderRule) -> Result<(), Objection> {
+    if !is_host(&rule.name) || rule.value.constant().is_none_or(is_authority) {
+        return Ok(());
+    }
+    let message = "the value of host is a name and perhaps a port, such as localhost:3000, and no URL";
+    Err(Objection::new(Code::HEADER_NAME, message))
 }
 
 impl RequestHeaders {
     fn adds_host(&self) -> bool {
-        self.add.iter().any(|rule| rule.name.eq_ignore_ascii_case("host"))
+        self.add.iter().any(|rule| is_host(&rule.name))
     }
 }
 
@@ -47,7 +63,8 @@ impl Definition for RequestHeaders {
     const MANUAL: Manual = Manual {
         what: "Changes the headers of a request just before it goes to the upstream. Removal comes first, so that \
                removing and adding the same name replaces it; adding alone appends. `host` is replaced, and answers \
-               that point at the new host are turned back to the public one (see Host rewriting). `X-Forwarded-For`, \
+               that point at the new host are turned back to the public one (see Host rewriting); a value with variables that \
+               comes out as no host is left out, and the last of several counts. `X-Forwarded-For`, \
                `-Proto` and `-Host` can be removed like any other header.\n\nA value may hold `${...}`: see \
                Variables below. What a visitor sent is put in without its control characters, and a value is cut \
                after 8 KiB.",
@@ -68,7 +85,8 @@ impl Definition for RequestHeaders {
 
     fn check(&self) -> Result<(), Objection> {
         SIDE.check(&self.add, &self.remove)?;
-        if self.remove.iter().any(|name| name.eq_ignore_ascii_case("host")) && !self.adds_host() {
+        self.add.iter().try_for_each(check_host)?;
+        if self.remove.iter().any(|name| is_host(name)) && !self.adds_host() {
             let message = "a request needs a host: add another one with --request-header-add 'host: NAME'";
             return Err(Objection::new(Code::HOST_REMOVED, message));
         }
@@ -99,6 +117,21 @@ mod tests {
         for name in ["Content-Length", "transfer-encoding", "connection", "upgrade", "te", "user-agent"] {
             assert_eq!(refused(&format!("{name}: 1")), Code::REQUEST_HEADER_KEPT, "{name}");
             assert_eq!(super::name(name).unwrap_err().code, Code::REQUEST_HEADER_KEPT);
+            let untyped = RequestHeaders { add: Vec::new(), remove: vec![name.to_owned()] };
+            assert_eq!(untyped.check().unwrap_err().code, Code::REQUEST_HEADER_KEPT);
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        for objection in [
+            name("authorization: Bearer horse").unwrap_err(),
+            name("authorization horse").unwrap_err(),
+            rule("authorization Bearer horse:battery").unwrap_err(),
+            rule("authorization Bearer horse").unwrap_err(),
+            rule("authorization: horse\u{7}").unwrap_err(),
+        ] {
+            assert!(!objection.message.contains("horse"), "{objection}");
         }
     }
 
@@ -107,6 +140,8 @@ mod tests {
         assert_eq!(refused("no colon"), Code::REQUEST_HEADER_RULE);
         assert_eq!(refused(": x"), Code::HEADER_NAME);
         assert_eq!(refused("a b: x"), Code::HEADER_NAME);
+        assert_eq!(refused("host: http://localhost:3000"), Code::HEADER_NAME);
+        assert_eq!(refused("Host:"), Code::HEADER_NAME);
         assert_eq!(refused("a: x\r\nb: y"), Code::HEADER_NAME);
         assert_eq!(refused(&format!("{}: x", "a".repeat(257))), Code::HEADER_NAME_LENGTH);
         assert_eq!(refused(&format!("a: {}", "x".repeat(4097))), Code::HEADER_VALUE_LENGTH);

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::header_rules::{HeaderRule, Side};
+use super::header_rules::{ERROR_CODE, HeaderRule, Side};
 use super::{Definition, Kind, Manual, Objection, Stage};
 use crate::Code;
 
@@ -24,7 +24,7 @@ const SIDE: Side = Side {
     remove: "--response-header-remove",
     not_a_rule: Code::RESPONSE_HEADER_RULE,
     not_changeable: Code::RESPONSE_HEADER_KEPT,
-    kept: &[],
+    kept: &[ERROR_CODE],
 };
 
 fn rule(text: &str) -> Result<HeaderRule, Objection> {
@@ -32,7 +32,7 @@ fn rule(text: &str) -> Result<HeaderRule, Objection> {
 }
 
 fn name(text: &str) -> Result<String, Objection> {
-    SIDE.name(text)
+    SIDE.removed(text)
 }
 
 impl Definition for ResponseHeaders {
@@ -40,7 +40,8 @@ impl Definition for ResponseHeaders {
     const ON: &'static [Kind] = &[Kind::Http];
     const MANUAL: Manual = Manual {
         what: "Changes the headers of a response just before it goes to the visitor, by the same rules as Request \
-               headers. Pages that Hithe answers itself are left as they are.",
+               headers. Pages that Hithe answers itself are left as they are. A cookie that is added reaches no further than \
+               one of the upstream: a `Domain` of the server's own domain is taken from it.",
         line: "ssh -R 443:localhost:80 HOST http --response-header-add='x-frame-options: DENY' --response-header-remove=server",
         defaults: "Headers that frame a message or belong to one connection cannot be changed.",
         codes: &[
