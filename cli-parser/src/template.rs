@@ -143,6 +143,9 @@ macro_rules! variables {
 variables! {
     ClientIp: ["conn.client_ip", ".ngrok.client_ip", ".hithe.client_ip"] = "the visitor's address";
     ClientPort: ["conn.client_port"] = "the visitor's port";
+    ServerIp: ["conn.server_ip"] = "the address of the server that the visitor connected to";
+    ServerPort: ["conn.server_port"] = "its port";
+    ConnectedAt: ["conn.ts.start"] = "when the visitor connected (RFC 3339, UTC)";
     TlsVersion: ["conn.tls.version"] = "the TLS version of the visitor's connection, such as `1.3`";
     TlsCipher: ["conn.tls.cipher_suite"] = "its cipher suite";
     TlsSni: ["conn.tls.sni"] = "the server name that the visitor sent in its handshake";
@@ -150,27 +153,37 @@ variables! {
     EndpointUrl: ["endpoint.url"] = "the URL of the endpoint";
     EndpointHost: ["endpoint.host"] = "its host name";
     EndpointPort: ["endpoint.port"] = "its port";
+    EndpointAddress: ["endpoint.addr"] = "its host name and port";
     EndpointProtocol: ["endpoint.protocol"] = "`http` or `https`";
-    RequestId: [".ngrok.request_id", ".hithe.request_id", "req.id"] = "a random number for this request";
+    RequestId: [".ngrok.request_id", ".hithe.request_id", "req.id"] = "a random number, the same wherever it is shown for one request";
     Method: ["req.method"] = "the method";
-    Host: ["req.host"] = "the host that the visitor asked for";
+    Host: ["req.host", "req.url.authority"] = "the host that the visitor asked for, with a port if it said one";
     Url: ["req.url", "req.url.raw"] = "the whole URL";
-    Path: ["req.url.path", "req.path"] = "its path";
+    UrlScheme: ["req.url.scheme"] = "its scheme, `http` or `https`";
+    UrlHost: ["req.url.host"] = "its host, without a port";
+    UrlPort: ["req.url.port"] = "its port, the usual one if it says none";
+    Path: ["req.url.path", "req.url.raw_path", "req.path"] = "its path, not decoded";
     Query: ["req.url.query", "req.query"] = "its query";
-    HttpVersion: ["req.version"] = "the HTTP version that the visitor spoke";
+    PathAndQuery: ["req.url.uri"] = "its path and its query";
+    HttpVersion: ["req.version"] = "the HTTP version that the visitor spoke, such as `HTTP/1.1`";
     UserAgent: ["req.user_agent", "req.user_agent.raw"] = "the header User-Agent";
     ContentType: ["req.content_type", "req.content_type.raw"] = "the header Content-Type of the request";
     ContentLength: ["req.content_length"] = "the header Content-Length of the request";
+    ContentEncoding: ["req.content_encoding"] = "the header Content-Encoding of the request";
+    RequestLocation: ["req.location"] = "the header Location of the request";
     UserName: [".basic_auth.username"] = "the user name that basic auth admitted";
     BasicAuth: [".basic_auth.decision"] = "`allow`, where the endpoint has basic auth";
     IpPolicy: [".ip_policy.decision"] = "`allow`, where the endpoint has an IP restriction";
     Breaker: [".circuit_breaker.decision"] = "`allow` or `allow_while_open`, where it has a circuit breaker";
     Webhook: [".webhook_validation.decision"] = "`allow`, where it verifies webhooks";
-    Status: ["res.status_code"] = "the status of the response; empty in request headers";
+    Status: ["res.status_code"] = "the status of the response";
     ResponseType: ["res.content_type", "res.content_type.raw"] = "the header Content-Type of the response";
     ResponseLength: ["res.content_length"] = "the header Content-Length of the response";
+    ResponseEncoding: ["res.content_encoding"] = "the header Content-Encoding of the response";
     Location: ["res.location"] = "the header Location of the response";
     Compression: [".compression.algorithm"] = "the coding of a compressed response";
+    Reused: [".backend.connection_reused"] = "`true` or `false`: whether an earlier request went over the connection to the upstream";
+    DialDuration: [".backend.dial_duration"] = "how long a new one took, such as `12.3ms`";
     Now: ["time.now"] = "the time (RFC 3339, UTC)";
 }
 
@@ -199,6 +212,40 @@ mod tests {
         );
         assert_eq!(parts("costs $5 or $${x}"), [text("costs $5 or ${x}")]);
         assert_eq!(parts("${conn.geo.country_code}"), [Part::Variable(Variable::Unknown)]);
+    }
+
+    #[test]
+    fn what_is_documented_and_not_known_here_stays_empty() {
+        for name in [
+            "conn.geo.country_code",
+            "conn.server_region",
+            "conn.bytes_in",
+            "conn.tls.session_resumed",
+            "conn.tls.client.subject.common_name",
+            "conn.tls.server.issuer",
+            "endpoint.id",
+            "req.cookies",
+            "req.headers",
+            "req.trailers",
+            "req.ts.header_received",
+            "req.url.query_params",
+            "req.url.user_password",
+            "req.user_agent.name",
+            "req.user_agent.is_bot",
+            "req.content_type.parameters",
+            "res.content_type.parameters",
+            "res.cookies",
+            "res.trailers",
+            ".backend.id",
+            ".compression.bytes_saved",
+            ".ip_policy.matching_rule",
+            ".ngrok.saml.subject",
+            ".oauth.app_client_id",
+            ".oauth.decision",
+            ".oauth.user.email",
+        ] {
+            assert_eq!(parts(&format!("${{{name}}}")), [Part::Variable(Variable::Unknown)], "{name}");
+        }
     }
 
     #[test]

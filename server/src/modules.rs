@@ -6,7 +6,7 @@ mod header_values;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::{Code, ModuleConfig, Objection};
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use crate::body::Body;
 use crate::certs::Demands;
 use crate::tunnel::approach::Approach;
-use crate::visit::{TlsFacts, Visitor};
+use crate::visit::{Reached, TlsFacts, Visitor};
 
 macro_rules! act {
     ($($name:ident: $Type:ident = $heading:literal),* $(,)?) => {
@@ -128,6 +128,10 @@ pub(crate) struct Visit {
     rewritten: Option<Box<host_rewrite::Rewritten>>,
     /// The request, where the headers of its response show something of it.
     asked: Option<Box<header_values::Asked>>,
+    /// Drawn when it is first shown.
+    request_id: OnceLock<Option<u128>>,
+    /// Known when the upstream has answered.
+    pub(crate) reached: Option<Reached>,
     passed: Passed,
 }
 
@@ -154,6 +158,8 @@ impl Visit {
             breaker: None,
             rewritten: None,
             asked: None,
+            request_id: OnceLock::new(),
+            reached: None,
             passed: Passed::default(),
         }
     }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hithe_cli_parser::Variable;
 use http::{Method, StatusCode, Uri};
@@ -16,11 +16,13 @@ pub(crate) struct Visitor {
     peer: SocketAddr,
     /// Where it connected to.
     local: Option<SocketAddr>,
+    since: SystemTime,
 }
 
 impl Visitor {
+    /// One that connects now.
     pub(crate) fn new(peer: SocketAddr, local: Option<SocketAddr>) -> Self {
-        Self { peer, local }
+        Self { peer, local, since: SystemTime::now() }
     }
 
     /// The peer's address; an IPv4 address mapped into IPv6 is written as IPv4.
@@ -32,6 +34,11 @@ impl Visitor {
         SocketAddr::new(self.ip(), self.peer.port())
     }
 
+    /// When it connected.
+    pub(crate) fn since(self) -> SystemTime {
+        self.since
+    }
+
     /// The address of ours that it connected to, or none (`0.0.0.0:0`) where that is not known.
     pub(crate) fn connected_to(self) -> SocketAddr {
         let local = self.local.unwrap_or_else(|| match self.ip() {
@@ -40,6 +47,15 @@ impl Visitor {
         });
         SocketAddr::new(local.ip().to_canonical(), local.port())
     }
+}
+
+/// How a request reached its upstream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reached {
+    /// Over a connection that another request went over before.
+    pub(crate) reused: bool,
+    /// How long the publisher took to connect, where it had to.
+    pub(crate) dialled: Duration,
 }
 
 /// What the TLS connection of a visitor is like that ended here.

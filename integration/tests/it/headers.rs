@@ -69,6 +69,50 @@ async fn responses_show_what_is_known_of_the_visit() {
 }
 
 #[tokio::test]
+async fn upstream_and_visitor_are_told_the_same_of_one_request() {
+    let (server, _origin, _ssh) = published(
+        "http --host-header localhost:3000 --request-header-add='x-id: ${.ngrok.request_id}' \
+         --request-header-add='x-asked: ${req.host} ${req.url.host}${req.url.path}' \
+         --request-header-add='x-server: ${conn.server_ip}:${conn.server_port} ${endpoint.host}' \
+         --request-header-add='x-then: ${.backend.connection_reused}${res.status_code}' \
+         --response-header-add='x-id: ${.hithe.request_id}' \
+         --response-header-add='x-reused: ${.backend.connection_reused} ${.backend.dial_duration}'",
+    )
+    .await;
+    let reply = server.visitor().get("http://app.localhost/a?b").await;
+    assert_eq!(reply.header("x-id").map(str::len), Some(32));
+    assert_eq!(reply.seen_header("x-id").as_deref(), reply.header("x-id"));
+    assert_eq!(reply.seen_header("host").as_deref(), Some("localhost:3000"));
+    let public = reply.seen_header("x-forwarded-host").unwrap();
+    assert_eq!(reply.seen_header("x-asked"), Some(format!("{public} app.localhost/a")));
+    let server_side = format!("{} app.localhost", server.http_address());
+    assert_eq!(reply.seen_header("x-server"), Some(server_side));
+    assert_eq!(reply.seen_header("x-then").as_deref(), Some(""));
+    let dialled = reply.header("x-reused").unwrap();
+    assert!(dialled.starts_with("false ") && dialled.ends_with("ms"), "{dialled}");
+    let again = server.visitor().get(URL).await;
+    assert_eq!(again.header("x-reused"), Some("true"));
+    assert_ne!(again.header("x-id"), reply.header("x-id"));
+}
+
+#[tokio::test]
+async fn a_wildcard_sends_visitors_to_the_name_that_they_asked_for() {
+    let origin = Origin::answering(async |_| {
+        let mut answer = text("moved");
+        answer.headers_mut().insert("location", "//shop.internal/login".parse().unwrap());
+        answer
+    })
+    .await;
+    let server = TestServer::start().await;
+    let ssh = server.ssh().forward_to("*.shop:443", &origin);
+    let _ssh = typed(ssh, "http --request-header-add='host: shop.internal'").publish().await;
+    for asked in ["https://berlin.shop.localhost", "https://rome.shop.localhost"] {
+        let reply = server.visitor().get(&format!("{asked}/")).await;
+        assert_eq!(reply.header("location"), Some(format!("{asked}/login").as_str()));
+    }
+}
+
+#[tokio::test]
 async fn a_rule_sets_no_cookie_for_the_names_of_others() {
     let (server, _origin, _ssh) = published(
         "http --response-header-add='set-cookie: a=1; Domain=localhost; Path=/' \
@@ -136,6 +180,10 @@ async fn rules_that_cannot_be_are_refused_with_their_code() {
         ("http --response-header-add='no colon'", "ERR_HITHE_371"),
         ("http --response-header-remove=transfer-encoding", "ERR_HITHE_373"),
         ("http --request-header-remove=host", "ERR_HITHE_398"),
+        ("http --request-header-remove=user-agent", "ERR_HITHE_372"),
+        ("http --request-header-add='X-A: 1' --request-header-add='x-a: 2'", "ERR_HITHE_375"),
+        ("http --request-header-add='host: http://localhost:3000'", "such as localhost:3000"),
+        ("http --request-header-remove='authorization: Bearer x'", "takes a NAME alone"),
         ("http --request-header-add='a: ${conn.clientip}'", "did you mean ${conn.client_ip}?"),
         ("http --ua-filter-allow='(foo'", "ERR_HITHE_2090"),
         ("http --host-header=rewrite", "--host-header localhost:3000"),

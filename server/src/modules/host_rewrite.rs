@@ -1,9 +1,8 @@
 //! Host rewriting: the upstream sees another host than the public one, and visitors do not notice (behaviour.md 4.4).
 
-use hithe_cli_parser::{Code, HostRewrite, Objection, PRESERVE};
+use hithe_cli_parser::{Code, HostRewrite, Objection, PRESERVE, is_authority};
 use http::header::{CONTENT_LOCATION, HOST, LOCATION, SET_COOKIE};
-use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::{BuildError, Flow, Module, Passage, Plan, Visit};
 use crate::body::Body;
@@ -19,8 +18,7 @@ struct Rewrite(HeaderValue);
 
 impl Module for Rewrite {
     fn request<'a>(&'a self, request: &'a mut Request<Body>, visit: &'a mut Visit) -> Passage<'a> {
-        Rewritten::note(visit, request.headers(), self.0.clone());
-        request.headers_mut().insert(HOST, self.0.clone());
+        rewrite(request, visit, self.0.clone());
         Passage::Now(Flow::Continue)
     }
 
@@ -37,115 +35,131 @@ pub(crate) struct Rewritten {
 }
 
 impl Rewritten {
-    /// The first of several rewritings knows the public host.
-    pub(super) fn note(visit: &mut Visit, headers: &HeaderMap, upstream: HeaderValue) {
-        match &mut visit.rewritten {
-            Some(rewritten) => rewritten.upstream = upstream,
-            None => {
-                let Some(public) = headers.get(HOST).cloned() else { return };
-                visit.rewritten = Some(Box::new(Self { public, upstream }));
-            }
-        }
+    pub(super) fn public(&self) -> &HeaderValue {
+        &self.public
+    }
+}
+
+/// Asks the upstream for another host. The first of several rewritings knows the public one.
+pub(super) fn rewrite(request: &mut Request<Body>, visit: &mut Visit, host: HeaderValue) {
+    let before = request.headers_mut().insert(HOST, host.clone());
+    match (&mut visit.rewritten, before) {
+        (Some(rewritten), _) => rewritten.upstream = host,
+        (none, Some(public)) => *none = Some(Box::new(Rewritten { public, upstream: host })),
+        (None, None) => {}
     }
 }
 
 pub(super) fn is_host(value: &HeaderValue) -> bool {
-    let authority = value.to_str().ok().and_then(|text| text.parse::<Authority>().ok());
-    authority.is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'))
+    value.to_str().is_ok_and(is_authority)
 }
 
 /// Turns what points at the rewritten host to the public one.
 pub(super) fn restore(response: &mut Response<Body>, visit: &Visit) {
     let Some(rewritten) = &visit.rewritten else { return };
     let (Ok(public), Ok(upstream)) = (rewritten.public.to_str(), rewritten.upstream.to_str()) else { return };
+    let headers = response.headers_mut();
     for name in [LOCATION, CONTENT_LOCATION] {
-        turn(response.headers_mut(), &name, visit.scheme(), public, upstream);
+        let value = headers.get(&name).map(HeaderValue::as_bytes);
+        if let Some(turned) = value.and_then(|value| turned(value, visit.scheme(), public, upstream)) {
+            headers.insert(name, turned);
+        }
     }
-    free_cookies(response.headers_mut(), host_of(upstream));
+    free_cookies(headers, split_authority(public).0, split_authority(upstream).0);
 }
 
-fn turn(headers: &mut HeaderMap, name: &HeaderName, scheme: &str, public: &str, upstream: &str) {
-    let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else { return };
-    let Some((said_scheme, rest)) = value.split_once("://") else { return };
-    if !["http", "https"].iter().any(|known| said_scheme.eq_ignore_ascii_case(known)) {
-        return;
+/// The same place at the public host, if a URL is one of the rewritten host. What has no authority is there already.
+fn turned(url: &[u8], scheme: &str, public: &str, upstream: &str) -> Option<HeaderValue> {
+    let (said_scheme, rest) = url.split_at_checked(url.windows(2).position(|two| two == b"//")?)?;
+    if ![b"" as &[u8], b"http:", b"https:"].iter().any(|known| said_scheme.eq_ignore_ascii_case(known)) {
+        return None;
     }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    if !is_same(authority, upstream) {
-        return;
+    let rest = rest.strip_prefix(b"//")?;
+    let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end)?;
+    if !is_same(std::str::from_utf8(authority).ok()?, upstream) {
+        return None;
     }
-    if let Ok(turned) = HeaderValue::try_from(format!("{scheme}://{public}{path}")) {
-        headers.insert(name, turned);
-    }
+    let mut turned = format!("{scheme}://{public}").into_bytes();
+    turned.extend_from_slice(path);
+    HeaderValue::try_from(turned).ok()
 }
 
 /// Whether a URL's authority is the rewritten host; a usual port may be left out on either side.
 fn is_same(said: &str, upstream: &str) -> bool {
-    let port = |authority: &str| {
-        let port = authority.strip_prefix(host_of(authority)).and_then(|port| port.strip_prefix(':'));
-        port.filter(|port| !["", "80", "443"].contains(port)).map(str::to_owned)
-    };
-    host_of(said).eq_ignore_ascii_case(host_of(upstream)) && port(said) == port(upstream)
+    let usual = |port| ["", "80", "443"].contains(&port);
+    let ((host, port), (known, known_port)) = (split_authority(said), split_authority(upstream));
+    host.eq_ignore_ascii_case(known) && (port == known_port || (usual(port) && usual(known_port)))
 }
 
-fn host_of(authority: &str) -> &str {
+/// Host and port; the port may be left out.
+pub(super) fn split_authority(authority: &str) -> (&str, &str) {
     let end = match authority.strip_prefix('[').and_then(|rest| rest.find(']')) {
         Some(end) => end + 2,
         None => authority.find(':').unwrap_or(authority.len()),
     };
-    authority.get(..end).unwrap_or(authority)
+    let (host, port) = authority.split_at_checked(end).unwrap_or((authority, ""));
+    (host, port.strip_prefix(':').unwrap_or(port))
 }
 
 /// Takes the `Domain` of the rewritten host, or of one above it, from cookies: the browser then keeps them for the
-/// public host.
-fn free_cookies(headers: &mut HeaderMap, upstream: &str) {
-    if !headers.contains_key(SET_COOKIE) {
+/// public host. One that is above the public host too is as good as before.
+fn free_cookies(headers: &mut HeaderMap, public: &str, upstream: &str) {
+    let is_lost = |attribute: &[u8]| {
+        domain(attribute).is_some_and(|domain| is_below(upstream, domain) && !is_below(public, domain))
+    };
+    if !headers.get_all(SET_COOKIE).iter().any(|cookie| attributes(cookie).skip(1).any(is_lost)) {
         return;
     }
     let cookies: Vec<HeaderValue> = headers.get_all(SET_COOKIE).iter().cloned().collect();
     headers.remove(SET_COOKIE);
     for cookie in cookies {
-        let kept = cookie
-            .as_bytes()
-            .split(|&byte| byte == b';')
-            .enumerate()
-            .filter(|(index, attribute)| *index == 0 || !is_domain_of(attribute, upstream))
-            .map(|(_, attribute)| attribute)
-            .collect::<Vec<_>>()
-            .join(&b';');
-        headers.append(SET_COOKIE, HeaderValue::from_bytes(&kept).unwrap_or(cookie));
+        let kept = attributes(&cookie).enumerate().filter(|(index, it)| *index == 0 || !is_lost(it));
+        let kept = kept.map(|(_, attribute)| attribute).collect::<Vec<_>>().join(&b';');
+        headers.append(SET_COOKIE, HeaderValue::try_from(kept).unwrap_or(cookie));
     }
 }
 
-fn is_domain_of(attribute: &[u8], upstream: &str) -> bool {
-    let Ok(text) = std::str::from_utf8(attribute) else { return false };
-    let Some((name, value)) = text.split_once('=') else { return false };
-    let value = value.trim().trim_start_matches('.').trim_end_matches('.');
-    let upstream = upstream.trim_end_matches('.');
-    if !name.trim().eq_ignore_ascii_case("domain") || value.is_empty() {
-        return false;
-    }
-    let Some(at) = upstream.len().checked_sub(value.len()) else { return false };
-    let (above, end) = upstream.split_at_checked(at).unwrap_or((upstream, ""));
-    end.eq_ignore_ascii_case(value) && (above.is_empty() || above.ends_with('.'))
+/// What stands between semicolons; the first is the cookie itself.
+fn attributes(cookie: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    cookie.as_bytes().split(|&byte| byte == b';')
+}
+
+/// The value of a `Domain`, without the dots that mean nothing (RFC 6265 §5.2.3).
+fn domain(attribute: &[u8]) -> Option<&str> {
+    let (name, value) = std::str::from_utf8(attribute).ok()?.split_once('=')?;
+    let value = value.trim().trim_matches('.');
+    (name.trim().eq_ignore_ascii_case("domain") && !value.is_empty()).then_some(value)
+}
+
+/// Whether a host is a domain itself or a name in it.
+fn is_below(host: &str, domain: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    let parts = host.len().checked_sub(domain.len()).and_then(|at| host.split_at_checked(at));
+    parts.is_some_and(|(before, end)| {
+        end.eq_ignore_ascii_case(domain) && (before.is_empty() || before.ends_with('.'))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use http::HeaderName;
+
     use super::*;
     use crate::visit::Visitor;
 
     fn restored(name: HeaderName, value: &str, upstream: &'static str) -> String {
         let mut visit = Visit::new(Visitor::new("127.0.0.1:7".parse().unwrap(), None), Some(&Arc::default()), &"https://app.test:8443".into());
-        let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("app.test:8443"))]);
-        Rewritten::note(&mut visit, &headers, HeaderValue::from_static(upstream));
+        let mut request = Request::new(Body::empty());
+        request.headers_mut().insert(HOST, HeaderValue::from_static("app.test:8443"));
+        rewrite(&mut request, &mut visit, HeaderValue::from_static(upstream));
+        assert_eq!(request.headers()[HOST], upstream);
         let mut response = Response::new(Body::empty());
         response.headers_mut().insert(&name, value.parse().unwrap());
         restore(&mut response, &visit);
-        response.headers()[name].to_str().unwrap().to_owned()
+        String::from_utf8(response.headers()[name].as_bytes().to_vec()).unwrap()
     }
 
     #[test]
@@ -159,6 +173,11 @@ mod tests {
             ("http://localhost:3001/", "localhost:3000", "http://localhost:3001/"),
             ("http://localhost.evil.test/", "localhost", "http://localhost.evil.test/"),
             ("http://localhost@evil.test/", "localhost", "http://localhost@evil.test/"),
+            ("//localhost:3000/a", "localhost:3000", "https://app.test:8443/a"),
+            ("http://localhost/\u{fc}ber", "localhost", "https://app.test:8443/\u{fc}ber"),
+            ("/a?next=http://localhost/", "localhost", "/a?next=http://localhost/"),
+            ("a//localhost/", "localhost", "a//localhost/"),
+            ("http://localhost", "localhost:443", "https://app.test:8443"),
             ("/relative", "localhost", "/relative"),
             ("ftp://localhost/", "localhost", "ftp://localhost/"),
         ] {
@@ -177,5 +196,26 @@ mod tests {
         ] {
             assert_eq!(restored(SET_COOKIE, said, "app.internal:3000"), kept);
         }
+        // Above the public name too: the browser keeps it as it is.
+        assert_eq!(restored(SET_COOKIE, "a=1; Domain=test", "v2.app.test"), "a=1; Domain=test");
+        assert_eq!(restored(SET_COOKIE, "a=1; Domain=v2.app.test", "v2.app.test"), "a=1");
+    }
+
+    #[test]
+    fn the_last_of_several_rewritings_counts_and_the_first_knows_the_public_host() {
+        let mut visit = Visit::new(
+            Visitor::new("127.0.0.1:7".parse().unwrap(), None),
+            None,
+            &"http://app.test".into(),
+        );
+        let mut request = Request::new(Body::empty());
+        request.headers_mut().insert(HOST, HeaderValue::from_static("app.test"));
+        for host in ["a.internal", "b.internal"] {
+            rewrite(&mut request, &mut visit, HeaderValue::from_static(host));
+        }
+        let mut response = Response::new(Body::empty());
+        response.headers_mut().insert(LOCATION, HeaderValue::from_static("http://b.internal/x"));
+        restore(&mut response, &visit);
+        assert_eq!(response.headers()[LOCATION], "http://app.test/x");
     }
 }

@@ -8,23 +8,27 @@ use super::{BuildError, Flow, Module, Passage, Plan, Visit};
 use crate::body::Body;
 
 pub(super) fn build(config: &ResponseHeaders, plan: &mut Plan) -> Result<(), BuildError> {
-    plan.chain.push(Headers(Rules::new(&config.add, &config.remove)?));
+    let rules = Rules::new(&config.add, &config.remove)?;
+    plan.chain.push(Headers { shows_request: rules.shows_request(), rules });
     Ok(())
 }
 
-struct Headers(Rules);
+struct Headers {
+    rules: Rules,
+    shows_request: bool,
+}
 
 impl Module for Headers {
     fn request<'a>(&'a self, request: &'a mut Request<Body>, visit: &'a mut Visit) -> Passage<'a> {
-        if self.0.shows_request() {
-            visit.asked = Some(Box::new(Asked::of(request)));
+        if self.shows_request {
+            visit.asked = Some(Box::new(Asked::of(request, visit)));
         }
         Passage::Now(Flow::Continue)
     }
 
     fn response(&self, response: &mut Response<Body>, visit: &mut Visit) {
         let facts = Facts { visit: &*visit, asked: visit.asked.as_deref(), response: Some(&*response) };
-        let filled = self.0.fill(&facts);
-        self.0.apply(response.headers_mut(), filled);
+        let filled = self.rules.fill(&facts);
+        self.rules.apply(response.headers_mut(), filled);
     }
 }

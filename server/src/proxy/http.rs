@@ -4,6 +4,7 @@ mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hithe_cli_parser::HttpVersion;
 use http::header::{CONTENT_LENGTH, PROXY_AUTHENTICATE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
@@ -23,7 +24,7 @@ use crate::body::{Body, Ending, Outcome};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::modules::{Flow, ModuleChain, Visit};
 use crate::tunnel::pool::{SendError, Upstream};
-use crate::visit::{CutOff, STALLED, TlsFacts, VisitRecord, Visitor, log_stalled};
+use crate::visit::{CutOff, Reached, STALLED, TlsFacts, VisitRecord, Visitor, log_stalled};
 
 /// One connection of a visitor that speaks HTTP.
 pub(crate) struct Connection {
@@ -113,6 +114,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
         started: Instant::now(),
         upstream: None,
         tied: false,
+        dialled: Duration::ZERO,
         connection,
         endpoint,
         _under_way: under_way,
@@ -153,6 +155,8 @@ pub(super) struct Visiting {
     upstream: Option<Upstream>,
     /// Whether that connection stays with this visitor's.
     tied: bool,
+    /// How long it took to get that connection.
+    dialled: Duration,
     _under_way: UnderWay,
 }
 
@@ -184,6 +188,7 @@ impl Visiting {
         });
         frame(&mut request)?;
         let answered = self.forward(request, visitor_side.is_some()).await;
+        visit.reached = self.reached();
         endpoint.modules.outcome(answered.as_ref().map_or_else(ProxyError::status, Response::status), visit);
         let mut response = answered?;
         let upstream_side = match (response.status(), visitor_side) {
@@ -245,6 +250,7 @@ impl Visiting {
         let tunnel = Arc::clone(&self.endpoint.tunnel);
         let visitor = self.connection.visitor;
         let secure = tunnel.approach.tls.is_some();
+        let mut begun = Instant::now();
         let mut upstream = match self.connection.take_tied(&self.endpoint) {
             // HTTP/2 has no other protocol to change to (RFC 9113 §8.6).
             _ if upgrades && tunnel.approach.protocol != HttpVersion::Http1 => {
@@ -257,6 +263,7 @@ impl Visiting {
             None => tunnel.upstream(visitor).await?,
         };
         loop {
+            self.dialled = begun.elapsed();
             let again = upstream.is_reused().then(|| repeatable(&request)).flatten();
             match upstream.send(request, secure).await {
                 Ok(response) => {
@@ -271,8 +278,14 @@ impl Visiting {
                 },
             }
             self.tied = false;
+            begun = Instant::now();
             upstream = tunnel.connect(visitor).await?;
         }
+    }
+
+    fn reached(&self) -> Option<Reached> {
+        let upstream = self.upstream.as_ref()?;
+        Some(Reached { reused: upstream.is_reused(), dialled: self.dialled })
     }
 
     /// Why a response that was not finished was cut off, where it did not learn that by itself.
