@@ -32,7 +32,8 @@ impl Definition for UserAgentFilter {
                refused unless an allowed expression matches the empty text (`^$`).\n\nExpressions are those of RE2: \
                no look-around and no back-references, so that the time for a match grows only with the length of \
                the text. They match anywhere in it unless anchored with `^` and `$`. A list of expressions in \
-               parentheses may be separated by commas: `'(bot),(curl)'`.",
+               parentheses may be separated by commas: `'(bot),(curl)'`; any other comma belongs to its expression. Each \
+               flag takes up to 10 expressions, and each value has up to 1024 bytes.",
         line: "ssh -R 443:localhost:80 HOST http --ua-filter-deny '(?i)bot'",
         defaults: "What is refused gets status 403. An allowed expression alone refuses nobody but those without the \
                    header; to admit only what it matches, add `--ua-filter-deny '.*'`.",
@@ -97,14 +98,32 @@ impl FromStr for Patterns {
 /// # Errors
 /// It is no regular expression, or one that takes too much memory.
 pub fn compile(expression: &str) -> Result<Regex, Objection> {
-    regex::RegexBuilder::new(expression).size_limit(MAX_SIZE).build().map_err(|error| {
-        let text = error.to_string();
-        // The last line says what is wrong, those above draw it.
-        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        let shown: String = expression.chars().take(64).collect();
-        let message = format!("{} is no regular expression: {reason}", crate::printable(&shown));
-        Objection::new(Code::USER_AGENT_PATTERN, message)
+    let objection = |message| Objection::new(Code::USER_AGENT_PATTERN, message);
+    if expression.is_empty() {
+        // A slip with an unset variable of the shell, which would admit or refuse everyone.
+        let message = "a regular expression is empty; ^$ matches visitors that say nothing, .* everyone";
+        return Err(objection(message.to_owned()));
+    }
+    check_syntax(expression).map_err(objection)?;
+    regex::RegexBuilder::new(expression).size_limit(MAX_SIZE).build().map_err(|_| {
+        objection(format!(
+            "a regular expression takes more than {} KiB of memory; use fewer or smaller repetitions",
+            MAX_SIZE >> 10
+        ))
     })
+}
+
+/// What is wrong, and at which character.
+fn check_syntax(expression: &str) -> Result<(), String> {
+    let Err(error) = regex_syntax::parse(expression) else { return Ok(()) };
+    let (what, offset) = match &error {
+        regex_syntax::Error::Parse(error) => (error.kind().to_string(), error.span().start.offset),
+        regex_syntax::Error::Translate(error) => (error.kind().to_string(), error.span().start.offset),
+        other => (other.to_string(), 0),
+    };
+    let at = expression.get(..offset).map_or(1, |before| before.chars().count() + 1);
+    let shown: String = expression.chars().take(64).collect();
+    Err(format!("{} is no regular expression: {what}, at character {at}", crate::printable(&shown)))
 }
 
 const MAX_PATTERNS: usize = 10;
@@ -148,12 +167,28 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_expression_says_what_is_wrong() {
-        let objection = "(foo".parse::<Patterns>().unwrap_err();
-        assert_eq!(objection.code, Code::USER_AGENT_PATTERN);
-        assert!(objection.message.contains("unclosed group"), "{objection}");
-        for wrong in ["(?=look)", r"(a)\1", "(a{1000}){1000}", &"x".repeat(1025)] {
-            assert!(wrong.parse::<Patterns>().is_err(), "{wrong:.20}");
-        }
+    fn a_bad_expression_says_what_is_wrong_and_where() {
+        let said = |text: &str| {
+            let objection = text.parse::<Patterns>().expect_err(text);
+            assert_eq!(objection.code, Code::USER_AGENT_PATTERN);
+            objection.message
+        };
+        assert_eq!(said("\u{e9}(foo"), "\\u{e9}(foo is no regular expression: unclosed group, at character 2");
+        assert!(said("(foo),(b[ar)").ends_with("unclosed character class, at character 3"));
+        assert!(said("a(?=look)").contains("look-around"));
+        assert!(said(r"(a)\1").ends_with("backreferences are not supported, at character 4"));
+        assert!(said("(a{1000}){1000}").contains("KiB of memory"));
+        assert!(said(&"x".repeat(1025)).contains("longer than 1024 bytes"));
+        assert!(said("").contains("is empty"));
+    }
+
+    #[test]
+    fn there_are_ten_at_most_however_they_are_written() {
+        let check = |allow: &[&str]| {
+            let allow = allow.iter().map(|it| it.parse().unwrap()).collect();
+            UserAgentFilter { allow, deny: Vec::new() }.check().map_err(|objection| objection.code)
+        };
+        assert_eq!(check(&["(a),(b)", "c", "d", "e", "f", "g", "h", "i", "j"]), Ok(()));
+        assert_eq!(check(&["(a),(b)", "c", "d", "e", "f", "g", "h", "i", "j,k", "l"]), Err(Code::BAD_FLAG));
     }
 }

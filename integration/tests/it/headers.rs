@@ -186,6 +186,8 @@ async fn rules_that_cannot_be_are_refused_with_their_code() {
         ("http --request-header-remove='authorization: Bearer x'", "takes a NAME alone"),
         ("http --request-header-add='a: ${conn.clientip}'", "did you mean ${conn.client_ip}?"),
         ("http --ua-filter-allow='(foo'", "ERR_HITHE_2090"),
+        ("http --ua-filter-deny='(foo'", "unclosed group, at character 1"),
+        ("http --ua-filter-allow=''", "--ua-filter-allow"),
         ("http --host-header=rewrite", "--host-header localhost:3000"),
         ("tcp --request-header-add='a: b'", "for http endpoints, not for tcp"),
     ] {
