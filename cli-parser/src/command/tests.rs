@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BasicAuth, Code, Credential, ModuleSet, Provider, Secret, SecretKind, WebhookVerification};
+use crate::{
+    BasicAuth, Code, Credential, HeaderRule, HostRewrite, ModuleSet, Patterns, Provider, RequestHeaders,
+    ResponseHeaders, Secret, SecretKind, UserAgentFilter, WebhookVerification,
+};
 
 fn command(line: &str) -> Command {
     match parse(line) {
@@ -262,14 +265,48 @@ fn webhook() -> impl Strategy<Value = WebhookVerification> {
     })
 }
 
+fn header_rules() -> impl Strategy<Value = Vec<HeaderRule>> {
+    let value = prop_oneof![
+        "\\PC{0,40}",
+        r#"(['"]| --| -|--x|=| |\\|#|,|:|é|\$|\$\$\{|\$\{conn\.client_ip\}){0,20}"#,
+    ];
+    let rule = ("x-[a-z!#$%&'*+.^_`|~-]{1,12}", value);
+    let rule =
+        rule.prop_filter_map("a rule", |(name, value)| HeaderRule::try_from(format!("{name}: {value}")).ok());
+    prop::collection::vec(rule, 0..4)
+}
+
+/// All that look at headers or change them.
+fn of_headers() -> impl Strategy<Value = ModuleSet> {
+    let pattern = prop_oneof!["[a-z ,'\"#=-]{1,20}", "\\((a|'|\"| --)\\),\\((b|\\\\d| )\\)"];
+    let pattern = pattern.prop_filter_map("a pattern", |it| it.parse::<Patterns>().ok());
+    let patterns = prop::collection::vec(pattern, 0..4);
+    let names = prop::collection::vec("x-[a-zA-Z!#$%&'*+.^_`|~-]{1,12}", 0..4);
+    let host = prop::sample::select(vec!["preserve", "localhost:3000", "[::1]:80", "app.internal"]);
+    let lists = (header_rules(), names.clone(), header_rules(), names, patterns.clone(), patterns);
+    (lists, prop::option::of(host)).prop_map(|((add, remove, answer, hide, allow, deny), host)| ModuleSet {
+        request_headers: some(RequestHeaders { add, remove }),
+        response_headers: some(ResponseHeaders { add: answer, remove: hide }),
+        user_agent_filter: some(UserAgentFilter { allow, deny }),
+        host_rewrite: some(HostRewrite { host: host.map(str::to_owned) }),
+        ..ModuleSet::default()
+    })
+}
+
+/// A module without a flag is none.
+fn some<T: Default + PartialEq>(module: T) -> Option<T> {
+    Some(module).filter(|module| *module != T::default())
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https)];
     let basic_auth = prop::option::of(prop::collection::vec(credential(), 1..4))
         .prop_map(|it| it.map(|credentials| BasicAuth { credentials }));
-    let modules = (basic_auth, prop::option::of(webhook())).prop_map(|(basic_auth, webhook)| ModuleSet {
+    let others = (of_headers(), prop::option::of(webhook()));
+    let modules = (basic_auth, others).prop_map(|(basic_auth, (headers, webhook))| ModuleSet {
         basic_auth,
         webhook,
-        ..ModuleSet::default()
+        ..headers
     });
     prop_oneof![
         Just(Command::Tls(TlsSpec::default())),

@@ -41,6 +41,10 @@ impl Side {
             let message = format!("a value of {} holds a control character", self.add);
             return Err(Objection::new(Code::HEADER_NAME, message));
         }
+        if value.contains(char::REPLACEMENT_CHARACTER) {
+            let message = format!("a value of {} must be UTF-8 text", self.add);
+            return Err(Objection::new(Code::HEADER_NAME, message));
+        }
         Ok(HeaderRule { name, value: value.parse()? })
     }
 
