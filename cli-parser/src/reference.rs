@@ -94,7 +94,8 @@ const VARIABLES: &str = "
 ## Variables
 
 In the values of request and response headers. Names with a leading dot are ngrok's older ones. One of a module that the
-endpoint has not, and any other name, stays empty; `$${` is a plain `${`.
+endpoint has not, and any other name, stays empty, but a name that is nearly one of these is refused as a slip. What
+only an answer tells (`res.*`, `.backend.*`, `.compression.*`) is empty in request headers. `$${` is a plain `${`.
 
 | Variable | Meaning |
 |---|---|

@@ -55,7 +55,8 @@ impl Definition for HostRewrite {
         what: "Asks the upstream for this host in place of the public one, for services that answer only to a name of \
                their own. `X-Forwarded-Host` keeps the public name. In answers, a `Location` or `Content-Location` \
                that points at the rewritten host is turned to the public address, and cookies for the rewritten \
-               host's domain lose their `Domain`, so that browsers keep them for the public name. \
+               host's domain lose their `Domain`, so that browsers keep them for the public name, unless it holds for that \
+               too. Relative URLs stay as they are. \
                `--request-header-add='host: localhost'` does the same.",
         line: "ssh -R 443:localhost:3000 HOST http --host-header localhost:3000",
         defaults: "The public host is preserved. `rewrite` is not possible over ssh, which does not tell where `-R` \

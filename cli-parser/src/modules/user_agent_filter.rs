@@ -17,7 +17,7 @@ pub struct UserAgentFilter {
     /// Admit visitors whose User-Agent matches this regular expression, whatever --ua-filter-deny says; repeat for more, up to 10
     #[arg(long = "ua-filter-allow", value_name = "REGEX", id = "ua-filter-allow")]
     pub allow: Vec<Patterns>,
-    /// Refuse visitors whose User-Agent matches this regular expression
+    /// Refuse visitors whose User-Agent matches this regular expression; repeat for more, up to 10
     #[arg(long = "ua-filter-deny", value_name = "REGEX", id = "ua-filter-deny")]
     pub deny: Vec<Patterns>,
 }
