@@ -126,6 +126,21 @@ async fn a_rule_sets_no_cookie_for_the_names_of_others() {
 }
 
 #[tokio::test]
+async fn neither_does_one_of_an_answer_that_hithe_gives_to_a_websocket() {
+    let (server, origin) = (TestServer::start().await, Origin::tcp_echo().await);
+    let line =
+        "http --websocket-tcp-converter --response-header-add='set-cookie: a=1; Domain=localhost; Path=/'";
+    let _ssh = typed(server.ssh().forward_to("app:80", &origin), line).publish().await;
+    // A handshake, and at once the close of what it opens.
+    let handshake = b"GET / HTTP/1.1\r\nHost: app.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n\
+                      \x88\x80\0\0\0\0";
+    let answer = server.visitor().raw(handshake).await;
+    let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 101") && answer.contains("\nset-cookie: a=1; path=/\r"), "{answer}");
+}
+
+#[tokio::test]
 async fn what_a_visitor_sends_cannot_split_a_request() {
     let (server, _origin, _ssh) =
         published("http --request-header-add='x-agent: ${req.user_agent} ${req.url}'").await;

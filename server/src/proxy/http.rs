@@ -206,8 +206,7 @@ impl Visiting {
         forwarded::prepare_response(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         let mut response = response.map(Body::stream);
-        endpoint.modules.response(&mut response, visit);
-        forwarded::keep_cookies_here(response.headers_mut(), self.connection.site.domain.as_str());
+        self.hand_back(&mut response, visit);
         Ok(match upstream_side {
             None => Exchange::Response(response),
             Some(upgrade) => {
@@ -233,9 +232,15 @@ impl Visiting {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = headers;
-        modules.response(&mut response, visit);
+        self.hand_back(&mut response, visit);
         forwarded::insert_upgrade(response.headers_mut(), HeaderValue::from_static("websocket"));
         Ok(Exchange::Conversion(response, conversion))
+    }
+
+    /// Lets a response pass the modules. Its cookies are looked at last, for a publisher's rule may add some.
+    fn hand_back(&self, response: &mut Response<Body>, visit: &mut Visit) {
+        self.endpoint.modules.response(response, visit);
+        forwarded::keep_cookies_here(response.headers_mut(), self.connection.site.domain.as_str());
     }
 
     /// Sends the request over a kept connection if there is one, else over a new one.
