@@ -31,7 +31,7 @@ pub enum HttpVersion {
     /// HTTP/1.1
     #[default]
     Http1,
-    /// HTTP/2, in the clear with prior knowledge (RFC 9113 §3.3)
+    /// HTTP/2, in the clear with prior knowledge
     Http2,
     /// By ALPN
     Auto,
