@@ -15,7 +15,7 @@ pub struct Address {
     /// The name that visitors use, in place of one in -R: app, app.example.com or *.app
     #[arg(long, value_name = "NAME")]
     pub domain: Option<String>,
-    /// The same as a URL: https://app.example.com, tls://app, tcp://HOST:20022
+    /// The same as a URL of http, https, tls or tcp, such as tls://app or tcp://HOST:20022
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// The public port of a tcp endpoint, in place of one in -R

@@ -136,13 +136,23 @@ pub(crate) fn shown_grammar() -> clap::Command {
     for kind in Kind::ALL {
         let hidden = flags_not_of(kind);
         let hide = |flag: clap::Arg| {
-            let hides =
-                flag.is_hide_set() || flag.get_long().is_some_and(|long| hidden.iter().any(|it| it == long));
+            let hides = flag.is_hide_set()
+                || is_pointless(kind, flag.get_id().as_str())
+                || flag.get_long().is_some_and(|long| hidden.iter().any(|it| it == long));
             flag.hide(hides)
         };
         grammar = grammar.mut_subcommand(kind.as_str(), |command| command.mut_args(hide));
     }
     grammar
+}
+
+/// Flags that a command has only to refuse them with advice.
+fn is_pointless(kind: Kind, flag: &str) -> bool {
+    match kind {
+        Kind::Http => ["remote_addr", "terminate-at"].contains(&flag),
+        Kind::Tls => ["remote_addr", "upstream-protocol"].contains(&flag),
+        Kind::Tcp => ["domain", "upstream-protocol"].contains(&flag),
+    }
 }
 
 /// The grammar as clap knows it.
