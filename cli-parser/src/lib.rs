@@ -10,6 +10,8 @@ mod command;
 mod endpoint;
 mod error;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod host_name;
 mod modules;
 mod period;

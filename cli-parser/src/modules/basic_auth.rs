@@ -106,7 +106,8 @@ impl Hash {
     /// By how it begins; `None` is a password as it is.
     pub fn of(password: &str) -> Option<Self> {
         let bcrypt = ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| password.starts_with(prefix));
-        let argon2 = ["$argon2id$", "$argon2i$", "$argon2d$"].iter().any(|prefix| password.starts_with(prefix));
+        let argon2 =
+            ["$argon2id$", "$argon2i$", "$argon2d$"].iter().any(|prefix| password.starts_with(prefix));
         match (bcrypt, argon2) {
             (true, _) => Some(Self::Bcrypt),
             (_, true) => Some(Self::Argon2),
@@ -127,15 +128,25 @@ impl Hash {
             }
             (Self::Argon2, [_, "v=19", costs, salt, sum]) if !salt.is_empty() && !sum.is_empty() => {
                 let cost = |name: &str| {
-                    costs.split(',').find_map(|it| it.strip_prefix(name)?.strip_prefix('=')?.parse::<u32>().ok())
+                    costs
+                        .split(',')
+                        .find_map(|it| it.strip_prefix(name)?.strip_prefix('=')?.parse::<u32>().ok())
                 };
                 match [cost("m"), cost("t"), cost("p")] {
-                    [Some(8..=MAX_ARGON2_KIB), Some(1..=4), Some(1..=4)] if hash.len() <= MAX_ARGON2_LENGTH => Ok(()),
+                    [Some(8..=MAX_ARGON2_KIB), Some(1..=4), Some(1..=4)]
+                        if hash.len() <= MAX_ARGON2_LENGTH =>
+                    {
+                        Ok(())
+                    }
                     _ => objection("the argon2 hash of --basic-auth has m=8 to 65536, t=1 to 4 and p=1 to 4"),
                 }
             }
-            (Self::Bcrypt, _) => objection("the password of --basic-auth looks like a bcrypt hash, but is none"),
-            (Self::Argon2, _) => objection("the password of --basic-auth looks like an argon2 hash, but is none"),
+            (Self::Bcrypt, _) => {
+                objection("the password of --basic-auth looks like a bcrypt hash, but is none")
+            }
+            (Self::Argon2, _) => {
+                objection("the password of --basic-auth looks like an argon2 hash, but is none")
+            }
         }
     }
 }
@@ -200,7 +211,9 @@ mod tests {
         for right in [bcrypt("05"), bcrypt("12"), argon2("m=65536,t=3,p=4")] {
             assert!(right.parse::<Credential>().is_ok(), "{right}");
         }
-        for wrong in [bcrypt("13"), bcrypt("x"), argon2("m=65537,t=1,p=1"), argon2("m=8,t=5,p=1"), argon2("t=1")] {
+        for wrong in
+            [bcrypt("13"), bcrypt("x"), argon2("m=65537,t=1,p=1"), argon2("m=8,t=5,p=1"), argon2("t=1")]
+        {
             assert_eq!(refused(&wrong), Code::BASIC_AUTH_PASSWORD, "{wrong}");
         }
         assert_eq!(refused("ada:$2b$not-a-hash"), Code::BASIC_AUTH_PASSWORD);

@@ -53,7 +53,9 @@ impl Definition for CircuitBreaker {
             let message = "say when the breaker opens: --circuit-breaker 0.5";
             return Err(Objection::new(Code::BREAKER_SHARE, message));
         }
-        for (flag, period) in [("--circuit-breaker-window", self.window), ("--circuit-breaker-probe", self.probe)] {
+        for (flag, period) in
+            [("--circuit-breaker-window", self.window), ("--circuit-breaker-probe", self.probe)]
+        {
             if period.is_some_and(|period| !(SHORTEST..=LONGEST).contains(&period)) {
                 let message = format!("{flag} takes a time from {SHORTEST} to {LONGEST}");
                 return Err(Objection::new(Code::BAD_FLAG, message));
@@ -135,11 +137,17 @@ mod tests {
 
     #[test]
     fn a_share_is_a_number_from_0_to_1() {
-        for (text, written) in [("0.5", "0.5"), ("1", "1"), ("0", "0"), (".25", "0.25"), ("0.333333", "0.333333")] {
+        for (text, written) in
+            [("0.5", "0.5"), ("1", "1"), ("0", "0"), (".25", "0.25"), ("0.333333", "0.333333")]
+        {
             assert_eq!(text.parse::<Share>().unwrap().to_string(), written);
         }
         for wrong in ["", "1.1", "-0.1", "50%", "NaN", "inf", "half"] {
-            assert_eq!(wrong.parse::<Share>().map_err(|error| error.code), Err(Code::BREAKER_SHARE), "{wrong}");
+            assert_eq!(
+                wrong.parse::<Share>().map_err(|error| error.code),
+                Err(Code::BREAKER_SHARE),
+                "{wrong}"
+            );
         }
     }
 

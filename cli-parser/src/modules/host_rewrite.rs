@@ -75,10 +75,15 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
-        for right in ["localhost", "localhost:3000", "app.internal", "127.0.0.1:80", "[::1]:8080", "[::1]", "preserve"] {
+        for right in
+            ["localhost", "localhost:3000", "app.internal", "127.0.0.1:80", "[::1]:8080", "[::1]", "preserve"]
+        {
             assert_eq!(host(right).as_deref(), Ok(right));
         }
-        for wrong in ["", "rewrite", "a b", "a/b", "a:b", "a:99999", "http://a", "a@b", "[::1]x", "a,b", "[a]", "::1", "a:+80", "a:"] {
+        for wrong in [
+            "", "rewrite", "a b", "a/b", "a:b", "a:99999", "http://a", "a@b", "[::1]x", "a,b", "[a]", "::1",
+            "a:+80", "a:",
+        ] {
             assert!(host(wrong).is_err(), "{wrong}");
         }
     }

@@ -50,7 +50,8 @@ impl Definition for IpRestriction {
     }
 
     fn flags(&self, flags: &mut Vec<(&'static str, Option<String>)>) {
-        let list = |networks: &[Network]| networks.iter().map(Network::to_string).collect::<Vec<_>>().join(",");
+        let list =
+            |networks: &[Network]| networks.iter().map(Network::to_string).collect::<Vec<_>>().join(",");
         for (flag, networks) in [("--cidr-allow", &self.allow), ("--cidr-deny", &self.deny)] {
             if !networks.is_empty() {
                 flags.push((flag, Some(list(networks))));
@@ -153,7 +154,8 @@ mod tests {
 
     #[test]
     fn everything_else_has_its_code() {
-        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "fe80::/129", "localhost", "10.0.0.0/-1", "10.0.0.0/8/8"] {
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "fe80::/129", "localhost", "10.0.0.0/-1", "10.0.0.0/8/8"]
+        {
             assert_eq!(wrong.parse::<Network>().map_err(|error| error.code), Err(Code::CIDR), "{wrong}");
         }
     }

@@ -35,7 +35,8 @@ impl Definition for MutualTls {
     };
 
     fn flags(&self, flags: &mut Vec<(&'static str, Option<String>)>) {
-        flags.extend(self.authorities.iter().map(|pem| ("--mutual-tls-cas", Some(String::from(pem.clone())))));
+        flags
+            .extend(self.authorities.iter().map(|pem| ("--mutual-tls-cas", Some(String::from(pem.clone())))));
     }
 
     fn check(&self) -> Result<(), Objection> {

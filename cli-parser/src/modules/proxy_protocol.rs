@@ -14,7 +14,12 @@ use crate::Code;
 #[serde(default, deny_unknown_fields)]
 pub struct ProxyProtocol {
     /// Begin each connection to the upstream with a PROXY header of version 1 (text) or 2 (binary)
-    #[arg(long = "proxy-proto", alias = "upstream-proxy-protocol", value_name = "VERSION", id = "proxy-proto")]
+    #[arg(
+        long = "proxy-proto",
+        alias = "upstream-proxy-protocol",
+        value_name = "VERSION",
+        id = "proxy-proto"
+    )]
     pub version: Option<ProxyVersion>,
 }
 

@@ -164,8 +164,20 @@ mod tests {
     #[test]
     fn everything_else_is_refused() {
         for wrong in [
-            "", "100", "0/s", "-1/s", "1/0s", "1/500ms", "1/25h", "1/s;", "1/s;key=", "1/s;key=cookie",
-            "1/s;key=header:", "1/s;key=header:a b", "1/s;endpoint", "99999999999/s",
+            "",
+            "100",
+            "0/s",
+            "-1/s",
+            "1/0s",
+            "1/500ms",
+            "1/25h",
+            "1/s;",
+            "1/s;key=",
+            "1/s;key=cookie",
+            "1/s;key=header:",
+            "1/s;key=header:a b",
+            "1/s;endpoint",
+            "99999999999/s",
         ] {
             assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
         }

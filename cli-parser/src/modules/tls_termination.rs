@@ -74,9 +74,9 @@ impl Definition for TlsTermination {
         match (&self.certificate, &self.key) {
             (None, Some(_)) => objection("--key needs the certificate that it belongs to: --crt"),
             (Some(Pem::Inline(_)), None) => objection("--crt needs its private key: --key"),
-            (Some(Pem::Named(_)), Some(_)) => {
-                objection("--crt takes a name or comes with --key, not both; is it a file? Then --crt \"$(base64 -w0 FILE)\"")
-            }
+            (Some(Pem::Named(_)), Some(_)) => objection(
+                "--crt takes a name or comes with --key, not both; is it a file? Then --crt \"$(base64 -w0 FILE)\"",
+            ),
             (Some(Pem::Inline(_)), Some(key)) if matches!(key.expose(), Pem::Named(_)) => {
                 objection("--key takes PEM, or PEM in base64: --key \"$(base64 -w0 FILE)\"")
             }

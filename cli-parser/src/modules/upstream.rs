@@ -11,7 +11,12 @@ use crate::Code;
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamProtocol {
     /// Speak HTTP/1.1 (http1), HTTP/2 (http2), or what the upstream chooses in its TLS handshake (auto)
-    #[arg(long = "upstream-protocol", alias = "app-protocol", value_name = "PROTOCOL", id = "upstream-protocol")]
+    #[arg(
+        long = "upstream-protocol",
+        alias = "app-protocol",
+        value_name = "PROTOCOL",
+        id = "upstream-protocol"
+    )]
     pub protocol: Option<HttpVersion>,
     /// Speak TLS with the upstream
     #[arg(long = "upstream-tls", id = "upstream-tls")]

@@ -173,7 +173,10 @@ mod tests {
             assert_eq!(objection.code, Code::USER_AGENT_PATTERN);
             objection.message
         };
-        assert_eq!(said("\u{e9}(foo"), "\\u{e9}(foo is no regular expression: unclosed group, at character 2");
+        assert_eq!(
+            said("\u{e9}(foo"),
+            "\\u{e9}(foo is no regular expression: unclosed group, at character 2"
+        );
         assert!(said("(foo),(b[ar)").ends_with("unclosed character class, at character 3"));
         assert!(said("a(?=look)").contains("look-around"));
         assert!(said(r"(a)\1").ends_with("backreferences are not supported, at character 4"));

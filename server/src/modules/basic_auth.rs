@@ -52,7 +52,6 @@ struct Pairs {
 }
 
 impl Pairs {
-
     /// Looks at every pair, so that the time tells nothing about which one matched.
     fn knows(&self, pair: &[u8]) -> bool {
         self.tags.iter().fold(false, |known, tag| known | hmac::verify(&self.key, pair, tag.as_ref()).is_ok())

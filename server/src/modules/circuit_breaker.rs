@@ -16,15 +16,19 @@ use super::{BuildError, Flow, Module, Passage, Plan, Refusal, Visit};
 use crate::body::Body;
 
 pub(super) fn build(config: &CircuitBreaker, plan: &mut Plan) -> Result<(), BuildError> {
-    let threshold = config
-        .threshold
-        .ok_or_else(|| Objection::new(Code::BREAKER_SHARE, "say when the breaker opens: --circuit-breaker 0.5"))?;
+    let threshold = config.threshold.ok_or_else(|| {
+        Objection::new(Code::BREAKER_SHARE, "say when the breaker opens: --circuit-breaker 0.5")
+    })?;
     plan.chain.push(Breaker(Arc::new(Shared {
         threshold,
         volume: u64::from(config.volume.unwrap_or(CircuitBreaker::VOLUME)),
         bucket: config.window.unwrap_or(CircuitBreaker::WINDOW).0 / BUCKETS as u32,
         pause: config.probe.unwrap_or(CircuitBreaker::PROBE).0,
-        state: Mutex::new(State { phase: Phase::Closed, buckets: [Counts::default(); BUCKETS], begun: Instant::now() }),
+        state: Mutex::new(State {
+            phase: Phase::Closed,
+            buckets: [Counts::default(); BUCKETS],
+            begun: Instant::now(),
+        }),
     })));
     Ok(())
 }

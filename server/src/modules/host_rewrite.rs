@@ -151,7 +151,11 @@ mod tests {
     use crate::visit::Visitor;
 
     fn restored(name: HeaderName, value: &str, upstream: &'static str) -> String {
-        let mut visit = Visit::new(Visitor::new("127.0.0.1:7".parse().unwrap(), None), Some(&Arc::default()), &"https://app.test:8443".into());
+        let mut visit = Visit::new(
+            Visitor::new("127.0.0.1:7".parse().unwrap(), None),
+            Some(&Arc::default()),
+            &"https://app.test:8443".into(),
+        );
         let mut request = Request::new(Body::empty());
         request.headers_mut().insert(HOST, HeaderValue::from_static("app.test:8443"));
         rewrite(&mut request, &mut visit, HeaderValue::from_static(upstream));
@@ -203,11 +207,8 @@ mod tests {
 
     #[test]
     fn the_last_of_several_rewritings_counts_and_the_first_knows_the_public_host() {
-        let mut visit = Visit::new(
-            Visitor::new("127.0.0.1:7".parse().unwrap(), None),
-            None,
-            &"http://app.test".into(),
-        );
+        let mut visit =
+            Visit::new(Visitor::new("127.0.0.1:7".parse().unwrap(), None), None, &"http://app.test".into());
         let mut request = Request::new(Body::empty());
         request.headers_mut().insert(HOST, HeaderValue::from_static("app.test"));
         for host in ["a.internal", "b.internal"] {

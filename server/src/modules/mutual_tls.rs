@@ -42,7 +42,10 @@ fn add(roots: &mut RootCertStore, pem: &str) -> Result<(), Objection> {
         let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).map_err(|_| unreadable())?;
         if !parsed.is_ca() {
             let subject = parsed.subject().to_string();
-            let message = format!("{} is not the certificate of an authority (CA:TRUE)", hithe_cli_parser::printable(&subject));
+            let message = format!(
+                "{} is not the certificate of an authority (CA:TRUE)",
+                hithe_cli_parser::printable(&subject)
+            );
             return Err(Objection::new(Code::MUTUAL_TLS_NO_CA, message));
         }
         roots.add(certificate).map_err(|_| unreadable())?;

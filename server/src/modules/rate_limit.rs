@@ -218,7 +218,8 @@ mod tests {
         let (limits, now) = (limits(&["1/10s;key=header:X-Key"]), Instant::now());
         let address = "192.0.2.1".parse().unwrap();
         let of = |key: Option<&str>| {
-            let headers = key.map(|key| ("x-key".parse().unwrap(), key.parse().unwrap())).into_iter().collect();
+            let headers =
+                key.map(|key| ("x-key".parse().unwrap(), key.parse().unwrap())).into_iter().collect();
             limits.admit(address, &headers, now).is_ok()
         };
         assert!(of(Some("a")) && of(Some("b")) && of(None));

@@ -11,7 +11,8 @@ pub(super) fn build(config: &TlsTermination, plan: &mut Plan) -> Result<(), Buil
     plan.tls.certificate = match (&config.certificate, config.key.as_ref().map(|key| key.expose())) {
         (Some(Pem::Named(folder)), None) => Some(Shown::Named(folder.clone())),
         (Some(Pem::Inline(certificate)), Some(Pem::Inline(key))) => {
-            let pair = pair(certificate, key).map_err(|fault| Objection::new(Code::CERTIFICATE, fault.to_string()))?;
+            let pair = pair(certificate, key)
+                .map_err(|fault| Objection::new(Code::CERTIFICATE, fault.to_string()))?;
             Some(Shown::Own(pair))
         }
         _ => None,

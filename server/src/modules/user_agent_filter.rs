@@ -25,7 +25,9 @@ impl Filter {
             // Each for itself, so that an error names the one at fault.
             expressions.iter().try_for_each(|expression| compile(expression).map(drop))?;
             let set = RegexSet::new(expressions);
-            Ok(set.map_err(|error| hithe_cli_parser::Objection::new(Code::USER_AGENT_PATTERN, error.to_string()))?)
+            Ok(set.map_err(|error| {
+                hithe_cli_parser::Objection::new(Code::USER_AGENT_PATTERN, error.to_string())
+            })?)
         };
         Ok(Self { allow: set(&config.allow)?, deny: set(&config.deny)? })
     }

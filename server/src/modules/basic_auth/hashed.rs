@@ -124,7 +124,10 @@ mod tests {
     use super::*;
 
     /// Made by `htpasswd -nbB -C 5 ada correct-horse` and by `argon2 saltsalt -id -t 1 -k 256 -p 1 -e`.
-    const PAIRS: [&str; 2] = ["ada:$2y$05$3o1BVdet4iS1BMP1oN/pTeKc7JgVccgFI0Ia4wwYJcrOa0UKnARcO", "bob:$argon2id$v=19$m=256,t=1,p=1$c2FsdHNhbHQ$oFjxfxOOwD9I5XAMwdsVvwsq6UblhDtTXBVIW+NAIKU"];
+    const PAIRS: [&str; 2] = [
+        "ada:$2y$05$3o1BVdet4iS1BMP1oN/pTeKc7JgVccgFI0Ia4wwYJcrOa0UKnARcO",
+        "bob:$argon2id$v=19$m=256,t=1,p=1$c2FsdHNhbHQ$oFjxfxOOwD9I5XAMwdsVvwsq6UblhDtTXBVIW+NAIKU",
+    ];
 
     fn hashed() -> Hashed {
         let pairs: Vec<Credential> = PAIRS.iter().map(|pair| pair.parse().unwrap()).collect();
@@ -154,7 +157,8 @@ mod tests {
     #[tokio::test]
     async fn a_flood_is_turned_away_and_not_queued_without_end() {
         let (hashed, key) = (hashed(), key());
-        let checks = (0..QUEUE + 5).map(|number| hashed.check(&key, format!("ada:wrong-{number}").into_bytes()));
+        let checks =
+            (0..QUEUE + 5).map(|number| hashed.check(&key, format!("ada:wrong-{number}").into_bytes()));
         let results = futures_util::future::join_all(checks).await;
         assert_eq!(results.iter().filter(|result| result.is_err()).count(), 5);
     }

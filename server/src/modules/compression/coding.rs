@@ -78,7 +78,8 @@ impl Wanted {
                 rest = Some(weight);
             }
             let name = if name.eq_ignore_ascii_case("x-gzip") { "gzip" } else { name };
-            let found = Coding::ALL.iter().zip(&mut named).find(|(it, _)| it.as_str().eq_ignore_ascii_case(name));
+            let found =
+                Coding::ALL.iter().zip(&mut named).find(|(it, _)| it.as_str().eq_ignore_ascii_case(name));
             if let Some((_, slot)) = found {
                 *slot = Some(weight);
             }

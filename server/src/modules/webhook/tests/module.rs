@@ -52,7 +52,12 @@ fn request(vector: &Vector) -> Request<Body> {
 
 async fn passed(plan: &Plan, request: &mut Request<Body>, secure: bool) -> Flow {
     let visitor = Visitor::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), None);
-    plan.chain.request(request, &mut Visit::new(visitor, secure.then(Arc::default).as_ref(), &"https://app.test".into())).await
+    plan.chain
+        .request(
+            request,
+            &mut Visit::new(visitor, secure.then(Arc::default).as_ref(), &"https://app.test".into()),
+        )
+        .await
 }
 
 fn vector(provider: Provider, case: &str) -> Vector {
