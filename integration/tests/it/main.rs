@@ -22,6 +22,7 @@ mod names;
 mod robust;
 mod serving;
 mod smoke;
+mod smuggling;
 mod tcp;
 mod transfers;
 mod upstream;

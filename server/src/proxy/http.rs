@@ -276,6 +276,7 @@ impl Visiting {
                     return Ok(response);
                 }
                 Err(SendError::Broken(error)) => return Err(ProxyError::Broken(error)),
+                Err(SendError::BadBody(error)) => return Err(bad_body(&error)),
                 Err(SendError::Unsent(unsent)) if upstream.is_reused() => request = *unsent,
                 Err(SendError::Unsent(_) | SendError::Silent) => match again {
                     Some(again) => request = again,
@@ -369,6 +370,12 @@ async fn admit(
         Flow::Refuse(refusal) => Err(ProxyError::Module(refusal)),
         Flow::Answer(response) => Ok(Some(*response)),
     }
+}
+
+/// Whose fault it is that the body of a request did not come whole.
+fn bad_body(error: &hyper::Error) -> ProxyError {
+    tracing::debug!(%error, cause = std::error::Error::source(error).map(ToString::to_string), "a request's body failed");
+    ProxyError::BadRequest("its body is not what its headers say, or broke off")
 }
 
 /// Makes the length of the body plain to an HTTP/1.1 upstream, whatever the visitor spoke.

@@ -250,6 +250,8 @@ pub(crate) enum SendError {
     Silent,
     /// The upstream began to answer, but that was not HTTP, or it broke off.
     Broken(hyper::Error),
+    /// The body of the request broke off, or was none.
+    BadBody(hyper::Error),
 }
 
 impl Upstream {
@@ -281,6 +283,7 @@ impl Upstream {
                             to_http1(&mut request);
                             SendError::Unsent(Box::new(request))
                         }
+                        None if error.error().is_user() => SendError::BadBody(error.into_error()),
                         None if was_not_processed(error.error()) => SendError::Silent,
                         None => SendError::Broken(error.into_error()),
                     }),
@@ -294,6 +297,7 @@ impl Upstream {
             }
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => SendError::Unsent(Box::new(request)),
+                None if error.error().is_user() => SendError::BadBody(error.into_error()),
                 None if self.is_silent() => {
                     tracing::debug!(error = %error.into_error(), "the upstream closed before it answered");
                     SendError::Silent
