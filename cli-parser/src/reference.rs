@@ -119,10 +119,8 @@ fn add_module(page: &mut String, entry: &Entry) {
 fn add_flag(page: &mut String, flag: &Arg) {
     let value = flag.get_value_names().and_then(|names| names.first()).map(|name| format!(" {name}"));
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
-    let _ = writeln!(
-        page,
-        "| `--{}{}` | {help} |",
-        flag.get_long().unwrap_or_default(),
-        value.unwrap_or_default()
-    );
+    let said = format!("--{}{}", flag.get_long().unwrap_or_default(), value.unwrap_or_default());
+    // A bar would begin another cell, also within code.
+    let [said, help] = [said, help].map(|text| text.replace('|', "\\|"));
+    let _ = writeln!(page, "| `{said}` | {help} |");
 }
