@@ -117,7 +117,7 @@ fn asks_for_help(word: &str) -> bool {
 }
 
 /// Bytes of an exec line: a chain of certificates, its key and some authorities, in PEM or base64.
-const MAX_LINE: usize = 64 * 1024;
+pub const MAX_LINE: usize = 64 * 1024;
 
 /// The three commands.
 pub(crate) const NAMES: [&str; 3] = ["http", "tls", "tcp"];

@@ -18,9 +18,9 @@ impl CommandError {
         Self { code, message: message.into(), word: None, hint: None }
     }
 
-    /// The word that is at fault. Never a secret.
+    /// The word that is at fault, if it can be told. Never a secret.
     pub(crate) fn word(mut self, word: &str) -> Self {
-        self.word = Some(printable(word).into_owned());
+        self.word = (!word.is_empty()).then(|| printable(word).into_owned());
         self
     }
 

@@ -25,7 +25,7 @@ mod words;
 pub use about::About;
 pub use address::Address;
 pub use code::Code;
-pub use command::{Command, Parsed, UserName, parse};
+pub use command::{Command, MAX_LINE, Parsed, UserName, parse};
 pub use endpoint::{HttpSpec, Scheme, TcpSpec, TlsSpec};
 pub use error::CommandError;
 pub use forward::Bind;

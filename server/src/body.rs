@@ -239,10 +239,32 @@ impl Progress {
     }
 }
 
-/// Takes out of trailers what would have been taken out of headers.
+/// Takes out of trailers what would have been taken out of headers, whichever way they go.
 fn scrub(trailers: &mut HeaderMap) {
     trailers.remove(ERROR_CODE);
     trailers.remove(http::header::SET_COOKIE);
+    remove_claims(trailers);
+}
+
+/// Removes what only we know, of a visitor and of its certificate, so that nobody else can say it. Allocates only where
+/// somebody did.
+pub(crate) fn remove_claims(headers: &mut HeaderMap) {
+    let claimed: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for name in claimed {
+        headers.remove(name);
+    }
+}
+
+/// Also with underscores: CGI, and what follows it, makes the same variable of both (RFC 3875 §4.1.18).
+fn is_claim(name: &str) -> bool {
+    let matches = |claim: &str, whole: bool| {
+        let said = name.bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
+        if whole { said.eq(claim.bytes()) } else { said.take(claim.len()).eq(claim.bytes()) }
+    };
+    matches("x-forwarded-", false)
+        || matches("hithe-mtls-", false)
+        || matches("forwarded", true)
+        || matches("x-real-ip", true)
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ macro_rules! act {
 }
 hithe_cli_parser::for_each_module!(act);
 
+pub(crate) use mutual_tls::check_directory as check_client_cas;
+
 /// Why a module could not be made from what the publisher said.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
@@ -52,30 +54,15 @@ impl BuildError {
 /// What the modules of all endpoints share.
 #[derive(Default)]
 pub(crate) struct Commons {
-    /// The operator's `NAME.pem` files of authorities that sign visitors' certificates.
-    client_cas: Option<PathBuf>,
+    client_cas: mutual_tls::Known,
     webhooks: webhook::Shared,
     hashing: basic_auth::Hashing,
 }
 
 impl Commons {
+    /// `client_cas` is the directory of the authorities that publishers may name.
     pub(crate) fn new(client_cas: Option<PathBuf>) -> Self {
-        Self { client_cas, ..Self::default() }
-    }
-
-    /// The authorities that the server knows by this name, in PEM.
-    fn client_authorities(&self, name: &str) -> Result<String, Objection> {
-        let directory = self.client_cas.as_deref().ok_or_else(|| {
-            let message = "this server knows no authorities by name; give them as PEM: \
-                           --mutual-tls-cas \"$(base64 -w0 ca.pem)\"";
-            Objection::new(Code::MUTUAL_TLS_PEM, message)
-        })?;
-        std::fs::read_to_string(directory.join(format!("{name}.pem"))).map_err(|_| {
-            Objection::new(
-                Code::MUTUAL_TLS_PEM,
-                format!("this server knows no authorities by the name of {name}"),
-            )
-        })
+        Self { client_cas: mutual_tls::Known::new(client_cas), ..Self::default() }
     }
 }
 

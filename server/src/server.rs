@@ -23,7 +23,7 @@ use crate::config::{Config, KeyPolicy, ListenAddress};
 use crate::drain::{Drain, DrainWatch, Outcome};
 use crate::edge::{self, EdgeContext};
 use crate::listen;
-use crate::modules::Commons;
+use crate::modules::{Commons, check_client_cas};
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Admission, Algorithms, KeyRing, PublicPorts, Publishers};
 use crate::store::Store;
@@ -259,6 +259,9 @@ impl Server {
             tracing::warn!(
                 "OPEN: ANY key may publish on this server. Give --authorized-keys to choose who may"
             );
+        }
+        for complaint in self.config.client_cas.iter().flat_map(|path| check_client_cas(path)) {
+            tracing::warn!("{complaint}");
         }
         if let Some(path) = self.ca_file() {
             tracing::info!(

@@ -127,14 +127,20 @@ fn flag_name(argument: &str) -> &str {
     argument.split(ends).next().unwrap_or_default()
 }
 
-/// A word as it may be repeated: without what may be a password.
+/// A word as it may be repeated: without what may be a password, and not at all if it may be a key.
 fn shown(word: &str) -> &str {
+    if word.len() > MAX_SHOWN {
+        return "";
+    }
     match word.split_once(':') {
         Some((_, port)) if port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()) => word,
         Some((before, _)) => before,
         None => word,
     }
 }
+
+/// A key in base64 has more; what a slip has is shorter.
+const MAX_SHOWN: usize = 40;
 
 /// What to do instead of a flag that ngrok has and this grammar has not.
 fn known_elsewhere(command: &str, flag: &str) -> Option<String> {

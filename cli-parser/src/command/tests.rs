@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    BasicAuth, Code, Credential, HeaderRule, HostRewrite, ModuleSet, Patterns, Provider, RequestHeaders,
-    ResponseHeaders, Secret, SecretKind, UserAgentFilter, WebhookVerification,
+    BasicAuth, Code, Credential, HeaderRule, HostRewrite, ModuleSet, MutualTls, Patterns, Pem, Provider,
+    RequestHeaders, ResponseHeaders, Secret, SecretKind, TerminateAt, TlsTermination, TlsVersion,
+    UserAgentFilter, WebhookVerification,
 };
 
 fn command(line: &str) -> Command {
@@ -160,6 +161,31 @@ fn a_secret_in_the_wrong_place_is_not_repeated_either() {
 }
 
 #[test]
+fn a_key_is_not_repeated_wherever_it_stands() {
+    let key = "-----BEGIN PRIVATE KEY-----\nMIGHorse/AgEAMBMGByqGSM49AgEG==\n-----END PRIVATE KEY-----\n";
+    let packed = "TUlHSG9yc2UvQWdFQU1CTUdCeXFHU000OUFnRUc9PQpNSUdIb3JzZS9BZ0VBTUJNR0J5cUdTTTQ5QWdFRz09Cg==";
+    for line in [
+        format!("http {key}"),
+        format!("http {packed}"),
+        format!("http --key {key}"),
+        format!("http --crt {key}"),
+        format!("http --crt corp --key {key}"),
+        format!("http --crt {key} --key {packed}"),
+        format!("http --schemes {packed}"),
+        format!("tcp --crt {key} --key {key}"),
+        format!("tls --terminate-at upstream --crt {key} --key {key}"),
+        format!("{packed} http"),
+    ] {
+        let error = refused(&line);
+        assert!(
+            !error.to_string().contains("Horse") && !error.to_string().contains("TUlH"),
+            "{line}: {error}"
+        );
+    }
+    assert!(!format!("{:?}", command(&format!("http --crt {key} --key {key}"))).contains("Horse"));
+}
+
+#[test]
 fn advice_fits_the_command_it_is_given_to() {
     let advice = |line: &str| refused(line).advice().unwrap().to_owned();
     assert!(
@@ -293,6 +319,38 @@ fn of_headers() -> impl Strategy<Value = ModuleSet> {
     })
 }
 
+fn pem() -> impl Strategy<Value = Pem> {
+    let block = |label| format!("-----BEGIN {label}-----\nMIIB/+8=\n-----END {label}-----\n");
+    let labels = prop::sample::select(vec!["CERTIFICATE", "EC PRIVATE KEY", "X509 CRL"]);
+    prop::collection::vec(labels, 1..4)
+        .prop_map(move |labels| Pem::Inline(labels.into_iter().map(block).collect()))
+}
+
+fn named() -> impl Strategy<Value = Pem> {
+    "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}".prop_map(Pem::Named)
+}
+
+/// Of visitors, as http and tls have it.
+fn tls(kind: Kind) -> impl Strategy<Value = ModuleSet> {
+    let crt = prop_oneof![
+        Just((None, None)),
+        named().prop_map(|name| (Some(name), None)),
+        (pem(), pem()).prop_map(|(crt, key)| (Some(crt), Some(Secret::new(key)))),
+    ];
+    let at = prop::option::of(prop::sample::select(vec![TerminateAt::Edge, TerminateAt::Upstream]));
+    let version = prop::option::of(prop::sample::select(vec![TlsVersion::V1_2, TlsVersion::V1_3]));
+    let authorities = prop::collection::vec(prop_oneof![pem(), named()], 0..3);
+    let parts =
+        (at, version, crt, authorities).prop_map(|(at, min_version, (certificate, key), authorities)| {
+            ModuleSet {
+                tls_termination: some(TlsTermination { at, min_version, certificate, key }),
+                mutual_tls: some(MutualTls { authorities }),
+                ..ModuleSet::default()
+            }
+        });
+    parts.prop_filter("is taken", move |modules| modules.check(kind).is_ok())
+}
+
 /// A module without a flag is none.
 fn some<T: Default + PartialEq>(module: T) -> Option<T> {
     Some(module).filter(|module| *module != T::default())
@@ -302,18 +360,26 @@ fn any_command() -> impl Strategy<Value = Command> {
     let scheme = prop_oneof![Just(Scheme::Http), Just(Scheme::Https)];
     let basic_auth = prop::option::of(prop::collection::vec(credential(), 1..4))
         .prop_map(|it| it.map(|credentials| BasicAuth { credentials }));
-    let others = (of_headers(), prop::option::of(webhook()));
-    let modules = (basic_auth, others).prop_map(|(basic_auth, (headers, webhook))| ModuleSet {
+    let others = (of_headers(), prop::option::of(webhook()), tls(Kind::Http));
+    let modules = (basic_auth, others).prop_map(|(basic_auth, (headers, webhook, tls))| ModuleSet {
         basic_auth,
         webhook,
+        tls_termination: tls.tls_termination,
+        mutual_tls: tls.mutual_tls,
         ..headers
     });
     prop_oneof![
-        Just(Command::Tls(TlsSpec::default())),
+        tls(Kind::Tls).prop_map(|modules| Command::Tls(TlsSpec { modules, ..TlsSpec::default() })),
         Just(Command::Tcp(TcpSpec::default())),
-        (prop::collection::vec(scheme, 0..3), modules).prop_map(|(schemes, modules)| Command::Http(
-            HttpSpec { schemes, modules, ..HttpSpec::default() }
-        )),
+        (prop::collection::vec(scheme, 0..3), modules)
+            .prop_filter("is taken", |(schemes, modules)| {
+                modules.mutual_tls.is_none() || !schemes.contains(&Scheme::Http)
+            })
+            .prop_map(|(schemes, modules)| Command::Http(HttpSpec {
+                schemes,
+                modules,
+                ..HttpSpec::default()
+            })),
     ]
 }
 

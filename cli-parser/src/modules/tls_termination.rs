@@ -60,12 +60,20 @@ impl Definition for TlsTermination {
         what: "A tls endpoint passes visitors' bytes through undecrypted. With `--terminate-at edge` TLS ends at the \
                server, and the upstream gets what was inside in the clear, or encrypted anew with `--upstream-tls`. \
                http endpoints always end TLS at the server.\n\n`--crt` and `--key` bring a certificate of your own: \
-               `--crt \"$(base64 -w0 cert.pem)\" --key \"$(base64 -w0 key.pem)\"`. It is kept in memory as long as \
-               the endpoint lives. `--crt NAME` without a key stands for the folder NAME of the operator's \
-               `--certificates`, if that certificate covers the endpoint's name.",
+               `--crt \"$(base64 -w0 cert.pem)\" --key \"$(base64 -w0 key.pem)\"`. The certificate comes first, its \
+               chain behind it. Both are kept in memory only, as long as the endpoint lives. With them a custom domain \
+               needs none of the operator's, though it still needs the operator's leave (`--allow-domain`). Whether \
+               visitors trust the certificate for the name is the publisher's affair.\n\n`--crt NAME` without a key \
+               stands for the folder NAME of the operator's `--certificates`. It is given only to an endpoint whose \
+               name that certificate is for: exactly, or as the one label of its wildcard; a wildcard endpoint needs \
+               the same wildcard. The key stays with the server.\n\n\
+               A request over a connection that was made for another name gets status 421 where the endpoint has a \
+               certificate or a version of its own.",
         line: "ssh -R app:443:localhost:80 HOST tls --terminate-at edge --tls-min-version 1.3",
         defaults: "TLS 1.2 and 1.3; the server's own certificate for the name. A certificate given to a tls endpoint \
-                   switches `--terminate-at edge` on. No application protocol (ALPN) is agreed on there.",
+                   switches `--terminate-at edge` on. No application protocol (ALPN, RFC 7301) is agreed on there: \
+                   what the raw bytes are is between visitor and upstream. Clients that insist on one, such as those \
+                   of HTTP/2, want http, or TLS passed through.",
         codes: &[Code::TLS_VERSION, Code::TLS_VERSION_PLACE, Code::CERTIFICATE],
     };
 

@@ -8,7 +8,9 @@ use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
@@ -41,7 +43,7 @@ pub(crate) enum PairFault {
     NoCertificate,
     #[error("--key holds no private key in PEM, or one with a passphrase")]
     NoKey,
-    #[error("--crt and --key do not belong together")]
+    #[error("--crt and --key do not belong together; in --crt the certificate comes first, then its chain")]
     Mismatch,
     #[error("--crt with --key cannot be used: {0}")]
     Unusable(#[source] rustls::Error),
@@ -65,7 +67,8 @@ impl Demands {
     }
 
     /// A configuration that shares no session with another: its tickets have a key of their own, so that no
-    /// resumption carries a visitor past these demands.
+    /// resumption carries a visitor past these demands. Where a certificate is asked for there are no sessions at all:
+    /// one would go on after that certificate has expired (RFC 5246 §F.1.4), and rustls does not look again.
     ///
     /// # Errors
     /// The machine has no randomness, or no visitor's certificate could ever be verified.
@@ -101,7 +104,12 @@ impl Demands {
         if !self.raw {
             config.alpn_protocols = super::web_protocols();
         }
-        config.ticketer = Ticketer::new()?;
+        if self.authorities.is_some() {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = Ticketer::new()?;
+        }
         Ok(Arc::new(config))
     }
 }
@@ -122,3 +130,6 @@ impl fmt::Debug for Named {
         f.debug_struct("Named").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

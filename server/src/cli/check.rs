@@ -6,6 +6,7 @@ use hithe_keys::{AuthorizedKeys, host};
 
 use crate::certs;
 use crate::config::{Config, KeyPolicy, Options, Problem, layered};
+use crate::modules::check_client_cas;
 
 /// Prints all problems, or a summary; true when there is none.
 pub fn check(options: Options, out: &mut dyn Write) -> bool {
@@ -44,6 +45,9 @@ fn problems_of_files(options: &Options) -> Vec<Problem> {
     }
     if let Some(path) = &options.certificates {
         problems.extend(certs::check_directory(path).into_iter().map(Problem::new));
+    }
+    if let Some(path) = &options.client_cas {
+        problems.extend(check_client_cas(path).into_iter().map(Problem::new));
     }
     problems
 }
@@ -124,6 +128,7 @@ mod tests {
             host_key: vec![at("no-such-key")],
             authorized_keys: Some(at("keys")),
             certificates: Some(at("certificates")),
+            client_cas: Some(at("no-such-authorities")),
             allow_domain: vec!["app.localhost".parse().unwrap()],
             ..Options::default()
         });
@@ -133,11 +138,12 @@ mod tests {
             "no-such-key",
             "keys:1: the option restrict",
             "fullchain.pem",
+            "no-such-authorities",
             "app.localhost",
         ] {
             assert!(told.contains(part), "{part} is missing in {told}");
         }
-        assert!(told.ends_with("5 problems\n"), "{told}");
+        assert!(told.ends_with("6 problems\n"), "{told}");
     }
 
     #[test]

@@ -30,10 +30,11 @@ pub(super) fn facts(connection: &ServerConnection) -> TlsFacts {
 /// The handshake has verified it.
 fn client(certificate: &CertificateDer<'_>) -> Option<ClientFacts> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let common_name = certificate.subject().iter_common_name().find_map(|it| it.as_str().ok());
+    // The first one, or none: to take the next where it cannot be read would be to choose another name.
+    let common_name = certificate.subject().iter_common_name().next().and_then(|it| it.as_str().ok());
     let mut facts = ClientFacts {
         common_name: common_name.unwrap_or_default().to_owned(),
-        serial: certificate.raw_serial_as_string().replace(':', ""),
+        serial: hexadecimal(certificate.raw_serial()),
         ..ClientFacts::default()
     };
     let alternatives = certificate.subject_alternative_name().ok().flatten();
@@ -45,4 +46,41 @@ fn client(certificate: &CertificateDer<'_>) -> Option<ClientFacts> {
         }
     }
     Some(facts)
+}
+
+/// As `openssl x509 -serial` writes it, in lower case: without the zero that DER puts before a first bit that is set.
+fn hexadecimal(number: &[u8]) -> String {
+    let start = number.iter().position(|byte| *byte != 0).unwrap_or(number.len().saturating_sub(1));
+    number.get(start..).unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType, SerialNumber};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_tells_whose_it_is() {
+        let mut params =
+            CertificateParams::new(vec!["ada.example".to_owned(), "192.0.2.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "Ada");
+        params.subject_alt_names.push(SanType::Rfc822Name("ada@example.com".try_into().unwrap()));
+        params.serial_number = Some(SerialNumber::from(vec![0x0f, 0xab]));
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let facts = client(certificate.der()).unwrap();
+        assert_eq!((facts.common_name.as_str(), facts.serial.as_str()), ("Ada", "0fab"));
+        assert_eq!(
+            (facts.dns_names, facts.emails),
+            (vec!["ada.example".to_owned()], vec!["ada@example.com".to_owned()])
+        );
+        assert!(client(&CertificateDer::from(vec![1, 2, 3])).is_none());
+    }
+
+    #[test]
+    fn a_serial_number_has_no_zero_of_its_coding() {
+        for (number, written) in [(&[0, 0x8f, 0][..], "8f00"), (&[1], "01"), (&[0], "00"), (&[], "")] {
+            assert_eq!(hexadecimal(number), written);
+        }
+    }
 }

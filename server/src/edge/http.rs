@@ -194,17 +194,19 @@ fn answer(
     async move { Ok(crate::proxy::http::serve(connection, request).await) }
 }
 
-/// Runs a connection to its end, which comes early when it idles or the server drains.
+/// Runs a connection to its end, which comes early when it idles, is outdated, or the server drains.
 async fn finish(mut served: Pin<Box<impl Graceful>>, activity: &Activity, drain: &DrainWatch) {
     let idle = tokio::select! {
         result = &mut served => return log_end(result, activity),
         () = activity.idle_for(IDLE) => true,
+        () = activity.outdated() => false,
         () = drain.draining() => false,
     };
     served.as_mut().end_soon();
     tokio::select! {
         result = &mut served => log_end(result, activity),
-        // A drain has its own end; a visitor that idles has had its time.
+        // A drain has its own end, and what still runs on an outdated connection its time; a visitor that idles has
+        // had it.
         () = sleep(GOODBYE), if idle => {}
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Activity {
     /// A response was not finished.
     broken: AtomicBool,
     unsent: Unsent,
+    /// The endpoint that the connection was made for is gone.
+    outdated: Notify,
     /// Counts against the limit of visitors' connections.
     _permit: OwnedSemaphorePermit,
 }
@@ -42,6 +44,7 @@ impl Activity {
             unflushed: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             unsent: Unsent::default(),
+            outdated: Notify::new(),
             _permit: permit,
         })
     }
@@ -70,6 +73,16 @@ impl Activity {
 
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
+    }
+
+    /// Notes that the connection is of no more use to its visitor.
+    pub(crate) fn outdate(&self) {
+        self.outdated.notify_one();
+    }
+
+    /// Resolves once when the connection is of no more use. For one waiter.
+    pub(crate) async fn outdated(&self) {
+        self.outdated.notified().await;
     }
 
     /// A request whose response may be over first still comes in until what this gives is dropped.

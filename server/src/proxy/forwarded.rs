@@ -3,15 +3,14 @@
 //! What belongs to one connection only goes (RFC 9110 §7.6.1), what a visitor says about where it comes from is
 //! replaced by what is known, and cookies stay with the endpoint that sets them.
 
-use http::header::{CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::body::ERROR_CODE;
+use crate::body::{ERROR_CODE, remove_claims};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -113,22 +112,12 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn replace_forwarded(headers: &mut HeaderMap, origin: &Origin) {
-    let claimed: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
-    for name in claimed {
-        headers.remove(name);
-    }
-    headers.remove(FORWARDED);
-    headers.remove(X_REAL_IP);
+    remove_claims(headers);
     headers.insert(X_FORWARDED_FOR, origin.address.clone());
     headers.insert(X_FORWARDED_PROTO, origin.scheme.clone());
     if let Some(host) = headers.get(HOST).cloned() {
         headers.insert(X_FORWARDED_HOST, host);
     }
-}
-
-/// What only we know, of the visitor and of its certificate.
-fn is_claim(name: &str) -> bool {
-    name.starts_with("x-forwarded-") || name.starts_with("hithe-mtls-")
 }
 
 /// Takes the `Domain` attribute from cookies that would reach beyond this endpoint's own names. `domain` is the
@@ -257,6 +246,10 @@ mod tests {
             ("x-forwarded-port", "1"),
             ("forwarded", "for=10.0.0.1"),
             ("x-real-ip", "10.0.0.1"),
+            ("x_real-ip", "10.0.0.1"),
+            ("x_forwarded_for", "10.0.0.1"),
+            ("hithe-mtls-subject-cn", "root"),
+            ("Hithe_MTLS-subject_cn", "root"),
         ]);
         assert_eq!(headers.len(), 4);
         assert_eq!(headers["x-forwarded-for"], "192.0.2.7");

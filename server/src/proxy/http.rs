@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hithe_cli_parser::HttpVersion;
-use http::header::{CONTENT_LENGTH, PROXY_AUTHENTICATE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
+use http::header::{CONNECTION, CONTENT_LENGTH, PROXY_AUTHENTICATE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -75,6 +75,19 @@ impl Connection {
         self.tls.as_ref().map(|tls| &tls.facts)
     }
 
+    /// Answers a request that has no endpoint. A connection to one that is gone ends with the answer: a client that
+    /// keeps it would get no other one, and a new one meets the demands of the endpoint that is there now.
+    fn refuse(&self, error: &ProxyError, form: Form, version: Version) -> Response<Body> {
+        let mut answer = error.answer(form);
+        if matches!(error, ProxyError::Misdirected { outdated: true }) {
+            self.activity.outdate();
+            if version < Version::HTTP_2 {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        answer
+    }
+
     fn take_tied(&self, endpoint: &Endpoint) -> Option<Upstream> {
         let mut tied = self.tied.lock().unwrap_or_else(PoisonError::into_inner);
         let found = tied.iter().position(|(id, upstream)| *id == endpoint.id && upstream.is_ready())?;
@@ -105,7 +118,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
     let endpoint = match target::route(&connection.site.registry, connection.tls.as_ref(), &mut request) {
         Ok(Route::Endpoint(endpoint)) => endpoint,
         Ok(Route::Redirect(response)) => return *response,
-        Err(error) => return error.answer(form),
+        Err(error) => return connection.refuse(&error, form, request.version()),
     };
     let mut visit = Visiting {
         method: request.method().clone(),

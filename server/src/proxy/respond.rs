@@ -23,7 +23,10 @@ pub(crate) enum ProxyError {
     #[error("no endpoint answers for {0}")]
     NoEndpoint(String),
     #[error("this name is not served on this connection")]
-    Misdirected,
+    Misdirected {
+        /// The connection was made for this very name, whose endpoint is another one by now.
+        outdated: bool,
+    },
     #[error("refused by a module: {}", .0.text)]
     Module(Box<Refusal>),
     #[error(transparent)]
@@ -107,7 +110,7 @@ impl ProxyError {
                 "Check the address. If it is right, its publisher is not connected at the moment.",
             )
             .saying(format!("Nothing is published at {}", printable(name))),
-            Self::Misdirected => Row::of(
+            Self::Misdirected { .. } => Row::of(
                 Code::MISDIRECTED,
                 StatusCode::MISDIRECTED_REQUEST,
                 Side::Visitor,

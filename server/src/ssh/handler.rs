@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use hithe_cli_parser::{Bind, Command, UserName};
+use hithe_cli_parser::{Bind, Command, MAX_LINE, UserName};
 use hithe_keys::Fingerprint;
 use russh::keys::ssh_key::Certificate;
 use russh::server::{
@@ -435,6 +435,8 @@ impl RusshHandler for Handler {
             return session.channel_failure(channel);
         }
         session.channel_success(channel)?;
+        // One that is too long stays too long, and takes no more room than that.
+        let line = line.get(..=MAX_LINE).unwrap_or(line);
         self.tell(Event::Exec(channel, String::from_utf8_lossy(line).into_owned()));
         Ok(())
     }

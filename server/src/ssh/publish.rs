@@ -99,13 +99,25 @@ struct Planned {
 }
 
 impl Planned {
-    /// Visitors of plain http have no certificate.
-    fn check_plain(&self) -> Result<(), Refusal> {
-        if self.demands.authorities.is_none() {
-            return Ok(());
+    /// Visitors of plain http have no certificate, and see none. What holds for https `beside` it is fine but for that
+    /// of visitors.
+    fn check_plain(&self, beside: bool) -> Result<(), Refusal> {
+        let refusal = |code, message| Err(Refusal::new(code, message, "use port 443 in -R"));
+        if self.demands.authorities.is_some() {
+            let message = "with --mutual-tls-cas an endpoint cannot answer plain http";
+            return refusal(Code::MUTUAL_TLS_PLACE, message);
         }
-        let message = "with --mutual-tls-cas an endpoint cannot answer plain http";
-        Err(Refusal::new(Code::MUTUAL_TLS_PLACE, message, "use port 443 in -R"))
+        if self.demands.certificate.is_some() && !beside {
+            return refusal(
+                Code::CERTIFICATE,
+                "--crt is for https, and this endpoint answers plain http alone",
+            );
+        }
+        if self.demands.min_version.is_some() && !beside {
+            let message = "--tls-min-version is for https, and this endpoint answers plain http alone";
+            return refusal(Code::TLS_VERSION_PLACE, message);
+        }
+        Ok(())
     }
 }
 
@@ -142,7 +154,7 @@ impl Publishing<'_> {
                 let (claim, name) = self.name(&forward, claim)?;
                 let mut protocols = Vec::new();
                 if schemes.http {
-                    planned.check_plain()?;
+                    planned.check_plain(schemes.https)?;
                     protocols.push(Protocol::Http);
                 }
                 if schemes.https {

@@ -31,8 +31,8 @@ pub(super) fn route(
     let slot = if secure { Slot::Secure } else { Slot::Plain };
     if let Some(endpoint) = registry.web(host.as_str(), slot) {
         return match endpoint.protocol {
-            Protocol::Tls | Protocol::TlsEnded => Err(ProxyError::Misdirected),
-            _ if secured.is_some_and(|secured| !secured.suits(&endpoint)) => Err(ProxyError::Misdirected),
+            Protocol::Tls | Protocol::TlsEnded => Err(misdirected(secured, &host)),
+            _ if secured.is_some_and(|secured| !secured.suits(&endpoint)) => Err(misdirected(secured, &host)),
             _ => Ok(Route::Endpoint(endpoint)),
         };
     }
@@ -42,6 +42,13 @@ pub(super) fn route(
         .and_then(|endpoint| redirect(&location(&host, &endpoint, request.uri())))
         .map(|response| Route::Redirect(Box::new(response)))
         .ok_or_else(|| ProxyError::NoEndpoint(host.as_str().to_owned()))
+}
+
+fn misdirected(secured: Option<&Secured>, host: &HostName) -> ProxyError {
+    let made_for = secured.and_then(|secured| secured.facts.sni.as_deref());
+    ProxyError::Misdirected {
+        outdated: made_for.is_some_and(|name| name.eq_ignore_ascii_case(host.as_str())),
+    }
 }
 
 /// The https URL of the name that was asked for, which for a wildcard is not the one of the endpoint.
