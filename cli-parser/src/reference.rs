@@ -117,9 +117,7 @@ fn add_module(page: &mut String, entry: &Entry) {
 }
 
 fn add_flag(page: &mut String, flag: &Arg) {
-    // A bar would begin the next cell, even in code.
-    let value = flag.get_value_names().and_then(|names| names.first());
-    let value = value.map(|name| format!(" {}", name.replace('|', r"\|")));
+    let value = flag.get_value_names().and_then(|names| names.first()).map(|name| format!(" {name}"));
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
     let said = format!("--{}{}", flag.get_long().unwrap_or_default(), value.unwrap_or_default());
     // A bar would begin another cell, also within code.

@@ -314,6 +314,7 @@ fn timestamp(time: SystemTime) -> Option<String> {
 }
 
 /// Text as the value of one header line, cut where it is too long.
+#[cfg(test)]
 pub(super) fn line(text: &str) -> HeaderValue {
     let mut line = Line::default();
     line.push(text);

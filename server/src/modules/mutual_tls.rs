@@ -126,10 +126,15 @@ fn names(directory: &Path) -> std::io::Result<Vec<String>> {
 pub(crate) fn check_directory(directory: &Path) -> Vec<String> {
     let names = match names(directory) {
         Ok(names) if names.is_empty() => {
-            return vec![format!("there are no authorities in {0}: expected {0}/NAME.pem", directory.display())];
+            return vec![format!(
+                "there are no authorities in {0}: expected {0}/NAME.pem",
+                directory.display()
+            )];
         }
         Ok(names) => names,
-        Err(error) => return vec![format!("cannot read the authorities in {}: {error}", directory.display())],
+        Err(error) => {
+            return vec![format!("cannot read the authorities in {}: {error}", directory.display())];
+        }
     };
     let paths = names.iter().map(|name| directory.join(format!("{name}.pem")));
     let fault = |path: PathBuf| {
@@ -177,7 +182,10 @@ fn headers(client: &ClientFacts) -> impl Iterator<Item = (HeaderName, HeaderValu
         (SERIAL, client.serial.clone()),
     ];
     let said = |(_, value): &(HeaderName, String)| (1..=MAX_VALUE).contains(&value.len());
-    facts.into_iter().filter(said).filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
+    facts
+        .into_iter()
+        .filter(said)
+        .filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?)))
 }
 
 /// As many as there is room for, each of them whole.
@@ -261,7 +269,10 @@ mod tests {
     fn what_is_no_authority_or_too_many_is_refused() {
         let refused = |pem: &str| planned(&[pem], None).map(drop).unwrap_err().0;
         assert_eq!(refused(&(certificate(true) + &certificate(false))), Code::MUTUAL_TLS_NO_CA);
-        assert_eq!(refused("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"), Code::MUTUAL_TLS_PEM);
+        assert_eq!(
+            refused("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"),
+            Code::MUTUAL_TLS_PEM
+        );
         assert_eq!(refused(&KeyPair::generate().unwrap().serialize_pem()), Code::MUTUAL_TLS_PEM);
         assert_eq!(refused(&certificate(true).repeat(MAX_AUTHORITIES + 1)), Code::MUTUAL_TLS_PEM);
     }
