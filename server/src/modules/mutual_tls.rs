@@ -249,6 +249,7 @@ mod tests {
         Ok(plan)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "made for the call")]
     fn said(client: ClientFacts) -> Vec<(String, String)> {
         headers(&client).map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
     }
