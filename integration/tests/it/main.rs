@@ -15,6 +15,7 @@ mod headers;
 mod http;
 mod https;
 mod isolation;
+mod lines;
 mod logins;
 mod multiplex;
 mod mutual_tls;
