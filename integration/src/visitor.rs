@@ -3,6 +3,7 @@
 
 mod connect;
 mod curl;
+mod openssl;
 mod reply;
 mod request;
 
@@ -22,6 +23,8 @@ pub struct Visitor {
     /// The source address to come from.
     from: Option<IpAddr>,
     trust: Trust,
+    /// A certificate of its own with its key.
+    shows: Option<(PathBuf, PathBuf)>,
     http2: bool,
     headers: Vec<(String, String)>,
 }
@@ -36,7 +39,15 @@ enum Trust {
 impl Visitor {
     /// Someone who visits these addresses, whatever the name in a URL, and trusts any certificate.
     pub fn of(http: SocketAddr, https: SocketAddr) -> Self {
-        Self { http, https, from: None, trust: Trust::Anything, http2: false, headers: Vec::new() }
+        Self {
+            http,
+            https,
+            from: None,
+            trust: Trust::Anything,
+            shows: None,
+            http2: false,
+            headers: Vec::new(),
+        }
     }
 
     /// Trusts only what this PEM file vouches for; it is read at each connection.
@@ -48,6 +59,12 @@ impl Visitor {
     /// Trusts any certificate.
     pub fn insecure(mut self) -> Self {
         self.trust = Trust::Anything;
+        self
+    }
+
+    /// Shows the certificate in this PEM file, whose key is in the other, to who asks for one.
+    pub fn showing(mut self, (certificate, key): &(PathBuf, PathBuf)) -> Self {
+        self.shows = Some((certificate.clone(), key.clone()));
         self
     }
 

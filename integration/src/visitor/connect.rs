@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::Uri;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -113,7 +113,7 @@ impl Visitor {
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has the default versions");
-        match &self.trust {
+        let config = match &self.trust {
             Trust::Anything => config.dangerous().with_custom_certificate_verifier(Arc::new(NoChecks)),
             Trust::File(file) => {
                 let mut roots = RootCertStore::empty();
@@ -122,8 +122,15 @@ impl Visitor {
                 }
                 config.with_root_certificates(roots)
             }
+        };
+        match &self.shows {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let certificate = CertificateDer::from_pem_file(certificate).expect("a certificate");
+                let key = PrivateKeyDer::from_pem_file(key).expect("a private key");
+                config.with_client_auth_cert(vec![certificate], key).expect("a key of the certificate")
+            }
         }
-        .with_no_client_auth()
     }
 }
 

@@ -28,6 +28,9 @@ impl Visitor {
             Trust::Anything => command.arg("--insecure"),
             Trust::File(file) => command.arg("--cacert").arg(file),
         };
+        if let Some((certificate, key)) = &self.shows {
+            command.arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
         for (name, value) in &self.headers {
             command.args(["--header", &format!("{name}: {value}")]);
         }

@@ -24,6 +24,7 @@ mod serving;
 mod smoke;
 mod smuggling;
 mod tcp;
+mod tls;
 mod transfers;
 mod upstream;
 mod webhook;

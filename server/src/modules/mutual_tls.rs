@@ -249,8 +249,8 @@ mod tests {
         Ok(plan)
     }
 
-    fn said(client: ClientFacts) -> Vec<(String, String)> {
-        headers(&client).map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+    fn said(client: &ClientFacts) -> Vec<(String, String)> {
+        headers(client).map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
     }
 
     #[test]
@@ -312,14 +312,14 @@ mod tests {
     #[test]
     fn only_what_a_certificate_says_is_told_and_no_part_of_a_name() {
         let client = ClientFacts { serial: "0f".to_owned(), ..ClientFacts::default() };
-        assert_eq!(said(client), [("hithe-mtls-serial-number".to_owned(), "0f".to_owned())]);
+        assert_eq!(said(&client), [("hithe-mtls-serial-number".to_owned(), "0f".to_owned())]);
         let long = vec!["a".repeat(MAX_VALUE - 10), "b".repeat(20), "c".to_owned()];
         let client = ClientFacts {
             common_name: "\u{e9}".repeat(MAX_VALUE / 2),
             dns_names: long.clone(),
             ..ClientFacts::default()
         };
-        assert_eq!(said(client), [("hithe-mtls-subject-alt-name-dns".to_owned(), long[0].clone())]);
+        assert_eq!(said(&client), [("hithe-mtls-subject-alt-name-dns".to_owned(), long[0].clone())]);
     }
 
     #[test]
