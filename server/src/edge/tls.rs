@@ -7,7 +7,8 @@ use std::time::Duration;
 use hithe_cli_parser::printable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -19,6 +20,9 @@ use crate::stall::StallGuard;
 
 /// From the first byte to the end of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The same, where a person may have to choose a certificate first: some browsers keep the handshake waiting meanwhile.
+const CHOICE: Duration = Duration::from_secs(60);
 
 /// How long a refused visitor may take to read why.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -55,8 +59,8 @@ enum ShakeError {
     NotTls,
     #[error("the handshake failed")]
     Handshake(#[source] io::Error),
-    #[error("the handshake took more than 10 s")]
-    TooSlow,
+    #[error("the handshake took too long")]
+    TooSlow(#[from] Elapsed),
 }
 
 /// Recognises a connection and shakes hands where TLS ends here. One that fails is told why, and is gone.
@@ -66,9 +70,7 @@ pub(super) async fn shake(
     config: &Arc<rustls::ServerConfig>,
 ) -> Option<Shaken> {
     let shaken = match hello::first_byte(stream).await {
-        Ok(begun) => {
-            timeout(HANDSHAKE, begin(begun, registry, config)).await.unwrap_or(Err(ShakeError::TooSlow))
-        }
+        Ok(begun) => begin(begun, registry, config).await,
         Err(error) => Err(error.into()),
     };
     shaken
@@ -85,7 +87,8 @@ async fn begin(
     registry: &Registry,
     config: &Arc<rustls::ServerConfig>,
 ) -> Result<Shaken, ShakeError> {
-    let name = match hello::read(&mut begun).await {
+    let started = Instant::now();
+    let name = match timeout_at(started + HANDSHAKE, hello::read(&mut begun)).await? {
         Ok(Opening::Tls(name)) => name,
         Ok(Opening::Other) => {
             farewell(&mut begun, NOT_TLS).await;
@@ -104,9 +107,10 @@ async fn begin(
     }
     // No SNI, or no certificate for it: the resolver has none to give, and rustls sends the alert.
     let demanding = endpoint.as_ref().filter(|endpoint| endpoint.tls.is_some());
-    let config = demanding.and_then(|endpoint| endpoint.tls.as_ref()).unwrap_or(config);
-    let stream = TlsAcceptor::from(Arc::clone(config)).accept(begun).await.map_err(ShakeError::Handshake)?;
-    let stream = Box::new(stream);
+    let own = demanding.and_then(|endpoint| endpoint.tls.as_ref());
+    let accepted = TlsAcceptor::from(Arc::clone(own.unwrap_or(config))).accept(begun);
+    let deadline = started + if own.is_some() { CHOICE } else { HANDSHAKE };
+    let stream = Box::new(timeout_at(deadline, accepted).await?.map_err(ShakeError::Handshake)?);
     Ok(match endpoint {
         Some(endpoint) if endpoint.protocol == Protocol::TlsEnded => Shaken::Raw(endpoint, stream),
         endpoint => Shaken::Terminated(stream, endpoint.filter(|it| it.tls.is_some()).map(|it| it.id)),

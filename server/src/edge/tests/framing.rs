@@ -16,8 +16,9 @@ async fn a_chunked_body_and_its_trailers_pass_both_ways() {
     let mut visitor = bench.visitor();
     visitor
         .write_all(
-            b"POST / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n\
-              5\r\nhello\r\n0\r\nx-sum: 1\r\nx-other: 2\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nTrailer: hithe-mtls-subject-cn, x-sum\r\n\
+              Transfer-Encoding: chunked\r\n\r\n\
+              5\r\nhello\r\n0\r\nhithe-mtls-subject-cn: root\r\nx-sum: 1\r\nx-other: 2\r\n\r\n",
         )
         .await
         .unwrap();
@@ -28,6 +29,10 @@ async fn a_chunked_body_and_its_trailers_pass_both_ways() {
         "{request}"
     );
     assert!(request.contains("5\r\nhello\r\n0\r\n"), "{request}");
+    assert!(
+        !request.contains("root"),
+        "what only we know is no more said in trailers than in headers: {request}"
+    );
     upstream
         .write_all(
             b"HTTP/1.1 200 OK\r\nTrailer: x-sum, hithe-error-code\r\nTransfer-Encoding: chunked\r\n\r\n\
