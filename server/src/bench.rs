@@ -18,7 +18,7 @@ use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::modules::{Flow, ModuleChain, Plan, Visit};
 use crate::registry::{Registry, Slot};
 use crate::tunnel::elastic::{Elastic, Taken};
-use crate::tunnel::spool::{Account, Backlog, Spool};
+use crate::tunnel::spool::{Backlog, ChargedTo, Spool};
 use crate::tunnel::{Dial, DialError, Tunnel, TunnelStream};
 use crate::visit::Visitor;
 
@@ -109,7 +109,7 @@ impl Chain {
 #[derive(Debug)]
 pub struct Buffer {
     runtime: Runtime,
-    account: Account,
+    charged: ChargedTo,
     tasks: DrainWatch,
     _folder: tempfile::TempDir,
 }
@@ -118,19 +118,19 @@ impl Buffer {
     #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let account = Account {
+        let charged = ChargedTo {
             spool: Spool::open(folder.path(), Some(1 << 30)).unwrap(),
             backlog: Arc::new(Backlog::default()),
             publisher: "SHA256:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg".parse().unwrap(),
             visitor: Visitor::new(SocketAddr::from(([192, 0, 2, 1], 4000)), None),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { runtime, account, tasks: Drain::new().1, _folder: folder }
+        Self { runtime, charged, tasks: Drain::new().1, _folder: folder }
     }
 
     /// Each packet is taken as soon as it has come.
     pub fn pass(&self, packets: usize, length: usize) {
-        let visit = Elastic::new(self.account.clone(), self.tasks.clone());
+        let visit = Elastic::new(self.charged.clone(), self.tasks.clone());
         self.runtime.block_on(async {
             for _ in 0..packets {
                 visit.push(Bytes::from(vec![7; length]));
@@ -141,11 +141,11 @@ impl Buffer {
 
     /// Nothing is taken until all have come.
     pub fn spill(&self, packets: usize, length: usize) {
-        let visit = Elastic::new(self.account.clone(), self.tasks.clone());
+        let visit = Elastic::new(self.charged.clone(), self.tasks.clone());
         self.runtime.block_on(async {
             for _ in 0..packets {
                 visit.push(Bytes::from(vec![7; length]));
-                self.account.backlog.has_room().await;
+                self.charged.backlog.has_room().await;
             }
             visit.finish();
             while let Taken::Data(_) = poll_fn(|cx| visit.poll_take(cx)).await {}

@@ -3,6 +3,7 @@
 //! A publisher connects with stock `ssh -R`; a visitor reaches the published service over HTTP, HTTPS, TLS or
 //! TCP. The way of a visit is `edge` -> `registry` -> `modules` -> `proxy` -> `tunnel` -> `ssh`.
 
+mod account;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

@@ -15,13 +15,13 @@ use std::time::SystemTime;
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::{Code, CommandError, HostName, HostPattern, NameError};
-use hithe_keys::Fingerprint;
 use tokio::sync::mpsc;
 
 pub(crate) use ledger::{Claim, Lease, SessionId};
 pub(crate) use names::{NameRules, NameSecret};
 pub(crate) use ports::OpenedPort;
 
+use crate::account::Account;
 use crate::config::ListenIp;
 use crate::endpoint::Endpoint;
 use crate::store::PastOwners;
@@ -76,13 +76,10 @@ impl Routes {
     }
 }
 
-/// To whom names belong: the key that a publisher logged in with.
-pub(crate) type Owner = Fingerprint;
-
 /// What the registry must know of a session that holds names. Implemented by `ssh`, faked in tests.
 pub(crate) trait Holder: Send + Sync {
     fn id(&self) -> SessionId;
-    fn owner(&self) -> Owner;
+    fn account(&self) -> &Account;
     /// Asks the publisher's client whether it is still there; answers within a second.
     fn is_alive(&self) -> BoxFuture<'_, bool>;
     /// Ends the session at once. Its names are free when this returns.
@@ -187,9 +184,9 @@ impl Registry {
 
     /// The other sessions of an owner, whose life has to be asked before it is known which of its random names and
     /// ports are free.
-    pub(crate) fn others_of(&self, owner: Owner, session: SessionId) -> Vec<Arc<dyn Holder>> {
+    pub(crate) fn others_of(&self, account: &Account, session: SessionId) -> Vec<Arc<dyn Holder>> {
         let ledger = self.ledger();
-        let others = ledger.sessions.values().filter(|h| h.owner() == owner && h.id() != session);
+        let others = ledger.sessions.values().filter(|h| h.account() == account && h.id() != session);
         others.take(MAX_ASKED).cloned().collect()
     }
 
@@ -205,8 +202,8 @@ impl Registry {
     pub(crate) fn claim_name(&self, holder: &dyn Holder, name: &HostPattern) -> Result<Claim, Refusal> {
         self.0.rules.check(name)?;
         let mut ledger = self.ledger();
-        ledger.check_name(holder.owner(), name, self.domain(), SystemTime::now())?;
-        self.check_quota(&ledger, holder.owner())?;
+        ledger.check_name(holder.account(), name, self.domain(), SystemTime::now())?;
+        self.check_quota(&ledger, holder.account())?;
         Ok(self.place(&mut ledger, holder, Key::from(name)))
     }
 
@@ -216,11 +213,11 @@ impl Registry {
     /// The key has used up its share of names.
     pub(crate) fn claim_random_name(&self, holder: &dyn Holder) -> Result<(Claim, HostPattern), Refusal> {
         let mut ledger = self.ledger();
-        self.check_quota(&ledger, holder.owner())?;
+        self.check_quota(&ledger, holder.account())?;
         for index in 0..names::MAX_INDEX {
-            let name = HostPattern::Exact(self.0.rules.random(holder.owner(), index)?);
+            let name = HostPattern::Exact(self.0.rules.random(holder.account(), index)?);
             let key = Key::from(&name);
-            let allowed = ledger.check_name(holder.owner(), &name, self.domain(), SystemTime::now());
+            let allowed = ledger.check_name(holder.account(), &name, self.domain(), SystemTime::now());
             let free = !ledger.is_held(&key) && allowed.is_ok();
             if free {
                 return Ok((self.place(&mut ledger, holder, key), name));
@@ -240,13 +237,13 @@ impl Registry {
     /// The port is outside the range, held by another key, or in use on this machine.
     pub(crate) fn claim_port(&self, holder: &dyn Holder, port: Option<u16>) -> Result<Claim, Refusal> {
         let mut ledger = self.ledger();
-        self.check_quota(&ledger, holder.owner())?;
+        self.check_quota(&ledger, holder.account())?;
         let Some(port) = port else { return self.claim_random_port(&mut ledger, holder) };
         self.0.range.check(port)?;
         if self.0.rules.open {
             return Err(ports::not_chosen_when_open());
         }
-        ledger.check_port(holder.owner(), port, SystemTime::now())?;
+        ledger.check_port(holder.account(), port, SystemTime::now())?;
         let key = Key::Port(port);
         // Held by another session of this key: who has the port is settled when publishing.
         let socket = if ledger.is_held(&key) { None } else { Some(self.0.range.bind(port)?) };
@@ -258,11 +255,11 @@ impl Registry {
     fn claim_random_port(&self, ledger: &mut Ledger, holder: &dyn Holder) -> Result<Claim, Refusal> {
         let now = SystemTime::now();
         let mut remembered = Vec::new();
-        for port in self.0.range.candidates(&self.0.rules.secret, holder.owner()) {
+        for port in self.0.range.candidates(&self.0.rules.secret, holder.account()) {
             if ledger.is_held(&Key::Port(port)) {
                 continue;
             }
-            if ledger.check_port(holder.owner(), port, now).is_err() {
+            if ledger.check_port(holder.account(), port, now).is_err() {
                 remembered.push(port);
             } else if let Ok(claim) = self.bind_port(ledger, holder, port) {
                 return Ok(claim);
@@ -281,8 +278,8 @@ impl Registry {
         Ok(claim)
     }
 
-    fn check_quota(&self, ledger: &Ledger, owner: Owner) -> Result<(), Refusal> {
-        if self.0.rules.open && ledger.claims_of_owner(owner) >= OPEN_ENDPOINTS_PER_KEY {
+    fn check_quota(&self, ledger: &Ledger, account: &Account) -> Result<(), Refusal> {
+        if self.0.rules.open && ledger.claims_of_account(account) >= OPEN_ENDPOINTS_PER_KEY {
             return Err(Refusal::new(
                 Code::NAME_IN_USE,
                 format!("an open server gives each key {OPEN_ENDPOINTS_PER_KEY} endpoints at a time"),

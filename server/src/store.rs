@@ -8,10 +8,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hithe_keys::Fingerprint;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
+
+use crate::account::Account;
 
 /// Why the state directory cannot be used: the operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +98,7 @@ pub(crate) struct PastOwners {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Held {
-    #[serde(with = "fingerprint")]
-    owner: Fingerprint,
+    owner: Account,
     /// Seconds since 1970.
     seen: u64,
 }
@@ -111,8 +111,8 @@ impl Held {
 
 impl PastOwners {
     /// Remembers that `owner` holds `what` at `now`. Beyond the bounds the longest unseen is forgotten.
-    pub(crate) fn note(&mut self, what: String, owner: Fingerprint, now: SystemTime) {
-        let known = self.held.insert(what, Held { owner, seen: seconds(now) }).is_some();
+    pub(crate) fn note(&mut self, what: String, owner: Account, now: SystemTime) {
+        let known = self.held.insert(what, Held { owner: owner.clone(), seen: seconds(now) }).is_some();
         if known {
             return;
         }
@@ -125,9 +125,9 @@ impl PastOwners {
     }
 
     /// The last owner of `what`, if that was within the last day.
-    pub(crate) fn owner(&self, what: &str, now: SystemTime) -> Option<Fingerprint> {
+    pub(crate) fn owner(&self, what: &str, now: SystemTime) -> Option<Account> {
         let held = self.held.get(what)?;
-        held.counts(now).then_some(held.owner)
+        held.counts(now).then(|| held.owner.clone())
     }
 
     /// When `what` was held last, in seconds since 1970.
@@ -136,8 +136,8 @@ impl PastOwners {
     }
 
     /// All that was held within the last day.
-    pub(crate) fn all(&self, now: SystemTime) -> impl Iterator<Item = (&str, Fingerprint)> {
-        self.held.iter().filter(move |(_, held)| held.counts(now)).map(|(what, held)| (&**what, held.owner))
+    pub(crate) fn all(&self, now: SystemTime) -> impl Iterator<Item = (&str, &Account)> {
+        self.held.iter().filter(move |(_, held)| held.counts(now)).map(|(what, held)| (&**what, &held.owner))
     }
 
     fn forget_oldest(&mut self, among: impl Fn(&Held) -> bool) {
@@ -150,19 +150,6 @@ impl PastOwners {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-mod fingerprint {
-    use hithe_keys::Fingerprint;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(owner: &Fingerprint, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(owner)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Fingerprint, D::Error> {
-        String::deserialize(from)?.parse().map_err(|_| D::Error::custom("not a SHA256 fingerprint"))
-    }
 }
 
 /// How long a name stays with its last key.

@@ -16,7 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["tunnel"],
     &["certs", "store", "events", "listen"],
     &["body"],
-    &["visit", "drain", "workers", "metrics", "config", "stall", "wrapped"],
+    &["visit", "drain", "workers", "metrics", "config", "stall", "wrapped", "account"],
 ];
 
 /// Which of our crates each crate may depend on.

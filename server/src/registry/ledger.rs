@@ -11,7 +11,8 @@ use std::time::SystemTime;
 
 use hithe_cli_parser::{Code, HostName, HostPattern};
 
-use super::{Holder, Owner, Refusal, Registry, Slot, ports};
+use super::{Holder, Refusal, Registry, Slot, ports};
+use crate::account::Account;
 use crate::endpoint::Endpoint;
 use crate::store::PastOwners;
 
@@ -134,7 +135,7 @@ impl fmt::Debug for Claim {
 pub(crate) struct Lease(#[expect(dead_code, reason = "held for its drop")] Claim);
 
 struct Entry {
-    owner: Owner,
+    account: Account,
     /// More than one while sessions of one owner wait to settle who publishes.
     holds: Vec<(ClaimId, SessionId)>,
     public: Vec<(Slot, ClaimId, Arc<Endpoint>)>,
@@ -159,8 +160,12 @@ impl Ledger {
     pub(super) fn place(&mut self, holder: &dyn Holder, key: Key) -> ClaimId {
         self.next += 1;
         let id = ClaimId(self.next);
-        let fresh =
-            || Entry { owner: holder.owner(), holds: Vec::new(), public: Vec::new(), was_public: false };
+        let fresh = || Entry {
+            account: holder.account().clone(),
+            holds: Vec::new(),
+            public: Vec::new(),
+            was_public: false,
+        };
         self.entries.entry(key).or_insert_with(fresh).holds.push((id, holder.id()));
         id
     }
@@ -178,11 +183,10 @@ impl Ledger {
         let withdrawn = entry.public.extract_if(.., |(_, held, _)| *held == claim);
         let withdrawn = withdrawn.map(|(slot, _, endpoint)| (slot, endpoint)).collect();
         if entry.holds.is_empty() {
-            let (owner, was_public) = (entry.owner, entry.was_public);
-            self.entries.remove(key);
-            if was_public {
+            let freed = self.entries.remove(key).filter(|entry| entry.was_public);
+            if let Some(entry) = freed {
                 self.changed = true;
-                self.past.note(key.to_string(), owner, now);
+                self.past.note(key.to_string(), entry.account, now);
             }
         }
         withdrawn
@@ -239,29 +243,29 @@ impl Ledger {
         holds.filter(|(_, (_, holder))| *holder == session).map(|(key, (id, _))| (key.clone(), *id)).collect()
     }
 
-    pub(super) fn claims_of_owner(&self, owner: Owner) -> usize {
-        self.entries.values().filter(|entry| entry.owner == owner).map(|entry| entry.holds.len()).sum()
+    pub(super) fn claims_of_account(&self, account: &Account) -> usize {
+        self.entries.values().filter(|entry| entry.account == *account).map(|entry| entry.holds.len()).sum()
     }
 
     /// Whether `owner` may have `name`: nobody else holds it, held it lately, or holds something above it, unless it is
     /// the owner's already; and a wildcard covers no name that is somebody else's.
     pub(super) fn check_name(
         &self,
-        owner: Owner,
+        account: &Account,
         name: &HostPattern,
         domain: &HostName,
         now: SystemTime,
     ) -> Result<(), Refusal> {
         let key = Key::from(name);
-        self.check_holder(owner, &key, now)?;
-        let foreign = |above: &Key| self.ruler(above, now).is_some_and(|ruler| ruler != owner);
+        self.check_holder(account, &key, now)?;
+        let foreign = |above: &Key| self.ruler(above, now).is_some_and(|ruler| ruler != *account);
         if let Some(above) = above(name, domain).into_iter().find(foreign)
-            && !self.belongs_to(owner, &key, now)
+            && !self.belongs_to(account, &key, now)
         {
             return Err(taken(&key.to_string(), &format!("it lies below {above}, which is another key's")));
         }
         if let HostPattern::Wildcard(base) = name
-            && let Some(below) = self.foreign_below(owner, base, now)
+            && let Some(below) = self.foreign_below(account, base, now)
         {
             return Err(taken(&key.to_string(), &format!("{below} below it is another key's")));
         }
@@ -269,24 +273,24 @@ impl Ledger {
     }
 
     /// Whose everything below `above` is. A wildcard holds the names that it covers, and keeps them as it keeps its own.
-    fn ruler(&self, above: &Key, now: SystemTime) -> Option<Owner> {
+    fn ruler(&self, above: &Key, now: SystemTime) -> Option<Account> {
         let lately = || match above {
             Key::Wild(_) => self.past.owner(&above.to_string(), now),
             Key::Exact(_) | Key::Port(_) => None,
         };
-        self.entries.get(above).map(|entry| entry.owner).or_else(lately)
+        self.entries.get(above).map(|entry| entry.account.clone()).or_else(lately)
     }
 
     /// Whether `owner` has it or was the last to have it.
-    fn belongs_to(&self, owner: Owner, key: &Key, now: SystemTime) -> bool {
+    fn belongs_to(&self, account: &Account, key: &Key, now: SystemTime) -> bool {
         match self.entries.get(key) {
-            Some(entry) => entry.owner == owner,
-            None => self.past.owner(&key.to_string(), now) == Some(owner),
+            Some(entry) => entry.account == *account,
+            None => self.past.owner(&key.to_string(), now).is_some_and(|past| past == *account),
         }
     }
 
-    pub(super) fn check_port(&self, owner: Owner, port: u16, now: SystemTime) -> Result<(), Refusal> {
-        self.check_holder(owner, &Key::Port(port), now)
+    pub(super) fn check_port(&self, account: &Account, port: u16, now: SystemTime) -> Result<(), Refusal> {
+        self.check_holder(account, &Key::Port(port), now)
     }
 
     /// When a port that nobody holds was given back, as far as that is remembered.
@@ -294,26 +298,28 @@ impl Ledger {
         self.past.seen(&Key::Port(port).to_string())
     }
 
-    fn check_holder(&self, owner: Owner, key: &Key, now: SystemTime) -> Result<(), Refusal> {
+    fn check_holder(&self, account: &Account, key: &Key, now: SystemTime) -> Result<(), Refusal> {
         match self.entries.get(key) {
-            Some(entry) if entry.owner != owner => Err(taken(&key.to_string(), "another key is using it")),
+            Some(entry) if entry.account != *account => {
+                Err(taken(&key.to_string(), "another key is using it"))
+            }
             Some(_) => Ok(()),
             None => match self.past.owner(&key.to_string(), now) {
-                Some(last) if last != owner => Err(taken(&key.to_string(), "it belongs to another key")),
+                Some(last) if last != *account => Err(taken(&key.to_string(), "it belongs to another key")),
                 _ => Ok(()),
             },
         }
     }
 
-    fn foreign_below(&self, owner: Owner, base: &HostName, now: SystemTime) -> Option<String> {
+    fn foreign_below(&self, account: &Account, base: &HostName, now: SystemTime) -> Option<String> {
         let is_below = |what: &str| {
             let left = what.strip_prefix("*.").unwrap_or(what).strip_suffix(base.as_str());
             left.is_some_and(|left| left.ends_with('.') || (left.is_empty() && what.starts_with('*')))
         };
-        let foreign = self.entries.iter().filter(|(_, entry)| entry.owner != owner);
+        let foreign = self.entries.iter().filter(|(_, entry)| entry.account != *account);
         let live = foreign.map(|(key, _)| key.to_string()).find(|what| is_below(what));
         live.or_else(|| {
-            let mut lately = self.past.all(now).filter(|(_, held_by)| *held_by != owner);
+            let mut lately = self.past.all(now).filter(|(_, held_by)| *held_by != account);
             lately.find(|(what, _)| is_below(what)).map(|(what, _)| what.to_owned())
         })
     }
@@ -321,7 +327,7 @@ impl Ledger {
     /// The owners of all that is live now or was lately.
     pub(super) fn remembered(&mut self, now: SystemTime) -> PastOwners {
         for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.was_public) {
-            self.past.note(key.to_string(), entry.owner, now);
+            self.past.note(key.to_string(), entry.account.clone(), now);
         }
         self.past.clone()
     }

@@ -6,7 +6,8 @@ use hithe_cli_parser::{Code, HostName, HostPattern};
 use petname::Petnames;
 use ring::hmac;
 
-use super::{Owner, Refusal};
+use super::Refusal;
+use crate::account::Account;
 use crate::config::ReservedLabels;
 
 /// Which names the operator lets publishers claim.
@@ -67,8 +68,8 @@ impl NameRules {
     }
 
     /// The `index`th random name of a key, such as `brave-otter-7k3q9` below the domain.
-    pub(super) fn random(&self, owner: Owner, index: u32) -> Result<HostName, Refusal> {
-        let label = self.secret.label(owner, index);
+    pub(super) fn random(&self, account: &Account, index: u32) -> Result<HostName, Refusal> {
+        let label = self.secret.label(account, index);
         HostName::parse(&format!("{label}.{}", self.domain)).map_err(|error| {
             Refusal::new(
                 error.code(),
@@ -99,10 +100,10 @@ impl NameSecret {
     }
 
     /// 64 bits that depend on the secret, the purpose, the key and the index.
-    pub(super) fn derive(&self, purpose: &str, owner: Owner, index: u32) -> u64 {
+    pub(super) fn derive(&self, purpose: &str, account: &Account, index: u32) -> u64 {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(purpose.as_bytes());
-        context.update(owner.as_bytes());
+        context.update(account.as_str().as_bytes());
         context.update(&index.to_be_bytes());
         let tag = context.sign();
         tag.as_ref().iter().take(8).fold(0, |bits, byte| (bits << 8) | u64::from(*byte))
@@ -110,9 +111,9 @@ impl NameSecret {
 
     /// Two words and five characters: 17 bits of words and 25 of characters, so that a name cannot be guessed by
     /// trying and collides by chance only among millions.
-    fn label(&self, owner: Owner, index: u32) -> String {
+    fn label(&self, account: &Account, index: u32) -> String {
         let words = Petnames::small();
-        let mut bits = self.derive("name", owner, index);
+        let mut bits = self.derive("name", account, index);
         let mut pick = |among: usize| {
             let among = among.max(1) as u64;
             let chosen = bits % among;

@@ -10,7 +10,8 @@ use hithe_cli_parser::Code;
 use socket2::Socket;
 use tokio::time::{Instant, sleep};
 
-use super::{NameSecret, Owner, Refusal};
+use super::{NameSecret, Refusal};
+use crate::account::Account;
 use crate::config::ListenIp;
 use crate::endpoint::Endpoint;
 use crate::listen;
@@ -51,10 +52,14 @@ impl PortRange {
     }
 
     /// The ports of the range in the order in which a key tries them: its own first ones, then the rest in turn.
-    pub(super) fn candidates(&self, secret: &NameSecret, owner: Owner) -> impl Iterator<Item = u16> + use<> {
+    pub(super) fn candidates(
+        &self,
+        secret: &NameSecret,
+        account: &Account,
+    ) -> impl Iterator<Item = u16> + use<> {
         let (start, size) = (*self.ports.start(), u64::from(self.ports.end() - self.ports.start()) + 1);
         let nth = move |offset: u64| start + u16::try_from(offset % size).unwrap_or(0);
-        let own: Vec<u64> = (0..OWN_PORTS).map(|index| secret.derive("port", owner, index)).collect();
+        let own: Vec<u64> = (0..OWN_PORTS).map(|index| secret.derive("port", account, index)).collect();
         let rest_from = own.first().copied().unwrap_or(0) % size;
         own.into_iter().map(nth).chain((1..size).map(move |step| nth(rest_from + step)))
     }

@@ -16,7 +16,7 @@ use crate::config::{Config, Options};
 /// A publisher that needs no SSH.
 pub(crate) struct FakeHolder {
     pub(crate) id: SessionId,
-    pub(crate) owner: Owner,
+    pub(crate) account: Account,
     pub(crate) alive: AtomicBool,
     registry: Registry,
 }
@@ -24,9 +24,9 @@ pub(crate) struct FakeHolder {
 impl FakeHolder {
     /// `key` stands for the key pair.
     pub(crate) fn enter(registry: &Registry, key: u8) -> Arc<Self> {
-        let owner: Fingerprint = fingerprint(key);
+        let account = Account::of_key(fingerprint(key));
         let holder =
-            Self { id: SessionId::next(), owner, alive: AtomicBool::new(true), registry: registry.clone() };
+            Self { id: SessionId::next(), account, alive: AtomicBool::new(true), registry: registry.clone() };
         let holder = Arc::new(holder);
         registry.enter(Arc::clone(&holder) as _);
         holder
@@ -38,8 +38,8 @@ impl Holder for FakeHolder {
         self.id
     }
 
-    fn owner(&self) -> Owner {
-        self.owner
+    fn account(&self) -> &Account {
+        &self.account
     }
 
     fn is_alive(&self) -> BoxFuture<'_, bool> {

@@ -7,6 +7,8 @@ use hithe_cli_parser::Code;
 use hithe_keys::{AuthorizedKeys, Fingerprint};
 use russh::keys::{Algorithm, PublicKey};
 
+use crate::account::Account;
+
 /// The keys that may log in.
 #[derive(Clone)]
 pub(crate) enum KeyRing {
@@ -19,9 +21,16 @@ pub(crate) enum KeyRing {
 /// A publisher that has proved to hold its key.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
+    pub(super) account: Account,
     pub(super) fingerprint: Fingerprint,
     /// The comment of its line in `authorized_keys`, printable.
     pub(super) comment: String,
+}
+
+impl Identity {
+    fn of(fingerprint: Fingerprint, comment: String) -> Self {
+        Self { account: Account::of_key(fingerprint), fingerprint, comment }
+    }
 }
 
 impl KeyRing {
@@ -31,11 +40,10 @@ impl KeyRing {
             return None;
         }
         match self {
-            Self::Open => Some(Identity { fingerprint: Fingerprint::of(key), comment: "anyone".to_owned() }),
-            Self::Authorized(keys) => keys
-                .load()
-                .get(key)
-                .map(|known| Identity { fingerprint: known.fingerprint, comment: known.comment.clone() }),
+            Self::Open => Some(Identity::of(Fingerprint::of(key), "anyone".to_owned())),
+            Self::Authorized(keys) => {
+                keys.load().get(key).map(|known| Identity::of(known.fingerprint, known.comment.clone()))
+            }
         }
     }
 }

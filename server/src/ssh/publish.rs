@@ -78,7 +78,7 @@ async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
             forwards.iter().flat_map(|it| &it.claim).flat_map(|claim| registry.rivals_of(claim)).collect()
         }
         // Which random name or port it will be depends on which of them are live.
-        false => registry.others_of(publisher.owner(), publisher.session),
+        false => registry.others_of(publisher.account(), publisher.session),
     };
     join_all(others.iter().map(|other| async move {
         if !other.is_alive().await {
@@ -305,7 +305,7 @@ impl Publishing<'_> {
             cut: cut.clone(),
             inboxes: Arc::clone(&self.publisher.inboxes),
             spool: Arc::clone(&self.context.spool),
-            publisher: self.publisher.owner(),
+            publisher: self.publisher.account().clone(),
         };
         Arc::new(Tunnel::new(Arc::new(dialer), tasks, approach))
     }

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::auth::Identity;
 use super::console::Ended;
 use super::link::Pulse;
+use crate::account::Account;
 use crate::drain::DrainWatch;
-use crate::registry::{Holder, Owner, Registry, SessionId};
+use crate::registry::{Holder, Registry, SessionId};
 use crate::tunnel::channel::Inboxes;
 
 pub(super) struct Publisher {
@@ -64,8 +65,8 @@ impl Holder for Publisher {
         self.session
     }
 
-    fn owner(&self) -> Owner {
-        self.identity.fingerprint
+    fn account(&self) -> &Account {
+        &self.identity.account
     }
 
     fn is_alive(&self) -> BoxFuture<'_, bool> {

@@ -14,7 +14,6 @@ use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::Bind;
-use hithe_keys::Fingerprint;
 use russh::server::{Handle, Msg};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
@@ -25,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::round_trip::RoundTrip;
 use super::elastic::{Elastic, Pushed, Taken};
-use super::spool::{Account, Backlog, Spool};
+use super::spool::{Backlog, ChargedTo, Spool};
 use super::{Dial, DialError, TunnelStream};
+use crate::account::Account;
 use crate::drain::DrainWatch;
 use crate::visit::Visitor;
 
@@ -49,7 +49,7 @@ pub(crate) struct ChannelDialer {
     pub(crate) inboxes: Arc<Inboxes>,
     /// Where it waits for visitors.
     pub(crate) spool: Arc<Spool>,
-    pub(crate) publisher: Fingerprint,
+    pub(crate) publisher: Account,
 }
 
 impl Dial for ChannelDialer {
@@ -284,13 +284,13 @@ impl ChannelStream {
     fn new(channel: Channel<Msg>, dialer: &ChannelDialer, visitor: Visitor) -> Self {
         let id = channel.id();
         let (source, control) = channel.split();
-        let account = Account {
+        let charged = ChargedTo {
             spool: Arc::clone(&dialer.spool),
             backlog: Arc::clone(&dialer.inboxes.backlog),
-            publisher: dialer.publisher,
+            publisher: dialer.publisher.clone(),
             visitor,
         };
-        let elastic = Elastic::new(account, dialer.tasks.clone());
+        let elastic = Elastic::new(charged, dialer.tasks.clone());
         let control = Arc::new(control);
         let inbox = Inbox {
             tag: dialer.asked.port,

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use self::operation::{Done, Failure, Operation};
-use super::spool::{Account, SEGMENT};
+use super::spool::{ChargedTo, SEGMENT};
 use crate::drain::DrainWatch;
 use crate::visit::CutOff;
 
@@ -47,7 +47,7 @@ pub(crate) enum Pushed {
 /// The buffer of one visit. Bytes come out as they went in.
 pub(crate) struct Elastic {
     state: Mutex<State>,
-    account: Account,
+    charged: ChargedTo,
     /// Owns the disk operations.
     tasks: DrainWatch,
 }
@@ -134,8 +134,8 @@ struct Segment {
 }
 
 impl Elastic {
-    pub(crate) fn new(account: Account, tasks: DrainWatch) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), account, tasks })
+    pub(crate) fn new(charged: ChargedTo, tasks: DrainWatch) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), charged, tasks })
     }
 
     /// Takes what arrived. Never waits.
@@ -144,7 +144,7 @@ impl Elastic {
         if state.is_over() {
             return state.throw_away(&data);
         }
-        if !state.is_spilling() && state.head_takes(cost(&data), self.account.spool.keep()) {
+        if !state.is_spilling() && state.head_takes(cost(&data), self.charged.spool.keep()) {
             state.head.push(data);
             state.wake();
         } else {
@@ -257,10 +257,10 @@ impl Elastic {
         if state.is_over() {
             return;
         }
-        let (waiting, usage) = (state.waiting(), self.account.spool.usage());
+        let (waiting, usage) = (state.waiting(), self.charged.spool.usage());
         tracing::warn!(
-            visitor = %self.account.visitor.ip(),
-            publisher = %self.account.publisher,
+            visitor = %self.charged.visitor.ip(),
+            publisher = %self.charged.publisher,
             waiting,
             ?usage,
             "a visit was cut off: {why}"
@@ -279,7 +279,7 @@ impl Elastic {
         }
         self.discard(std::mem::take(&mut state.segments));
         if let Some(line) = state.line.take() {
-            self.account.spool.strike(line);
+            self.charged.spool.strike(line);
         }
         self.count_memory(state);
     }
@@ -299,7 +299,7 @@ impl Elastic {
         if state.is_spilling() {
             self.refill(state);
             if state.busy.is_none()
-                && let Some(operation) = state.next(self.account.spool.keep())
+                && let Some(operation) = state.next(self.charged.spool.keep())
             {
                 state.begin(&operation);
                 self.tasks.spawn(Self::work(Arc::clone(self), operation));
@@ -313,7 +313,7 @@ impl Elastic {
         if !state.segments.is_empty() || state.busy.is_some() {
             return;
         }
-        let keep = self.account.spool.keep();
+        let keep = self.charged.spool.keep();
         let before = state.tail.cost;
         while state.head_takes(0, keep)
             && let Some(chunk) = state.tail.pop()
@@ -330,18 +330,18 @@ impl Elastic {
         let held = state.head.cost + state.tail.cost + state.lent + state.busy.unwrap_or(0);
         let wanted = held / MEMORY_STEP * MEMORY_STEP;
         if wanted > state.reserved {
-            self.account.spool.take_memory(wanted - state.reserved);
+            self.charged.spool.take_memory(wanted - state.reserved);
             state.reserved = wanted;
         } else if wanted + MEMORY_STEP < state.reserved || held == 0 && state.reserved > 0 {
-            self.account.spool.give_memory(state.reserved - wanted);
+            self.charged.spool.give_memory(state.reserved - wanted);
             state.reserved = wanted;
         }
         // Only what the disk is certain to take: a session that waited for a tail that stays would wait for a visitor.
         let counted = state.tail.cost.saturating_sub(MIN_WRITE) + state.on_its_way;
         if counted > state.counted {
-            self.account.backlog.add(counted - state.counted);
+            self.charged.backlog.add(counted - state.counted);
         } else {
-            self.account.backlog.remove(state.counted - counted);
+            self.charged.backlog.remove(state.counted - counted);
         }
         state.counted = counted;
     }
@@ -364,7 +364,7 @@ impl Elastic {
                 Err(failure) => failure,
             };
             let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-            let largest = if is_full { self.account.spool.largest() } else { None };
+            let largest = if is_full { self.charged.spool.largest() } else { None };
             match (largest, undone) {
                 (Some(other), Some(undone)) if !Arc::ptr_eq(&other, self) => {
                     other.cut(CutOff::Full);
@@ -384,7 +384,7 @@ impl Elastic {
     }
 
     async fn on_blocking_thread(&self, operation: Operation) -> Result<Done, Failure> {
-        let spool = Arc::clone(&self.account.spool);
+        let spool = Arc::clone(&self.charged.spool);
         let _turn = spool.turn().await;
         let files = Arc::clone(&spool);
         let done = spawn_blocking(move || operation.run(&|| files.segment())).await;
@@ -400,10 +400,10 @@ impl Elastic {
             if state.is_over() {
                 return;
             }
-            *state.line.get_or_insert_with(|| self.account.spool.enter(Arc::downgrade(self), &self.account))
+            *state.line.get_or_insert_with(|| self.charged.spool.enter(Arc::downgrade(self), &self.charged))
         };
         // Not under our own lock: the victim may be another visit, whose lock is taken.
-        if let Some((victim, why)) = self.account.spool.charge(line, bytes) {
+        if let Some((victim, why)) = self.charged.spool.charge(line, bytes) {
             victim.cut(why);
         }
     }
@@ -423,7 +423,7 @@ impl Elastic {
                 if let Some(freed) = state.was_read(bytes.len() as u64)
                     && let Some(line) = state.line
                 {
-                    self.account.spool.release(line, freed);
+                    self.charged.spool.release(line, freed);
                 }
                 state.head.push(bytes);
                 state.wake();
@@ -431,7 +431,7 @@ impl Elastic {
             Some(Done::Written { file, bytes }) => state.was_written(file, bytes),
         }
         self.refill(&mut state);
-        let next = state.next(self.account.spool.keep());
+        let next = state.next(self.charged.spool.keep());
         if let Some(next) = &next {
             state.begin(next);
         }
@@ -454,7 +454,7 @@ impl Drop for Elastic {
 
 impl fmt::Debug for Elastic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Elastic").field("visitor", &self.account.visitor).finish_non_exhaustive()
+        f.debug_struct("Elastic").field("visitor", &self.charged.visitor).finish_non_exhaustive()
     }
 }
 

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use hithe_keys::Fingerprint;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::elastic::Elastic;
+use crate::account::Account;
 use crate::visit::{CutOff, Visitor};
 
 #[cfg(test)]
@@ -49,7 +49,7 @@ struct Book {
     lines: HashMap<u64, Line>,
     total: u64,
     sources: Sums<IpAddr>,
-    publishers: Sums<Fingerprint>,
+    publishers: Sums<Account>,
 }
 
 /// Bytes of each who has any.
@@ -82,7 +82,7 @@ impl<K: Eq + Hash> Sums<K> {
 #[derive(Debug)]
 struct Line {
     visit: Weak<Elastic>,
-    publisher: Fingerprint,
+    publisher: Account,
     source: IpAddr,
     bytes: u64,
 }
@@ -140,11 +140,11 @@ impl Spool {
     }
 
     /// Enters a visit into the book.
-    pub(super) fn enter(&self, visit: Weak<Elastic>, account: &Account) -> u64 {
+    pub(super) fn enter(&self, visit: Weak<Elastic>, charged: &ChargedTo) -> u64 {
         let mut book = self.book();
         book.last += 1;
         let id = book.last;
-        let (publisher, source) = (account.publisher, account.visitor.ip());
+        let (publisher, source) = (charged.publisher.clone(), charged.visitor.ip());
         book.lines.insert(id, Line { visit, publisher, source, bytes: 0 });
         id
     }
@@ -167,10 +167,10 @@ impl Spool {
         let book = &mut *book;
         let line = book.lines.get_mut(&id)?;
         line.bytes += bytes;
-        let (own, publisher, source) = (line.bytes, line.publisher, line.source);
+        let (own, publisher, source) = (line.bytes, line.publisher.clone(), line.source);
         book.total += bytes;
         let of_source = book.sources.add(source, bytes);
-        let of_publisher = book.publishers.add(publisher, bytes);
+        let of_publisher = book.publishers.add(publisher.clone(), bytes);
         if own > self.limit / 2 {
             book.lines.get(&id)?.visit.upgrade().map(|visit| (visit, CutOff::Visit))
         } else if book.total > self.limit {
@@ -249,11 +249,11 @@ impl Room {
 
 /// Whom the bytes of a visit are counted for.
 #[derive(Clone, Debug)]
-pub(crate) struct Account {
+pub(crate) struct ChargedTo {
     pub(crate) spool: Arc<Spool>,
     /// Of the session that the bytes come from.
     pub(crate) backlog: Arc<Backlog>,
-    pub(crate) publisher: Fingerprint,
+    pub(crate) publisher: Account,
     pub(crate) visitor: Visitor,
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 use std::time::Duration;
 
-use hithe_keys::Fingerprint;
+use crate::account::Account;
 use proptest::prelude::*;
 use tokio::time::timeout;
 
@@ -36,17 +36,17 @@ impl Bench {
     }
 
     fn visit_of(&self, source: u8, backlog: &Arc<Backlog>) -> Arc<Elastic> {
-        let account = Account {
+        let charged = ChargedTo {
             spool: Arc::clone(&self.spool),
             backlog: Arc::clone(backlog),
             publisher: key(),
             visitor: Visitor::new(SocketAddr::from(([192, 0, 2, source], 4000)), None),
         };
-        Elastic::new(account, self.tasks.clone())
+        Elastic::new(charged, self.tasks.clone())
     }
 }
 
-fn key() -> Fingerprint {
+fn key() -> Account {
     "SHA256:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg".parse().unwrap()
 }
 
@@ -77,7 +77,7 @@ async fn fill(visit: &Arc<Elastic>, length: usize) -> Vec<u8> {
         let data = pattern(32 * 1024, all.len());
         all.extend_from_slice(&data);
         visit.push(data);
-        visit.account.backlog.has_room().await;
+        visit.charged.backlog.has_room().await;
     }
     at_rest(visit).await;
     all

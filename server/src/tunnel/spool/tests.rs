@@ -29,14 +29,14 @@ impl Bench {
     }
 
     fn enter(&mut self, source: u8, publisher: usize) {
-        let account = Account {
+        let charged = ChargedTo {
             spool: Arc::clone(&self.spool),
             backlog: Arc::default(),
             publisher: KEYS[publisher].parse().unwrap(),
             visitor: Visitor::new(SocketAddr::from(([192, 0, 2, source], 4000)), None),
         };
-        let visit = Elastic::new(account.clone(), self.tasks.clone());
-        let line = self.spool.enter(Arc::downgrade(&visit), &account);
+        let visit = Elastic::new(charged.clone(), self.tasks.clone());
+        let line = self.spool.enter(Arc::downgrade(&visit), &charged);
         self.visits.push((line, visit));
     }
 
