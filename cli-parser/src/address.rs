@@ -177,7 +177,7 @@ mod tests {
     fn asked(line: &str, address: &str, port: u32) -> Result<String, Code> {
         let command = match parse(line) {
             Ok(Parsed::Publish(command)) => command,
-            Ok(Parsed::Help(_)) => panic!("{line}"),
+            Ok(Parsed::Admin(_) | Parsed::Help(_)) => panic!("{line}"),
             Err(error) => return Err(error.code()),
         };
         let bind = Bind { address: address.to_owned(), port };

@@ -44,6 +44,8 @@ macro_rules! codes {
 
 codes! {
     TLS_VERSION = 224, "a TLS version other than 1.2 or 1.3";
+    PORT_NOT_GRANTED = 308, "a tcp port that the rules of your key or token do not allow";
+    NAME_NOT_GRANTED = 316, "a name that the rules of your key or token do not allow";
     WILDCARD_NOT_GRANTED = 318, "a wildcard that needs the operator's grant";
     CUSTOM_DOMAIN = 319, "a name outside the server's domain that the operator has not allowed or has no certificate for";
     NAME_RESERVED = 320, "a name that the operator keeps";
@@ -52,9 +54,10 @@ codes! {
     NAME_LABEL_START = 328, "a label that does not begin with a letter or digit, or a * that is not the whole first label";
     NAME_LABEL_END = 329, "a label that does not end with a letter or digit";
     NAME_DOUBLE_HYPHEN = 330, "hyphens in the third and fourth place of a label that is not punycode";
-    NAME_IN_USE = 334, "a name or port that is in use, or belongs to another key";
+    NAME_IN_USE = 334, "a name or port that is in use, or belongs to another account";
     NAME_PUNYCODE = 347, "a label that is not valid punycode or cannot be written as such";
     NAME_UNDERSCORE = 355, "an underscore in a host name";
+    RANDOM_PORT_NOT_GRANTED = 356, "a tcp endpoint, where the rules of your key or token allow none";
     BASIC_AUTH_USER = 359, "basic auth without a user name";
     BASIC_AUTH_PASSWORD = 360, "a basic auth password shorter than 8 or longer than 128 characters";
     BREAKER_SHARE = 361, "a circuit breaker whose share is not between 0 and 1";
@@ -97,6 +100,8 @@ codes! {
     SUBDOMAIN_AND_NAME = 1119, "--subdomain, and a name in -R";
     HOSTNAME_AND_SUBDOMAIN = 1120, "both --hostname and --subdomain";
     PROXY_VERSION = 1123, "a version of the PROXY protocol other than 1 or 2";
+    NOT_ADMIN = 1130, "a command about the server that only admins may give";
+    ADMIN_FAILED = 1131, "a command about the server that could not be done";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";

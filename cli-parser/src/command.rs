@@ -7,6 +7,7 @@ use std::fmt;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::admin::{self, ADMIN, Admin};
 use crate::modules::flags_not_of;
 use crate::words;
 use crate::{About, CommandError, HttpSpec, Kind, ModuleSet, Scheme, TcpSpec, TlsSpec};
@@ -73,6 +74,8 @@ impl Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
     Publish(Box<Command>),
+    /// Something asked of the server itself.
+    Admin(Box<Admin>),
     /// The text to show.
     Help(String),
 }
@@ -90,7 +93,17 @@ pub fn parse(line: &str) -> Result<Parsed, CommandError> {
         return Err(refusals::no_command());
     };
     if asks_for_help(command) {
+        let of = flags.first().map(String::as_str);
+        if let Some(name) = of.filter(|name| ADMIN.contains(name)) {
+            return parse(&format!("{name} --help"));
+        }
         return Ok(Parsed::Help(help(flags.first().map(String::as_str))));
+    }
+    if ADMIN.contains(&command.as_str()) {
+        return admin::parse(line).map(|answer| match answer {
+            admin::Answer::Command(command) => Parsed::Admin(Box::new(command)),
+            admin::Answer::Help(help) => Parsed::Help(help),
+        });
     }
     if !NAMES.contains(&command.as_str()) {
         return Err(refusals::unknown_command(command));
@@ -182,7 +195,9 @@ The name and the port stand in -R:
   -R app:443:localhost:3000    the name app below the server's domain
   -R 0:localhost:22            let the server choose the port (tcp)
 
-Flags of one command: ssh HOST http --help";
+Flags of one command: ssh HOST http --help
+The server itself: ssh HOST whoami, status, names, sessions, keys, tokens; for
+admins also accounts and audit: ssh HOST accounts --help";
 
 fn examples(command: &str) -> &'static str {
     match command {

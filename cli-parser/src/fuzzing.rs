@@ -18,7 +18,7 @@ pub fn command(data: &[u8]) {
                 "{line:?} was written as {written:?}"
             );
         }
-        Ok(Parsed::Help(_)) => {}
+        Ok(Parsed::Admin(_) | Parsed::Help(_)) => {}
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

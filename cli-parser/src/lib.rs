@@ -5,6 +5,7 @@
 
 mod about;
 mod address;
+mod admin;
 mod code;
 mod command;
 mod endpoint;
@@ -24,6 +25,7 @@ mod words;
 
 pub use about::About;
 pub use address::Address;
+pub use admin::{Accounts, Admin, Audit, Grant, Keys, Names, Sessions, Show, Tokens};
 pub use code::Code;
 pub use command::{Command, MAX_LINE, Parsed, UserName, parse};
 pub use endpoint::{HttpSpec, Scheme, TcpSpec, TlsSpec};

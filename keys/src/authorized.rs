@@ -74,7 +74,12 @@ impl AuthorizedKeys {
 
     /// The entry of this key, if it may publish.
     pub fn get(&self, key: &PublicKey) -> Option<&Authorized> {
-        self.0.get(&Fingerprint::of(key))
+        self.by_fingerprint(&Fingerprint::of(key))
+    }
+
+    /// The entry of the key with this fingerprint, if it may publish.
+    pub fn by_fingerprint(&self, fingerprint: &Fingerprint) -> Option<&Authorized> {
+        self.0.get(fingerprint)
     }
 
     pub fn len(&self) -> usize {

@@ -1,11 +1,15 @@
 //! To whom names, ports and limits belong.
 
+mod acl;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use hithe_keys::Fingerprint;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use acl::{Acl, AclError};
 
 /// A person or a machine with one or several keys. A key that nobody put under an account is one by itself, by the
 /// name of its fingerprint.

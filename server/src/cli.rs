@@ -1,5 +1,6 @@
 //! The command line of `hithed`. Options of the server stand in [`crate::config::Options`]; here are the commands.
 
+mod admin;
 mod check;
 
 use std::ffi::OsString;
@@ -8,6 +9,7 @@ use clap::{Arg, Args, Command as Clap, CommandFactory as _, FromArgMatches as _,
 
 use crate::config::{Options, default_text};
 
+pub use admin::{AdminOptions, Offline, admin};
 pub use check::check;
 
 const EXAMPLES: &str = "\
@@ -18,6 +20,13 @@ Examples:
 
 A publisher then needs nothing but ssh:
   ssh -R 443:localhost:3000 v2@tunnel.example.com http";
+
+const ADMIN: &str = "\
+Examples:
+  hithed admin accounts add ada --admin
+  hithed admin keys add ada \"$(cat ~/.ssh/id_ed25519.pub)\"
+  hithed admin tokens add ci --expires 90d --acl 'bind:*.ci'
+  hithed admin backup /var/backups/hithe.db";
 
 const LAYERS: &str = "\
 Each option is a flag, an environment variable (HITHED_DOMAIN for --domain; lists separated by commas) and a key of \
@@ -53,6 +62,11 @@ pub enum Command {
     /// there is none and 1 otherwise.
     #[command(after_long_help = LAYERS)]
     Check(Box<Options>),
+    /// Accounts, keys, tokens, names and the audit log, in the state directory; also beside a running server
+    ///
+    /// The same commands that admins type over ssh: ssh HOST accounts --help.
+    #[command(after_help = ADMIN)]
+    Admin(Box<AdminOptions>),
 }
 
 /// The options of `hithed demo`.

@@ -81,8 +81,8 @@ pub struct Listen {
 pub enum KeyPolicy {
     /// Any key.
     Open,
-    /// The keys of this file, or of the files of this directory.
-    Authorized(PathBuf),
+    /// The keys and tokens of the database, and the keys of this file, or of the files of this directory.
+    Known { keys: Option<PathBuf> },
 }
 
 /// How much is logged, and in which shape.
@@ -175,6 +175,13 @@ pub(crate) fn layered(options: Options) -> Result<(Options, Vec<Problem>), Confi
     Ok((options.over(from_file).over(file::defaults()?), problems))
 }
 
+/// Where the state of a server lies, and its domain; of the rest of the options nothing is needed.
+pub(crate) fn place_of_state(options: Options) -> Result<(PathBuf, HostName), ConfigError> {
+    let (options, _) = layered(options)?;
+    let found = state_dir(options.state_dir).and_then(|path| Ok((path, given(options.domain, "--domain")?)));
+    found.map_err(|problem| ConfigError(vec![problem]))
+}
+
 impl TryFrom<Options> for Config {
     type Error = ConfigError;
 
@@ -229,11 +236,7 @@ fn given<T>(value: Option<T>, option: &str) -> Result<T, Problem> {
 fn key_policy(open: Option<bool>, authorized: Option<PathBuf>) -> Result<KeyPolicy, Problem> {
     match (open.unwrap_or(false), authorized) {
         (true, None) => Ok(KeyPolicy::Open),
-        (false, Some(path)) => Ok(KeyPolicy::Authorized(path)),
-        (false, None) => Err(Problem::new(
-            "nobody could publish: give --authorized-keys FILE with the public keys that may, or --open to let any \
-             key publish",
-        )),
+        (false, keys) => Ok(KeyPolicy::Known { keys }),
         (true, Some(_)) => Err(Problem::new(
             "--open lets any key publish, so --authorized-keys would restrict nobody: give one of the two",
         )),
@@ -354,9 +357,8 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_and_without_open_both_ways_out_are_told() {
-        let told = refused(Options::default());
-        assert!(told.contains("--authorized-keys FILE") && told.contains("--open"), "{told}");
+    fn without_a_file_of_keys_those_of_the_database_count() {
+        assert_eq!(Config::load(Options::default()).unwrap().keys, KeyPolicy::Known { keys: None });
     }
 
     #[test]
@@ -406,7 +408,7 @@ mod tests {
         let path = directory.path().join("hithed.toml");
         fs::write(&path, "domian = \"a.example\"\ngrace = \"soon\"\n").unwrap();
         let told = refused(Options { config: Some(path), ..Options::default() });
-        assert_eq!(told.lines().count(), 3, "{told}");
+        assert_eq!(told.lines().count(), 2, "{told}");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! A publisher connects with stock `ssh -R`; a visitor reaches the published service over HTTP, HTTPS, TLS or
 //! TCP. The way of a visit is `edge` -> `registry` -> `modules` -> `proxy` -> `tunnel` -> `ssh`.
 
+mod access;
 mod account;
+mod admin;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

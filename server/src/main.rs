@@ -19,6 +19,8 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Serve(options) => serve(*options).map(|()| ExitCode::SUCCESS),
+        Command::Admin(options) => cli::admin(*options, &mut io::stdout().lock())
+            .map(|done| if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Demo(options) => run(demo::run(options)),
         Command::Check(options) => {
             let fine = cli::check(*options, &mut io::stdout().lock());

@@ -5,6 +5,7 @@
 
 mod ledger;
 mod names;
+mod overview;
 mod ports;
 
 use std::borrow::Cow;
@@ -19,12 +20,14 @@ use tokio::sync::mpsc;
 
 pub(crate) use ledger::{Claim, Lease, SessionId};
 pub(crate) use names::{NameRules, NameSecret};
+pub(crate) use overview::{SessionAbout, names_of};
 pub(crate) use ports::OpenedPort;
 
+use crate::access::Rights;
 use crate::account::Account;
 use crate::config::ListenIp;
 use crate::endpoint::Endpoint;
-use crate::store::PastOwners;
+use crate::store::{Changes, PastOwners, Reservations};
 use ledger::{Key, Ledger};
 
 /// Handle of the one registry of the process.
@@ -80,6 +83,13 @@ impl Routes {
 pub(crate) trait Holder: Send + Sync {
     fn id(&self) -> SessionId;
     fn account(&self) -> &Account;
+    /// What it may bind.
+    fn rights(&self) -> &Rights;
+    fn about(&self) -> SessionAbout;
+    /// Ends the session with a text that its client shows.
+    fn end(&self, why: &str);
+    /// Ends the session if its login would not be let in as it is any more.
+    fn reconsider(&self);
     /// Asks the publisher's client whether it is still there; answers within a second.
     fn is_alive(&self) -> BoxFuture<'_, bool>;
     /// Ends the session at once. Its names are free when this returns.
@@ -87,7 +97,8 @@ pub(crate) trait Holder: Send + Sync {
 }
 
 /// Why a name or a port was not given. The publisher reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) message: String,
@@ -119,6 +130,7 @@ pub(crate) struct RegistryConfig {
     pub(crate) tcp_ports: RangeInclusive<u16>,
     pub(crate) tcp_address: ListenIp,
     pub(crate) past: PastOwners,
+    pub(crate) reserved: Reservations,
 }
 
 impl Registry {
@@ -128,7 +140,7 @@ impl Registry {
         let inner = Inner {
             exact: DashMap::new(),
             wild: DashMap::new(),
-            ledger: Mutex::new(Ledger::new(config.past)),
+            ledger: Mutex::new(Ledger::new(config.past, config.reserved)),
             rules: config.rules,
             range: ports::PortRange::new(config.tcp_ports, config.tcp_address),
             opened,
@@ -182,6 +194,11 @@ impl Registry {
         }
     }
 
+    /// Everybody who is there.
+    pub(crate) fn sessions(&self) -> Vec<Arc<dyn Holder>> {
+        self.ledger().sessions.values().cloned().collect()
+    }
+
     /// The other sessions of an owner, whose life has to be asked before it is known which of its random names and
     /// ports are free.
     pub(crate) fn others_of(&self, account: &Account, session: SessionId) -> Vec<Arc<dyn Holder>> {
@@ -198,10 +215,16 @@ impl Registry {
     /// Places a claim on a name, without making anything public.
     ///
     /// # Errors
-    /// The name is not valid here, or another key holds it, is above it with a live name, or held it last.
+    /// The name is not valid here, or another account holds it, is above it with a live name, or held it last.
     pub(crate) fn claim_name(&self, holder: &dyn Holder, name: &HostPattern) -> Result<Claim, Refusal> {
-        self.0.rules.check(name)?;
+        let rights = holder.rights();
+        if !rights.allow_name(name, self.domain()) {
+            return Err(not_allowed(Code::NAME_NOT_GRANTED, &name.to_string(), rights));
+        }
         let mut ledger = self.ledger();
+        if !ledger.is_reserved_for(holder.account(), name, self.domain()) {
+            self.0.rules.check(name)?;
+        }
         ledger.check_name(holder.account(), name, self.domain(), SystemTime::now())?;
         self.check_quota(&ledger, holder.account())?;
         Ok(self.place(&mut ledger, holder, Key::from(name)))
@@ -218,6 +241,9 @@ impl Registry {
             let name = HostPattern::Exact(self.0.rules.random(holder.account(), index)?);
             let key = Key::from(&name);
             let allowed = ledger.check_name(holder.account(), &name, self.domain(), SystemTime::now());
+            if !holder.rights().allow_name(&name, self.domain()) {
+                return Err(not_allowed(Code::NAME_NOT_GRANTED, "a random name", holder.rights()));
+            }
             let free = !ledger.is_held(&key) && allowed.is_ok();
             if free {
                 return Ok((self.place(&mut ledger, holder, key), name));
@@ -225,7 +251,7 @@ impl Registry {
         }
         Err(Refusal::new(
             Code::NAME_IN_USE,
-            "this key has used up its random names",
+            "this account has used up its random names",
             "end tunnels that you no longer need, or ask for a name with -R NAME:443:...",
         ))
     }
@@ -240,6 +266,9 @@ impl Registry {
         self.check_quota(&ledger, holder.account())?;
         let Some(port) = port else { return self.claim_random_port(&mut ledger, holder) };
         self.0.range.check(port)?;
+        if !holder.rights().allow_port(port, self.domain()) {
+            return Err(not_allowed(Code::PORT_NOT_GRANTED, &format!("port {port}"), holder.rights()));
+        }
         if self.0.rules.open {
             return Err(ports::not_chosen_when_open());
         }
@@ -255,7 +284,12 @@ impl Registry {
     fn claim_random_port(&self, ledger: &mut Ledger, holder: &dyn Holder) -> Result<Claim, Refusal> {
         let now = SystemTime::now();
         let mut remembered = Vec::new();
+        let mut any_allowed = false;
         for port in self.0.range.candidates(&self.0.rules.secret, holder.account()) {
+            if !holder.rights().allow_port(port, self.domain()) {
+                continue;
+            }
+            any_allowed = true;
             if ledger.is_held(&Key::Port(port)) {
                 continue;
             }
@@ -264,6 +298,9 @@ impl Registry {
             } else if let Ok(claim) = self.bind_port(ledger, holder, port) {
                 return Ok(claim);
             }
+        }
+        if !any_allowed {
+            return Err(not_allowed(Code::RANDOM_PORT_NOT_GRANTED, "a tcp port", holder.rights()));
         }
         // Those who have gone must not keep the range from those who are here.
         remembered.sort_by_key(|port| ledger.last_seen(*port));
@@ -294,14 +331,34 @@ impl Registry {
         Claim { registry: self.clone(), key, id, session: holder.id(), socket: None }
     }
 
-    /// Everything that is remembered of owners, for the store.
-    pub(crate) fn past_owners(&self) -> PastOwners {
-        self.ledger().remembered(SystemTime::now())
+    /// What is remembered of owners and was not stored since the last question.
+    pub(crate) fn take_changes(&self) -> Changes {
+        self.ledger().past.take_changes()
     }
 
-    /// Whether there is something to store since the last question.
-    pub(crate) fn owners_changed(&self) -> bool {
-        std::mem::take(&mut self.ledger().changed)
+    /// They could not be stored.
+    pub(crate) fn give_back_changes(&self, changes: Changes) {
+        self.ledger().past.give_back(changes);
+    }
+
+    /// Notes all that is live as seen now, to be stored with the next changes.
+    pub(crate) fn note_live(&self) {
+        self.ledger().note_live(SystemTime::now());
+    }
+
+    /// What the operator keeps for whom, from now on.
+    pub(crate) fn set_reservations(&self, reserved: Reservations) {
+        self.ledger().reserved = reserved;
+    }
+
+    /// Forgets who had `what` last, if nobody has it now. Whether that was known.
+    pub(crate) fn forget_owner(&self, what: &str) -> bool {
+        self.ledger().past.forget(what)
+    }
+
+    /// Forgets what an account had.
+    pub(crate) fn forget_account(&self, account: &Account) {
+        self.ledger().past.forget_account(account);
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -350,6 +407,12 @@ impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Registry").finish_non_exhaustive()
     }
+}
+
+/// `what` is not among the rules of who asked for it.
+fn not_allowed(code: Code, what: &str, rights: &Rights) -> Refusal {
+    let message = format!("your key or token may not bind {what}");
+    Refusal::new(code, message, format!("it may bind {rights}; ask the operator for more"))
 }
 
 /// More sessions of one key than this are not asked whether they live: the question costs each a round trip.

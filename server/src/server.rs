@@ -10,14 +10,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use hithe_keys::{AuthorizedKeys, host};
+use hithe_keys::host;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
 pub use shutdown::Shutdown;
 
+use crate::access::Access;
+use crate::admin::Desk;
 use crate::certs::Certificates;
 use crate::config::{Config, KeyPolicy, ListenAddress};
 use crate::drain::{Drain, DrainWatch, Outcome};
@@ -25,7 +26,7 @@ use crate::edge::{self, EdgeContext};
 use crate::listen;
 use crate::modules::{Commons, check_client_cas};
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
-use crate::ssh::{self, Admission, Algorithms, KeyRing, PublicPorts, Publishers};
+use crate::ssh::{self, Admission, Algorithms, PublicPorts, Publishers};
 use crate::store::Store;
 use crate::tunnel::spool::Spool;
 use crate::workers::{Parcel, Workers};
@@ -87,7 +88,7 @@ pub struct Server {
     registry: Registry,
     opened: mpsc::Receiver<OpenedPort>,
     certificates: Arc<Certificates>,
-    keys: KeyRing,
+    access: Access,
     algorithms: Algorithms,
     store: Store,
     spool: Arc<Spool>,
@@ -118,7 +119,7 @@ impl Server {
         let store = Store::open(&config.state_dir).map_err(state)?;
         let spool = open_spool(&config)?;
         let algorithms = Algorithms::new(host_keys(&config)?, config.ssh_cipher);
-        let keys = key_ring(&config.keys)?;
+        let access = access(&config, &store)?;
         let certificates = Arc::new(Certificates::load(&config).map_err(state)?);
         let rules = NameRules {
             domain: config.domain.clone(),
@@ -131,7 +132,8 @@ impl Server {
             rules,
             tcp_ports: config.tcp_ports.clone(),
             tcp_address: config.tcp_listen_address,
-            past: store.past_owners(),
+            past: store.database.past_owners().map_err(state)?,
+            reserved: store.database.reservations().map_err(state)?,
         });
         let workers = Workers::start(config.workers).map_err(StartError::Workers)?;
         let visitors = Drain::new();
@@ -163,7 +165,7 @@ impl Server {
             registry,
             opened,
             certificates,
-            keys,
+            access,
             algorithms,
             store,
             spool,
@@ -188,8 +190,7 @@ impl Server {
         let (publishers, publisher_tasks) = Drain::new();
         let upkeep = upkeep::Upkeep {
             certificates: Arc::clone(&self.certificates),
-            keys: self.keys.clone(),
-            policy: self.config.keys.clone(),
+            access: self.access.clone(),
             registry: self.registry.clone(),
             store: self.store.clone(),
         };
@@ -221,7 +222,8 @@ impl Server {
         let context = Arc::new(Publishers {
             registry: self.registry.clone(),
             certificates: Arc::clone(&self.certificates),
-            keys: self.keys,
+            desk: Desk::of_server(self.store.database, self.access.clone(), self.registry.clone()),
+            access: self.access,
             public,
             tasks: publishers.clone(),
             visitors: visitors.clone(),
@@ -334,18 +336,24 @@ fn open_spool(config: &Config) -> Result<Arc<Spool>, StartError> {
         .map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })
 }
 
-fn key_ring(policy: &KeyPolicy) -> Result<KeyRing, StartError> {
-    match policy {
-        KeyPolicy::Open => Ok(KeyRing::Open),
-        KeyPolicy::Authorized(path) => {
-            let (keys, complaints) = AuthorizedKeys::load(path).map_err(state)?;
-            upkeep::complain(&complaints);
-            if keys.is_empty() {
-                tracing::warn!(path = %path.display(), "no key in here can be used: nobody can publish");
-            }
-            Ok(KeyRing::Authorized(Arc::new(ArcSwap::from_pointee(keys))))
-        }
+fn access(config: &Config, store: &Store) -> Result<Access, StartError> {
+    if let Some(why) = store.database.read_only() {
+        tracing::error!(path = %store.database.path().display(), "the database can only be read: {why}");
     }
+    match store.database.damages() {
+        Ok(damages) => damages.iter().for_each(|damage| tracing::error!("the database is damaged: {damage}")),
+        Err(error) => tracing::error!(error = with_causes(&error), "the database cannot be checked"),
+    }
+    let (access, complaints) = Access::load(config.keys.clone(), store.database.clone()).map_err(state)?;
+    upkeep::complain(&complaints);
+    if access.admits_nobody() {
+        tracing::warn!(
+            "nobody can publish yet: write public keys into a file for --authorized-keys, or make an account with \
+             hithed admin accounts add NAME and hithed admin keys add NAME \"$(cat id_ed25519.pub)\"; --open lets \
+             anybody publish"
+        );
+    }
+    Ok(access)
 }
 
 fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), StartError> {

@@ -4,11 +4,11 @@
 //! `-R` requests at once, [`publish`] makes endpoints public, [`console`] is what the publisher reads.
 
 mod admission;
-mod auth;
 mod console;
 mod forwards;
 mod handler;
 mod link;
+mod login;
 mod offer;
 mod publish;
 mod publisher;
@@ -28,8 +28,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use admission::Admission;
-pub(crate) use auth::KeyRing;
 
+use crate::access::Access;
+use crate::admin::Desk;
 use crate::certs::Certificates;
 use crate::config::CipherPreference;
 use crate::drain::DrainWatch;
@@ -45,7 +46,9 @@ use offer::{CipherOffer, MAX_OPENING};
 pub(crate) struct Publishers {
     pub(crate) registry: Registry,
     pub(crate) certificates: Arc<Certificates>,
-    pub(crate) keys: KeyRing,
+    pub(crate) access: Access,
+    /// Answers what is asked of the server itself.
+    pub(crate) desk: Desk,
     pub(crate) public: PublicPorts,
     /// Owns the sessions; it drains after the visitors.
     pub(crate) tasks: DrainWatch,
@@ -166,7 +169,9 @@ fn has_aes_instructions() -> bool {
 fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name]) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(VERSION)),
-        methods: MethodSet::from([MethodKind::PublicKey, MethodKind::KeyboardInteractive].as_slice()),
+        methods: MethodSet::from(
+            [MethodKind::PublicKey, MethodKind::KeyboardInteractive, MethodKind::Password].as_slice(),
+        ),
         // Keys are looked up by hash and nothing depends on the user name: there is no time to hide.
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),

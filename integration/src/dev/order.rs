@@ -9,11 +9,11 @@ use anyhow::Context;
 const ROWS: &[&[&str]] = &[
     &["main", "bench", "server", "api", "demo", "cli", "logging"],
     &["ssh", "edge"],
-    &["proxy"],
+    &["proxy", "admin"],
     &["registry"],
     &["endpoint"],
     &["modules"],
-    &["tunnel"],
+    &["tunnel", "access"],
     &["certs", "store", "events", "listen"],
     &["body"],
     &["visit", "drain", "workers", "metrics", "config", "stall", "wrapped", "account"],

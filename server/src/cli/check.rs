@@ -88,7 +88,8 @@ fn summarize(config: &Config, out: &mut dyn Write) -> io::Result<()> {
 fn publishers(keys: &KeyPolicy) -> String {
     match keys {
         KeyPolicy::Open => "ANY KEY (--open)".to_owned(),
-        KeyPolicy::Authorized(path) => {
+        KeyPolicy::Known { keys: None } => "those of the database in the state directory".to_owned(),
+        KeyPolicy::Known { keys: Some(path) } => {
             let count = AuthorizedKeys::load(path).map_or(0, |(keys, _)| keys.len());
             format!("{count} authorized in {}", path.display())
         }

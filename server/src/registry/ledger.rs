@@ -14,7 +14,7 @@ use hithe_cli_parser::{Code, HostName, HostPattern};
 use super::{Holder, Refusal, Registry, Slot, ports};
 use crate::account::Account;
 use crate::endpoint::Endpoint;
-use crate::store::PastOwners;
+use crate::store::{PastOwners, Reservations};
 
 /// One SSH connection of a publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,15 +146,15 @@ struct Entry {
 pub(super) struct Ledger {
     entries: HashMap<Key, Entry>,
     pub(super) sessions: HashMap<SessionId, Arc<dyn Holder>>,
-    past: PastOwners,
-    /// Since it was stored last.
-    pub(super) changed: bool,
+    pub(super) past: PastOwners,
+    /// What the operator keeps for whom.
+    pub(super) reserved: Reservations,
     next: u64,
 }
 
 impl Ledger {
-    pub(super) fn new(past: PastOwners) -> Self {
-        Self { entries: HashMap::new(), sessions: HashMap::new(), past, changed: false, next: 0 }
+    pub(super) fn new(past: PastOwners, reserved: Reservations) -> Self {
+        Self { entries: HashMap::new(), sessions: HashMap::new(), past, reserved, next: 0 }
     }
 
     pub(super) fn place(&mut self, holder: &dyn Holder, key: Key) -> ClaimId {
@@ -185,7 +185,6 @@ impl Ledger {
         if entry.holds.is_empty() {
             let freed = self.entries.remove(key).filter(|entry| entry.was_public);
             if let Some(entry) = freed {
-                self.changed = true;
                 self.past.note(key.to_string(), entry.account, now);
             }
         }
@@ -203,8 +202,10 @@ impl Ledger {
         let entry = self.entries.get_mut(&claim.key).ok_or_else(evicted)?;
         let public = endpoints.iter().map(|(slot, endpoint)| (*slot, claim.id, Arc::clone(endpoint)));
         entry.public.extend(public);
-        entry.was_public = true;
-        self.changed = true;
+        if !std::mem::replace(&mut entry.was_public, true) {
+            // At once, so that it stays theirs when the server is killed.
+            self.past.note(claim.key.to_string(), entry.account.clone(), SystemTime::now());
+        }
         Ok(())
     }
 
@@ -243,6 +244,29 @@ impl Ledger {
         holds.filter(|(_, (_, holder))| *holder == session).map(|(key, (id, _))| (key.clone(), *id)).collect()
     }
 
+    /// What is public: name, account and URLs.
+    pub(super) fn live(&self) -> impl Iterator<Item = (String, Account, Vec<Arc<str>>)> {
+        let public = self.entries.iter().filter(|(_, entry)| !entry.public.is_empty());
+        public.map(|(key, entry)| {
+            let urls = entry.public.iter().map(|(_, _, endpoint)| endpoint.url.clone()).collect();
+            (key.to_string(), entry.account.clone(), urls)
+        })
+    }
+
+    /// What each session has made public.
+    pub(super) fn urls(&self) -> HashMap<SessionId, Vec<Arc<str>>> {
+        let mut urls: HashMap<SessionId, Vec<Arc<str>>> = HashMap::new();
+        for entry in self.entries.values() {
+            for (_, claim, endpoint) in &entry.public {
+                let holder = entry.holds.iter().find(|(held, _)| held == claim);
+                if let Some((_, session)) = holder {
+                    urls.entry(*session).or_default().push(endpoint.url.clone());
+                }
+            }
+        }
+        urls
+    }
+
     pub(super) fn claims_of_account(&self, account: &Account) -> usize {
         self.entries.values().filter(|entry| entry.account == *account).map(|entry| entry.holds.len()).sum()
     }
@@ -262,30 +286,39 @@ impl Ledger {
         if let Some(above) = above(name, domain).into_iter().find(foreign)
             && !self.belongs_to(account, &key, now)
         {
-            return Err(taken(&key.to_string(), &format!("it lies below {above}, which is another key's")));
+            return Err(taken(
+                &key.to_string(),
+                &format!("it lies below {above}, which is another account's"),
+            ));
         }
         if let HostPattern::Wildcard(base) = name
             && let Some(below) = self.foreign_below(account, base, now)
         {
-            return Err(taken(&key.to_string(), &format!("{below} below it is another key's")));
+            return Err(taken(&key.to_string(), &format!("{below} below it is another account's")));
         }
         Ok(())
     }
 
     /// Whose everything below `above` is. A wildcard holds the names that it covers, and keeps them as it keeps its own.
     fn ruler(&self, above: &Key, now: SystemTime) -> Option<Account> {
+        let what = above.to_string();
         let lately = || match above {
-            Key::Wild(_) => self.past.owner(&above.to_string(), now),
+            Key::Wild(_) => self.past.owner(&what, now).cloned(),
             Key::Exact(_) | Key::Port(_) => None,
         };
-        self.entries.get(above).map(|entry| entry.account.clone()).or_else(lately)
+        let live = || self.entries.get(above).map(|entry| entry.account.clone());
+        self.reserved.get(&what).cloned().or_else(live).or_else(lately)
     }
 
     /// Whether `owner` has it or was the last to have it.
     fn belongs_to(&self, account: &Account, key: &Key, now: SystemTime) -> bool {
         match self.entries.get(key) {
             Some(entry) => entry.account == *account,
-            None => self.past.owner(&key.to_string(), now).is_some_and(|past| past == *account),
+            None => {
+                let what = key.to_string();
+                let kept_for = self.reserved.get(&what).or_else(|| self.past.owner(&what, now));
+                kept_for == Some(account)
+            }
         }
     }
 
@@ -294,21 +327,42 @@ impl Ledger {
     }
 
     /// When a port that nobody holds was given back, as far as that is remembered.
-    pub(super) fn last_seen(&self, port: u16) -> Option<u64> {
+    pub(super) fn last_seen(&self, port: u16) -> Option<i64> {
         self.past.seen(&Key::Port(port).to_string())
     }
 
     fn check_holder(&self, account: &Account, key: &Key, now: SystemTime) -> Result<(), Refusal> {
         match self.entries.get(key) {
             Some(entry) if entry.account != *account => {
-                Err(taken(&key.to_string(), "another key is using it"))
+                Err(taken(&key.to_string(), "another account is using it"))
             }
             Some(_) => Ok(()),
-            None => match self.past.owner(&key.to_string(), now) {
-                Some(last) if last != *account => Err(taken(&key.to_string(), "it belongs to another key")),
-                _ => Ok(()),
-            },
+            None => self.check_kept(account, &key.to_string(), now),
         }
+    }
+
+    /// A reservation counts more than who had it last.
+    fn check_kept(&self, account: &Account, what: &str, now: SystemTime) -> Result<(), Refusal> {
+        if let Some(kept_for) = self.reserved.get(what) {
+            return if kept_for == account {
+                Ok(())
+            } else {
+                Err(taken(what, "it is reserved for another account"))
+            };
+        }
+        match self.past.owner(what, now) {
+            Some(last) if last != account => Err(taken(what, "it belongs to another account")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the operator keeps it, or a wildcard above it, for this account.
+    pub(super) fn is_reserved_for(&self, account: &Account, name: &HostPattern, domain: &HostName) -> bool {
+        let kept_for = self.reserved.get(&Key::from(name).to_string()).or_else(|| {
+            let above = above(name, domain).into_iter().filter(|key| matches!(key, Key::Wild(_)));
+            above.filter_map(|key| self.reserved.get(&key.to_string())).next()
+        });
+        kept_for == Some(account)
     }
 
     fn foreign_below(&self, account: &Account, base: &HostName, now: SystemTime) -> Option<String> {
@@ -319,17 +373,17 @@ impl Ledger {
         let foreign = self.entries.iter().filter(|(_, entry)| entry.account != *account);
         let live = foreign.map(|(key, _)| key.to_string()).find(|what| is_below(what));
         live.or_else(|| {
-            let mut lately = self.past.all(now).filter(|(_, held_by)| *held_by != account);
-            lately.find(|(what, _)| is_below(what)).map(|(what, _)| what.to_owned())
+            let reserved = self.reserved.iter().map(|(what, kept_for)| (what.as_str(), kept_for));
+            let mut kept = self.past.all(now).chain(reserved).filter(|(_, kept_for)| *kept_for != account);
+            kept.find(|(what, _)| is_below(what)).map(|(what, _)| what.to_owned())
         })
     }
 
-    /// The owners of all that is live now or was lately.
-    pub(super) fn remembered(&mut self, now: SystemTime) -> PastOwners {
+    /// Notes all that is live as seen now.
+    pub(super) fn note_live(&mut self, now: SystemTime) {
         for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.was_public) {
             self.past.note(key.to_string(), entry.account.clone(), now);
         }
-        self.past.clone()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::config::{Config, Options};
 pub(crate) struct FakeHolder {
     pub(crate) id: SessionId,
     pub(crate) account: Account,
+    pub(crate) rights: Rights,
     pub(crate) alive: AtomicBool,
     registry: Registry,
 }
@@ -25,8 +26,13 @@ impl FakeHolder {
     /// `key` stands for the key pair.
     pub(crate) fn enter(registry: &Registry, key: u8) -> Arc<Self> {
         let account = Account::of_key(fingerprint(key));
-        let holder =
-            Self { id: SessionId::next(), account, alive: AtomicBool::new(true), registry: registry.clone() };
+        let holder = Self {
+            id: SessionId::next(),
+            account,
+            rights: Rights::default(),
+            alive: AtomicBool::new(true),
+            registry: registry.clone(),
+        };
         let holder = Arc::new(holder);
         registry.enter(Arc::clone(&holder) as _);
         holder
@@ -41,6 +47,20 @@ impl Holder for FakeHolder {
     fn account(&self) -> &Account {
         &self.account
     }
+
+    fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    fn about(&self) -> SessionAbout {
+        SessionAbout { credential: String::new(), source: String::new(), since: SystemTime::UNIX_EPOCH }
+    }
+
+    fn end(&self, _: &str) {
+        self.evict();
+    }
+
+    fn reconsider(&self) {}
 
     fn is_alive(&self) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(self.alive.load(Ordering::Relaxed)))
@@ -78,6 +98,7 @@ impl Registry {
             tcp_ports,
             tcp_address: "127.0.0.1".parse().unwrap(),
             past: PastOwners::default(),
+            reserved: Reservations::default(),
         })
     }
 

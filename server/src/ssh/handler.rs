@@ -5,22 +5,22 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use hithe_cli_parser::{Bind, Command, MAX_LINE, UserName};
-use hithe_keys::Fingerprint;
 use russh::keys::ssh_key::Certificate;
 use russh::server::{
     Auth, ChannelOpenHandle, Handler as RusshHandler, Msg, PublicKeyOffer, Response, Session as RusshSession,
     VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty, Sig};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty, Sig};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admitted;
-use super::auth::{self, Identity};
 use super::forwards::{ForwardTable, to_be_told};
 use super::link::Pulse;
+use super::login::Login;
 use super::publisher::{Publisher, cut_after_farewell, disconnect_text};
 use super::session::{Event, Session};
 use super::{Publishers, text};
@@ -40,10 +40,7 @@ pub(super) struct State {
     sends_first: bool,
     /// Given back at login.
     admitted: Option<Admitted>,
-    user: String,
-    identity: Option<Identity>,
-    offered: Option<Fingerprint>,
-    explained: bool,
+    login: Login,
     live: Option<Live>,
 }
 
@@ -114,10 +111,7 @@ impl Handler {
             logged_in: CancellationToken::new(),
             sends_first: false,
             admitted: Some(admitted),
-            user: String::new(),
-            identity: None,
-            offered: None,
-            explained: false,
+            login: Login::default(),
             live: None,
         }))
     }
@@ -183,16 +177,19 @@ impl State {
     }
 
     fn begin(&mut self, session: &RusshSession, user_command: Option<Arc<Command>>) {
-        let Some(identity) = self.identity.clone() else { return };
+        let Some(identity) = self.login.identity.clone() else { return };
         let publisher = Arc::new(Publisher {
             session: SessionId::next(),
             identity,
+            peer: self.peer,
+            since: SystemTime::now(),
             handle: session.handle(),
             opens: Arc::new(Semaphore::new(MAX_OPENS)),
             kill: self.kill.clone(),
             pulse: Arc::clone(&self.pulse),
             tasks: self.context.tasks.clone(),
             registry: self.context.registry.clone(),
+            access: self.context.access.clone(),
             asking: Arc::new(AtomicBool::new(false)),
             ended: Arc::default(),
             inboxes: Arc::default(),
@@ -200,7 +197,8 @@ impl State {
         tracing::info!(
             session = %publisher.session,
             peer = %self.peer,
-            key = %publisher.identity.fingerprint,
+            account = %publisher.identity.account,
+            credential = %publisher.identity.credential,
             "publisher logged in"
         );
         publisher.registry.enter(Arc::clone(&publisher) as _);
@@ -242,38 +240,34 @@ impl RusshHandler for Handler {
         _user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        self.offered = Some(Fingerprint::of(offer.public_key));
-        match self.context.keys.identify(offer.public_key, offer.algorithm) {
-            Some(_) => Ok(Auth::Accept),
-            None => Ok(Auth::reject()),
-        }
+        let this = &mut *self.0;
+        Ok(this.login.offer(&this.context.access, offer.public_key, offer.algorithm))
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
-        self.identity = self.context.keys.identify(key.public_key, key.algorithm);
-        user.clone_into(&mut self.user);
-        Ok(if self.identity.is_some() { Auth::Accept } else { Auth::reject() })
+        let this = &mut *self.0;
+        Ok(this.login.key(&this.context.access, user, key.public_key, key.algorithm))
+    }
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
+        let this = &mut *self.0;
+        Ok(this.login.password(&this.context.access, user, password))
     }
 
     async fn auth_openssh_certificate(&mut self, _: &str, _: &Certificate) -> Result<Auth, Self::Error> {
         Ok(Auth::reject())
     }
 
-    /// One round without a prompt: the only place where a client that cannot log in is shown a reason.
     async fn auth_keyboard_interactive<'a>(
         &'a mut self,
-        _user: &str,
+        user: &str,
         _submethods: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
-        if response.is_some() || std::mem::replace(&mut self.explained, true) {
-            let only_keys = MethodSet::from([MethodKind::PublicKey].as_slice());
-            return Ok(Auth::Reject { proceed_with_methods: Some(only_keys), partial_success: false });
-        }
-        Ok(Auth::Partial {
-            name: "".into(),
-            instructions: auth::refusal_text(self.offered).into(),
-            prompts: Vec::new().into(),
+        let this = &mut *self.0;
+        Ok(match response {
+            None => this.login.question(&this.context.access),
+            Some(mut answers) => this.login.answer(&this.context.access, user, answers.next().as_deref()),
         })
     }
 
@@ -283,7 +277,7 @@ impl RusshHandler for Handler {
         if self.context.visitors.is_draining() {
             return self.turn_away(session, "the server is shutting down");
         }
-        match UserName::parse(&self.user) {
+        match UserName::parse(&self.login.user) {
             UserName::UnknownVersion(version) => {
                 return self.turn_away(session, &text::unknown_version(&version));
             }

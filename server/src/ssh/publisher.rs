@@ -1,8 +1,9 @@
 //! One logged-in publisher, as the registry and the session's tasks see it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use russh::Disconnect;
@@ -11,17 +12,20 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::auth::Identity;
 use super::console::Ended;
 use super::link::Pulse;
+use super::text;
+use crate::access::{Access, Identity, Rights};
 use crate::account::Account;
 use crate::drain::DrainWatch;
-use crate::registry::{Holder, Registry, SessionId};
+use crate::registry::{Holder, Registry, SessionAbout, SessionId};
 use crate::tunnel::channel::Inboxes;
 
 pub(super) struct Publisher {
     pub(super) session: SessionId,
     pub(super) identity: Identity,
+    pub(super) peer: SocketAddr,
+    pub(super) since: SystemTime,
     pub(super) handle: Handle,
     /// Bounds the channel opens in flight.
     pub(super) opens: Arc<Semaphore>,
@@ -29,6 +33,7 @@ pub(super) struct Publisher {
     pub(super) pulse: Arc<Pulse>,
     pub(super) tasks: DrainWatch,
     pub(super) registry: Registry,
+    pub(super) access: Access,
     /// One question at a time: a client that answers none must not gather a queue of them.
     pub(super) asking: Arc<AtomicBool>,
     pub(super) ended: Arc<Ended>,
@@ -67,6 +72,29 @@ impl Holder for Publisher {
 
     fn account(&self) -> &Account {
         &self.identity.account
+    }
+
+    fn rights(&self) -> &Rights {
+        &self.identity.rights
+    }
+
+    fn about(&self) -> SessionAbout {
+        SessionAbout {
+            credential: self.identity.credential.to_string(),
+            source: self.peer.to_string(),
+            since: self.since,
+        }
+    }
+
+    fn end(&self, why: &str) {
+        self.disconnect(why);
+    }
+
+    fn reconsider(&self) {
+        if !self.access.still_admits(&self.identity) {
+            tracing::info!(session = %self.session, account = %self.identity.account, "login taken away");
+            self.disconnect(&text::login_taken_away());
+        }
     }
 
     fn is_alive(&self) -> BoxFuture<'_, bool> {

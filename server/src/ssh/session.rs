@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use hithe_cli_parser::{About, Bind, Code, Command, Parsed, parse, printable};
+use hithe_cli_parser::{About, Admin, Bind, Code, Command, Parsed, parse, printable};
 use russh::server::Msg;
 use russh::{ChannelId, ChannelWriteHalf};
 use tokio::sync::mpsc;
@@ -23,6 +23,7 @@ use super::forwards::Forward;
 use super::publish::{Failed, Live, publish};
 use super::publisher::Publisher;
 use super::{Publishers, text};
+use crate::admin::{Answer, Asker};
 use crate::registry::Refusal;
 
 /// What the client did. Small, since a queue holds room for some in advance.
@@ -60,6 +61,8 @@ pub(super) struct Session {
     idle_since: Instant,
     live: Vec<(Owner, Live)>,
     settling: FuturesUnordered<BoxFuture<'static, Settled>>,
+    /// Commands about the server that are being done; one for each session channel at most.
+    answering: FuturesUnordered<BoxFuture<'static, (ChannelId, Answer)>>,
     /// Cancelled by the client while they were being published.
     cancelled: Vec<(String, u32)>,
 }
@@ -85,6 +88,7 @@ struct Settled {
 enum Next {
     Event(Option<Event>),
     Settled(Settled),
+    Answered(ChannelId, Answer),
     Deadline,
     /// Visitors are being drained.
     Draining,
@@ -114,6 +118,7 @@ impl Session {
             idle_since: now,
             live: Vec::new(),
             settling: FuturesUnordered::new(),
+            answering: FuturesUnordered::new(),
             cancelled: Vec::new(),
         }
     }
@@ -126,6 +131,7 @@ impl Session {
             match self.next(told).await {
                 Next::Event(Some(event)) => self.on_event(event),
                 Next::Settled(settled) => self.on_settled(settled),
+                Next::Answered(channel, answer) => self.answer(channel, &answer.text, answer.status),
                 Next::Deadline => self.on_deadline(),
                 Next::Draining => {
                     told = true;
@@ -155,6 +161,7 @@ impl Session {
             () = self.publisher.kill.cancelled() => Next::Killed,
             event = self.events.recv() => Next::Event(event),
             Some(settled) = self.settling.next() => Next::Settled(settled),
+            Some((channel, answer)) = self.answering.next() => Next::Answered(channel, answer),
             () = ending => Next::Ending,
             () = draining => Next::Draining,
             () = overdue => Next::Deadline,
@@ -249,9 +256,22 @@ impl Session {
     fn on_exec(&mut self, channel: ChannelId, line: &str) {
         match parse(line) {
             Ok(Parsed::Publish(command)) => self.on_command(channel, Arc::from(command)),
+            Ok(Parsed::Admin(command)) => self.on_admin(channel, command),
             Ok(Parsed::Help(help)) => self.answer(channel, &help, 0),
             Err(error) => self.answer(channel, &error.to_string(), BAD_COMMAND),
         }
+    }
+
+    /// The database may have to wait for its disk, so it is asked beside the actor.
+    fn on_admin(&mut self, channel: ChannelId, command: Box<Admin>) {
+        let desk = self.context.desk.clone();
+        let (identity, source) = (self.publisher.identity.clone(), self.publisher.peer.ip().to_canonical());
+        let asker = Asker::Publisher { identity, source: source.to_string() };
+        let done = tokio::task::spawn_blocking(move || desk.answer(&asker, &command));
+        self.answering.push(Box::pin(async move {
+            let failed = |_| Answer { text: "the server failed to answer\n".to_owned(), status: REFUSED };
+            (channel, done.await.unwrap_or_else(failed))
+        }));
     }
 
     fn on_command(&mut self, channel: ChannelId, command: Arc<Command>) {

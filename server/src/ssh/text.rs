@@ -5,17 +5,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hithe_cli_parser::{About, Bind, Code, printable};
 
-use super::auth::Identity;
+use crate::access::Identity;
 use crate::registry::Refusal;
 use crate::visit::VisitRecord;
 
 /// The head of a console.
 pub(super) fn banner(identity: &Identity) -> String {
-    format!(
-        "hithe (via SSH) (Ctrl+C to quit)\n\nAccount     {}  {}\n",
-        printable(&identity.comment),
-        identity.fingerprint
-    )
+    format!("hithe (via SSH) (Ctrl+C to quit)\n\nAccount     {}\n", whose(identity))
+}
+
+/// The account, and by what it logged in.
+fn whose(identity: &Identity) -> String {
+    let (comment, credential) = (printable(&identity.comment), &identity.credential);
+    if identity.account.is_key() {
+        return format!("{comment}  {credential}");
+    }
+    let separator = if comment.is_empty() { "" } else { ", " };
+    format!("{}  ({comment}{separator}{credential})", identity.account)
 }
 
 pub(super) fn forwarding(url: &str, bind: &Bind) -> String {
@@ -48,6 +54,14 @@ pub(super) fn no_forward() -> String {
     format!(
         "{}: this command has no -R to publish\n  for example: ssh -R 443:localhost:80 HOST http\n",
         Code::NO_FORWARD
+    )
+}
+
+/// The key or token of a session that is there was removed, or may do less than it did.
+pub(super) fn login_taken_away() -> String {
+    format!(
+        "{}: your key or token is no longer what it was on this server. Connect again, or ask its operator.",
+        Code::UNKNOWN_KEY
     )
 }
 

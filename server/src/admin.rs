@@ -1,0 +1,233 @@
+//! `accounts`, `keys`, `tokens`, `names`, `sessions`, `audit`, `whoami`, `status`: what is asked of the server itself, over
+//! ssh and, where no server needs to run, by `hithed admin`.
+//!
+//! [`Desk::answer`] blocks for the disk: callers run it where that is no harm.
+
+mod change;
+mod show;
+
+use std::fmt;
+
+use hithe_cli_parser::{Accounts, Admin, Audit, Code, HostName, Keys, Names, Sessions, Tokens};
+use hithe_keys::Fingerprint;
+
+pub(crate) use change::reconsider;
+
+use crate::access::{Access, Identity};
+use crate::account::{Account, AccountError, AclError};
+use crate::registry::Registry;
+use crate::store::{Database, DatabaseError, Entry, PeopleError};
+
+/// Where such commands are answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Desk {
+    database: Database,
+    domain: HostName,
+    /// The running server; none for `hithed admin`, which works beside it.
+    server: Option<(Access, Registry)>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) enum Asker {
+    /// Who may read and write the state directory.
+    Operator,
+    /// A publisher. The source is its address.
+    Publisher { identity: Identity, source: String },
+}
+
+/// Why it was not done. Who asked reads it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdminError {
+    #[error("only an admin may do that")]
+    NotAdmin,
+    #[error("{0}")]
+    Wrong(String),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Acl(#[from] AclError),
+    #[error(transparent)]
+    People(#[from] PeopleError),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error("this is known to the running server alone: ask it with ssh HOST {0}")]
+    NeedsServer(&'static str),
+}
+
+impl AdminError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotAdmin => Code::NOT_ADMIN,
+            _ => Code::ADMIN_FAILED,
+        }
+    }
+}
+
+/// What is printed, and the exit status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) text: String,
+    pub(crate) status: u32,
+}
+
+impl Desk {
+    pub(crate) fn of_server(database: Database, access: Access, registry: Registry) -> Self {
+        Self { database, domain: registry.domain().clone(), server: Some((access, registry)) }
+    }
+
+    pub(crate) fn offline(database: Database, domain: HostName) -> Self {
+        Self { database, domain, server: None }
+    }
+
+    /// Does what is asked and says what came of it. Changes are written into the audit log.
+    pub(crate) fn answer(&self, asker: &Asker, command: &Admin) -> Answer {
+        let done = self.dispatch(asker, command);
+        if changes(command) || matches!(done, Err(AdminError::NotAdmin)) {
+            let result = done.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
+            let entry = Entry::now(asker.name(), asker.source(), command.action(), object(command), result);
+            if let Err(error) = self.database.record(&[entry]) {
+                tracing::error!(%error, action = command.action(), by = %asker, "cannot write the audit log");
+            }
+        }
+        match done {
+            Ok(text) => Answer { text, status: 0 },
+            Err(error) => Answer { text: format!("{}: {error}\n", error.code()), status: 1 },
+        }
+    }
+
+    fn dispatch(&self, asker: &Asker, command: &Admin) -> Result<String, AdminError> {
+        match command {
+            Admin::Whoami(show) => self.whoami(asker, *show),
+            Admin::Status(show) => self.status(asker, *show),
+            Admin::Accounts(Accounts::List(show)) => {
+                self.check_admin(asker)?;
+                self.show_accounts(*show)
+            }
+            Admin::Accounts(command) => {
+                self.check_admin(asker)?;
+                self.change_accounts(command)
+            }
+            Admin::Keys(Keys::List { account, show }) => {
+                self.show_keys(self.whose(asker, account.as_deref())?.as_ref(), *show)
+            }
+            Admin::Keys(command) => {
+                self.check_admin(asker)?;
+                self.change_keys(command)
+            }
+            Admin::Tokens(Tokens::List { account, show }) => {
+                self.show_tokens(self.whose(asker, account.as_deref())?.as_ref(), *show)
+            }
+            Admin::Tokens(command) => {
+                self.check_admin(asker)?;
+                self.change_tokens(command)
+            }
+            Admin::Names(Names::List { account, show }) => {
+                self.show_names(self.whose(asker, account.as_deref())?.as_ref(), *show)
+            }
+            Admin::Names(command) => {
+                self.check_admin(asker)?;
+                self.change_names(command)
+            }
+            Admin::Sessions(Sessions::List { account, show }) => {
+                self.show_sessions(self.whose(asker, account.as_deref())?.as_ref(), *show)
+            }
+            Admin::Sessions(Sessions::Kick { who }) => self.kick(asker, who),
+            Admin::Audit(audit) => {
+                self.check_admin(asker)?;
+                self.show_audit(audit)
+            }
+        }
+    }
+
+    /// The operator, and accounts that are marked.
+    fn is_admin(&self, asker: &Asker) -> bool {
+        match (asker, &self.server) {
+            (Asker::Operator, _) => true,
+            (Asker::Publisher { identity, .. }, Some((access, _))) => access.is_admin(identity),
+            (Asker::Publisher { .. }, None) => false,
+        }
+    }
+
+    fn check_admin(&self, asker: &Asker) -> Result<(), AdminError> {
+        if self.is_admin(asker) { Ok(()) } else { Err(AdminError::NotAdmin) }
+    }
+
+    /// Whose things are shown: all for an admin who names nobody.
+    fn whose(&self, asker: &Asker, named: Option<&str>) -> Result<Option<Account>, AdminError> {
+        let named = named.map(str::parse::<Account>).transpose()?;
+        match asker {
+            _ if self.is_admin(asker) => Ok(named),
+            Asker::Publisher { identity, .. } if named.as_ref().is_none_or(|it| *it == identity.account) => {
+                Ok(Some(identity.account.clone()))
+            }
+            _ => Err(AdminError::NotAdmin),
+        }
+    }
+
+    fn registry(&self, command: &'static str) -> Result<&Registry, AdminError> {
+        self.server.as_ref().map(|(_, registry)| registry).ok_or(AdminError::NeedsServer(command))
+    }
+
+    fn whoami(&self, asker: &Asker, show: hithe_cli_parser::Show) -> Result<String, AdminError> {
+        let Asker::Publisher { identity, source } = asker else {
+            return Err(AdminError::Wrong("you are who may use the state directory".to_owned()));
+        };
+        Ok(show::whoami(identity, source, self.is_admin(asker), show))
+    }
+}
+
+impl Asker {
+    fn name(&self) -> String {
+        match self {
+            Self::Operator => "operator".to_owned(),
+            Self::Publisher { identity, .. } => identity.account.to_string(),
+        }
+    }
+
+    fn source(&self) -> &str {
+        match self {
+            Self::Operator => "local",
+            Self::Publisher { source, .. } => source,
+        }
+    }
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+/// Whether a command is for the audit log.
+fn changes(command: &Admin) -> bool {
+    match command {
+        Admin::Whoami(_) | Admin::Status(_) | Admin::Audit(_) => false,
+        Admin::Accounts(it) => !matches!(it, Accounts::List(_)),
+        Admin::Keys(it) => !matches!(it, Keys::List { .. }),
+        Admin::Tokens(it) => !matches!(it, Tokens::List { .. }),
+        Admin::Names(it) => !matches!(it, Names::List { .. }),
+        Admin::Sessions(it) => !matches!(it, Sessions::List { .. }),
+    }
+}
+
+/// What a command is about, without anything secret.
+fn object(command: &Admin) -> String {
+    match command {
+        Admin::Accounts(
+            Accounts::Add { name, .. } | Accounts::Change { name, .. } | Accounts::Remove { name },
+        ) => name.clone(),
+        Admin::Keys(Keys::Add { account, key, .. }) => match change::read_key(key) {
+            Ok((key, _)) => format!("{} of {account}", Fingerprint::of(&key)),
+            Err(_) => format!("a key of {account}"),
+        },
+        Admin::Keys(Keys::Remove { fingerprint }) => fingerprint.clone(),
+        Admin::Tokens(Tokens::Add { account, .. }) => format!("a token of {account}"),
+        Admin::Tokens(Tokens::Remove { id }) => id.clone(),
+        Admin::Names(Names::Reserve { name, account }) => format!("{name} for {account}"),
+        Admin::Names(Names::Release { name }) => name.clone(),
+        Admin::Sessions(Sessions::Kick { who }) => who.clone(),
+        Admin::Audit(Audit { account: Some(account), .. }) => account.clone(),
+        _ => String::new(),
+    }
+}

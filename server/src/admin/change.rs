@@ -1,0 +1,222 @@
+//! The commands that change something.
+
+use std::time::SystemTime;
+
+use hithe_cli_parser::{Accounts, Bind, Keys, Names, Tokens};
+use hithe_keys::Fingerprint;
+use russh::keys::{Algorithm, PublicKey};
+
+use super::{AdminError, Asker, Desk};
+use crate::account::{Account, Acl};
+use crate::registry::{Holder, Registry};
+use crate::store::{Key, Person, seconds};
+
+impl Desk {
+    pub(super) fn change_accounts(&self, command: &Accounts) -> Result<String, AdminError> {
+        match command {
+            Accounts::List(_) => Ok(String::new()),
+            Accounts::Add { name, description, admin } => {
+                let account: Account = name.parse()?;
+                if account.is_key() {
+                    let text =
+                        "a key that stands for itself needs no account: give the account a name of its own";
+                    return Err(AdminError::Wrong(text.to_owned()));
+                }
+                let made = now();
+                let person = Person { account, description: bounded(description)?, admin: *admin, made };
+                self.database.add_account(&person)?;
+                self.applied()?;
+                Ok(format!(
+                    "account {name} made; let it in with: keys add {name} \"$(cat id_ed25519.pub)\", or tokens add {name}\n"
+                ))
+            }
+            Accounts::Change { name, description, admin } => {
+                let description = description.as_deref().map(bounded).transpose()?;
+                self.database.change_account(&name.parse()?, description.as_deref(), *admin)?;
+                self.applied()?;
+                Ok(format!("account {name} changed\n"))
+            }
+            Accounts::Remove { name } => {
+                let account: Account = name.parse()?;
+                self.database.remove_account(&account)?;
+                if let Some((_, registry)) = &self.server {
+                    registry.forget_account(&account);
+                }
+                self.applied()?;
+                Ok(format!("account {name} removed with its keys, tokens, names and reservations\n"))
+            }
+        }
+    }
+
+    pub(super) fn change_keys(&self, command: &Keys) -> Result<String, AdminError> {
+        match command {
+            Keys::List { .. } => Ok(String::new()),
+            Keys::Add { account, key, grant } => {
+                let (key, comment) = read_key(key)?;
+                let fingerprint = Fingerprint::of(&key);
+                let description = if grant.description.is_empty() { &comment } else { &grant.description };
+                let row = Key {
+                    fingerprint,
+                    account: account.parse()?,
+                    description: bounded(description)?,
+                    acl: acl(&grant.acl)?,
+                    made: now(),
+                };
+                let text = key.to_openssh().map_err(|error| AdminError::Wrong(error.to_string()))?;
+                self.database.add_key(&row, &text)?;
+                self.applied()?;
+                Ok(format!("key {fingerprint} may log in as {account}\n"))
+            }
+            Keys::Remove { fingerprint } => {
+                let wrong = |_| {
+                    AdminError::Wrong(
+                        "give the fingerprint as keys list or ssh-keygen -l shows it".to_owned(),
+                    )
+                };
+                self.database.remove_key(&fingerprint.parse().map_err(wrong)?)?;
+                self.applied()?;
+                Ok(format!("key {fingerprint} removed\n"))
+            }
+        }
+    }
+
+    pub(super) fn change_tokens(&self, command: &Tokens) -> Result<String, AdminError> {
+        match command {
+            Tokens::List { .. } => Ok(String::new()),
+            Tokens::Add { account, expires, grant } => {
+                let made = now();
+                let ends = expires.map(|it| made.saturating_add(it.as_secs().cast_signed()));
+                let (description, acl) = (bounded(&grant.description)?, acl(&grant.acl)?);
+                let (id, token) =
+                    self.database.add_token(&account.parse()?, &description, &acl, made, ends)?;
+                self.applied()?;
+                Ok(format!(
+                    "{token}\n\nThis is token {id} of {account}. It is not shown again. A client without a key types it as its \
+                     password.\n"
+                ))
+            }
+            Tokens::Remove { id } => {
+                self.database.remove_token(id)?;
+                self.applied()?;
+                Ok(format!("token {id} removed\n"))
+            }
+        }
+    }
+
+    pub(super) fn change_names(&self, command: &Names) -> Result<String, AdminError> {
+        match command {
+            Names::List { .. } => Ok(String::new()),
+            Names::Reserve { name, account } => {
+                let what = self.what(name)?;
+                let account: Account = account.parse()?;
+                let known = account.is_key() || self.database.people()?.accounts.contains_key(&account);
+                if !known {
+                    return Err(AdminError::Wrong(format!("there is no account {account}")));
+                }
+                self.database.reserve(&what, &account, now())?;
+                self.applied()?;
+                Ok(format!("{what} is kept for {account}\n"))
+            }
+            Names::Release { name } => {
+                let what = self.what(name)?;
+                let was_reserved = self.database.release(&what)?;
+                let was_kept = match &self.server {
+                    Some((_, registry)) => registry.forget_owner(&what),
+                    None => self.database.save_past_owners(&vec![(what.clone(), None)]).map(|()| false)?,
+                };
+                self.applied()?;
+                match was_reserved || was_kept {
+                    true => Ok(format!("{what} is free, unless a session has it now\n")),
+                    false => Err(AdminError::Wrong(format!("nobody is kept {what} for"))),
+                }
+            }
+        }
+    }
+
+    pub(super) fn kick(&self, asker: &Asker, who: &str) -> Result<String, AdminError> {
+        let registry = self.registry("sessions kick")?;
+        let is_meant =
+            |holder: &dyn Holder| holder.id().to_string() == who || holder.account().as_str() == who;
+        let meant: Vec<_> = registry.sessions().into_iter().filter(|holder| is_meant(&**holder)).collect();
+        let own = |holder: &dyn Holder| matches!(asker, Asker::Publisher { identity, .. } if identity.account == *holder.account());
+        if !self.is_admin(asker) && !meant.iter().all(|holder| own(&**holder)) {
+            return Err(AdminError::NotAdmin);
+        }
+        if meant.is_empty() {
+            return Err(AdminError::Wrong(format!(
+                "there is no session {who}, and none of an account by that name"
+            )));
+        }
+        for holder in &meant {
+            holder.end(&format!("this session was ended by {asker}"));
+        }
+        Ok(format!(
+            "{} ended\n",
+            if meant.len() == 1 { "1 session".to_owned() } else { format!("{} sessions", meant.len()) }
+        ))
+    }
+
+    /// A name, wildcard or port as the registry writes it.
+    fn what(&self, name: &str) -> Result<String, AdminError> {
+        if let Ok(port) = name.parse::<u16>() {
+            return Ok(format!("port {port}"));
+        }
+        let asked = Bind { address: name.to_owned(), port: 443 }.requested_name(&self.domain);
+        let asked = asked.map_err(|error| AdminError::Wrong(error.to_string()))?;
+        let wrong = || {
+            AdminError::Wrong(format!("{name:?} is no name: give app, '*.app', app.example.com or a port"))
+        };
+        let pattern = asked.ok_or_else(wrong)?;
+        Ok(pattern.to_string())
+    }
+
+    /// Lets the running server see a change at once. Beside it, it looks for itself every two seconds.
+    fn applied(&self) -> Result<(), AdminError> {
+        let Some((access, registry)) = &self.server else { return Ok(()) };
+        access.reload_people()?;
+        registry.set_reservations(self.database.reservations()?);
+        reconsider(registry);
+        Ok(())
+    }
+}
+
+/// Who would not be let in any more goes.
+pub(crate) fn reconsider(registry: &Registry) {
+    for session in registry.sessions() {
+        session.reconsider();
+    }
+}
+
+/// A public key with its comment, from the words of its line.
+pub(super) fn read_key(words: &[String]) -> Result<(PublicKey, String), AdminError> {
+    let wrong = |why: String| {
+        AdminError::Wrong(format!("this is no public key ({why}): give the line of a .pub file"))
+    };
+    let line = words.join(" ");
+    let key = PublicKey::from_openssh(line.trim()).map_err(|error| wrong(error.to_string()))?;
+    if key.algorithm() == Algorithm::Dsa {
+        return Err(AdminError::Wrong(
+            "ssh-dss keys are not secure: make a new one with ssh-keygen -t ed25519".to_owned(),
+        ));
+    }
+    let comment = line.trim().splitn(3, ' ').nth(2).unwrap_or_default().to_owned();
+    Ok((key, comment))
+}
+
+fn acl(rules: &[String]) -> Result<Acl, AdminError> {
+    Ok(rules.join(" ").parse()?)
+}
+
+/// As behaviour.md 7 has descriptions.
+fn bounded(description: &str) -> Result<String, AdminError> {
+    if description.len() > MAX_DESCRIPTION {
+        return Err(AdminError::Wrong(format!("a description has at most {MAX_DESCRIPTION} bytes")));
+    }
+    Ok(description.to_owned())
+}
+
+fn now() -> i64 {
+    seconds(SystemTime::now())
+}
+
+const MAX_DESCRIPTION: usize = 255;

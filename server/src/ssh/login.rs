@@ -1,0 +1,105 @@
+//! A login: keys that are offered, and tokens in place of a password (RFC 4252, RFC 4256). It says why it fails where
+//! the protocol lets a client see a reason.
+
+use hithe_cli_parser::Code;
+use hithe_keys::Fingerprint;
+use russh::keys::{Algorithm, PublicKey};
+use russh::server::Auth;
+use russh::{MethodKind, MethodSet};
+
+use crate::access::{Access, Identity};
+
+/// What a client has shown so far.
+#[derive(Debug, Default)]
+pub(super) struct Login {
+    /// What it calls itself; says only what to do, never who it is.
+    pub(super) user: String,
+    pub(super) identity: Option<Identity>,
+    offered: Option<Fingerprint>,
+    /// Rounds of questions that it was sent.
+    rounds: u8,
+}
+
+impl Login {
+    /// Whether it is worth a signature.
+    pub(super) fn offer(&mut self, access: &Access, key: &PublicKey, algorithm: &Algorithm) -> Auth {
+        self.offered = Some(Fingerprint::of(key));
+        match access.by_key(key, algorithm) {
+            Some(_) => Auth::Accept,
+            None => Auth::reject(),
+        }
+    }
+
+    /// The client has proved to hold the key.
+    pub(super) fn key(
+        &mut self,
+        access: &Access,
+        user: &str,
+        key: &PublicKey,
+        algorithm: &Algorithm,
+    ) -> Auth {
+        self.is_in(user, access.by_key(key, algorithm))
+    }
+
+    /// What was typed as a password is a token, or nothing.
+    pub(super) fn password(&mut self, access: &Access, user: &str, password: &str) -> Auth {
+        self.is_in(user, access.by_token(password))
+    }
+
+    /// The first round tells why no key helped, and asks for a token where there are any. It is the only place where a
+    /// client that cannot log in is shown a reason.
+    pub(super) fn question(&mut self, access: &Access) -> Auth {
+        let asks = access.knows_tokens();
+        let most = if asks { TRIES } else { 1 };
+        if self.rounds >= most {
+            return rejected_for_good();
+        }
+        self.rounds += 1;
+        let instructions = match self.rounds {
+            1 => refusal_text(self.offered, asks),
+            _ => format!("{}: this is no token of this server, or it has expired.", Code::UNKNOWN_KEY),
+        };
+        let prompts = if asks { vec![("Access token: ".into(), false)] } else { Vec::new() };
+        Auth::Partial { name: "".into(), instructions: instructions.into(), prompts: prompts.into() }
+    }
+
+    /// The answer to the questions of a round.
+    pub(super) fn answer(&mut self, access: &Access, user: &str, answer: Option<&[u8]>) -> Auth {
+        let token = answer.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+        match self.is_in(user, access.by_token(token)) {
+            Auth::Accept => Auth::Accept,
+            _ if self.rounds < TRIES && access.knows_tokens() => Auth::reject(),
+            _ => rejected_for_good(),
+        }
+    }
+
+    fn is_in(&mut self, user: &str, identity: Option<Identity>) -> Auth {
+        user.clone_into(&mut self.user);
+        self.identity = identity;
+        if self.identity.is_some() { Auth::Accept } else { Auth::reject() }
+    }
+}
+
+/// Nothing but another key could help.
+fn rejected_for_good() -> Auth {
+    let only_keys = MethodSet::from([MethodKind::PublicKey].as_slice());
+    Auth::Reject { proceed_with_methods: Some(only_keys), partial_success: false }
+}
+
+fn refusal_text(offered: Option<Fingerprint>, asks: bool) -> String {
+    let or_token = if asks { " Or type an access token." } else { "" };
+    match offered {
+        Some(fingerprint) => format!(
+            "{}: your key {fingerprint} is not known to this server. Ask its operator to add the public key, or name \
+             another key with ssh -i.{or_token}",
+            Code::UNKNOWN_KEY
+        ),
+        None => format!(
+            "{}: your client offered no public key. Make one with ssh-keygen -t ed25519, or name one with ssh -i.{or_token}",
+            Code::NO_KEY
+        ),
+    }
+}
+
+/// Rounds in which a token can be typed, as OpenSSH's NumberOfPasswordPrompts.
+const TRIES: u8 = 3;

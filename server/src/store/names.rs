@@ -1,0 +1,234 @@
+//! Who had which name or port last, and what the operator keeps for whom.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::params;
+
+use super::database::{Database, DatabaseError};
+use super::seconds;
+use crate::account::Account;
+
+/// The last owner of each name and port, remembered for a day.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PastOwners {
+    held: HashMap<String, Held>,
+    /// Not stored yet.
+    changed: HashSet<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    account: Account,
+    seen: i64,
+}
+
+impl Held {
+    fn counts(&self, now: SystemTime) -> bool {
+        seconds(now).saturating_sub(self.seen) < REMEMBERED_FOR.as_secs().cast_signed()
+    }
+}
+
+/// What has to be stored: rows to write, and rows to remove where there is no account.
+pub(crate) type Changes = Vec<(String, Option<(Account, i64)>)>;
+
+impl PastOwners {
+    /// Remembers that `account` holds `what` at `now`. Beyond the bounds the longest unseen is forgotten.
+    pub(crate) fn note(&mut self, what: String, account: Account, now: SystemTime) {
+        let held = Held { account: account.clone(), seen: seconds(now) };
+        let known = self.held.insert(what.clone(), held).is_some();
+        self.changed.insert(what);
+        if known {
+            return;
+        }
+        if self.held.values().filter(|held| held.account == account).count() > MAX_PER_ACCOUNT {
+            self.forget_oldest(|held| held.account == account);
+        }
+        if self.held.len() > MAX_REMEMBERED {
+            self.forget_oldest(|_| true);
+        }
+    }
+
+    /// The last owner of `what`, if that was within the last day.
+    pub(crate) fn owner(&self, what: &str, now: SystemTime) -> Option<&Account> {
+        self.held.get(what).filter(|held| held.counts(now)).map(|held| &held.account)
+    }
+
+    /// When `what` was held last, in seconds since 1970.
+    pub(crate) fn seen(&self, what: &str) -> Option<i64> {
+        self.held.get(what).map(|held| held.seen)
+    }
+
+    /// All that was held within the last day.
+    pub(crate) fn all(&self, now: SystemTime) -> impl Iterator<Item = (&str, &Account)> {
+        self.held
+            .iter()
+            .filter(move |(_, held)| held.counts(now))
+            .map(|(what, held)| (&**what, &held.account))
+    }
+
+    /// Whether it was known.
+    pub(crate) fn forget(&mut self, what: &str) -> bool {
+        let known = self.held.remove(what).is_some();
+        if known {
+            self.changed.insert(what.to_owned());
+        }
+        known
+    }
+
+    pub(crate) fn forget_account(&mut self, account: &Account) {
+        let gone: Vec<String> = self
+            .held
+            .iter()
+            .filter(|(_, held)| held.account == *account)
+            .map(|(what, _)| what.clone())
+            .collect();
+        for what in gone {
+            self.forget(&what);
+        }
+    }
+
+    /// What was not stored since the last question.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        let changed = std::mem::take(&mut self.changed);
+        let now = |what: &str| self.held.get(what).map(|held| (held.account.clone(), held.seen));
+        changed.into_iter().map(|what| (what.clone(), now(&what))).collect()
+    }
+
+    /// They could not be stored: they will be asked for again.
+    pub(crate) fn give_back(&mut self, changes: Changes) {
+        self.changed.extend(changes.into_iter().map(|(what, _)| what));
+    }
+
+    fn forget_oldest(&mut self, among: impl Fn(&Held) -> bool) {
+        let oldest = self.held.iter().filter(|(_, held)| among(held)).min_by_key(|(_, held)| held.seen);
+        if let Some(oldest) = oldest.map(|(what, _)| what.clone()) {
+            self.forget(&oldest);
+        }
+    }
+}
+
+/// Names and ports that the operator keeps for accounts.
+pub(crate) type Reservations = HashMap<String, Account>;
+
+impl Database {
+    pub(crate) fn past_owners(&self) -> Result<PastOwners, DatabaseError> {
+        let connection = self.lock();
+        let mut rows = connection.prepare("SELECT name, account, seen FROM names")?;
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?)))?;
+        let mut held = HashMap::new();
+        for row in rows {
+            let (what, account, seen) = row?;
+            // A damaged row frees its name early, which is the lesser evil.
+            if let Ok(account) = account.parse() {
+                held.insert(what, Held { account, seen });
+            }
+        }
+        Ok(PastOwners { held, changed: HashSet::new() })
+    }
+
+    pub(crate) fn save_past_owners(&self, changes: &Changes) -> Result<(), DatabaseError> {
+        let mut connection = self.lock();
+        let change = connection.transaction()?;
+        {
+            let mut keep = change
+                .prepare_cached("INSERT OR REPLACE INTO names (name, account, seen) VALUES (?1, ?2, ?3)")?;
+            let mut remove = change.prepare_cached("DELETE FROM names WHERE name = ?1")?;
+            for (what, now) in changes {
+                match now {
+                    Some((account, seen)) => keep.execute(params![what, account.as_str(), seen])?,
+                    None => remove.execute([what])?,
+                };
+            }
+        }
+        Ok(change.commit()?)
+    }
+
+    pub(crate) fn reservations(&self) -> Result<Reservations, DatabaseError> {
+        let connection = self.lock();
+        let mut rows = connection.prepare("SELECT name, account FROM reservations")?;
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+        let mut reservations = HashMap::new();
+        for row in rows {
+            let (what, account): (String, String) = row?;
+            match account.parse() {
+                Ok(account) => _ = reservations.insert(what, account),
+                Err(error) => tracing::error!(what, %error, "a reservation in the database is damaged"),
+            }
+        }
+        Ok(reservations)
+    }
+
+    /// Keeps a name for an account, in place of whoever it was kept for before.
+    pub(crate) fn reserve(&self, what: &str, account: &Account, now: i64) -> Result<(), DatabaseError> {
+        let keep = "INSERT OR REPLACE INTO reservations (name, account, made) VALUES (?1, ?2, ?3)";
+        self.lock().execute(keep, params![what, account.as_str(), now])?;
+        Ok(())
+    }
+
+    /// Whether there was such a reservation.
+    pub(crate) fn release(&self, what: &str) -> Result<bool, DatabaseError> {
+        Ok(self.lock().execute("DELETE FROM reservations WHERE name = ?1", [what])? > 0)
+    }
+}
+
+/// How long a name stays with its last account.
+const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// A few megabytes.
+const MAX_REMEMBERED: usize = 10_000;
+/// One account cannot crowd out the others.
+const MAX_PER_ACCOUNT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn at(hours: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000 + hours * 3600)
+    }
+
+    fn ada() -> Account {
+        "ada".parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_held_is_stored_once_and_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("hithe.db")).unwrap();
+        let mut past = database.past_owners().unwrap();
+        past.note("app.w.test".to_owned(), ada(), at(0));
+        past.note("port 20000".to_owned(), ada(), at(0));
+        let changes = past.take_changes();
+        assert_eq!(changes.len(), 2);
+        database.save_past_owners(&changes).unwrap();
+        assert!(past.take_changes().is_empty());
+        past.forget("port 20000");
+        past.give_back(past.clone().take_changes());
+        database.save_past_owners(&past.take_changes()).unwrap();
+        let found = database.past_owners().unwrap();
+        assert_eq!(found.owner("app.w.test", at(23)), Some(&ada()));
+        assert_eq!((found.owner("app.w.test", at(25)), found.owner("port 20000", at(0))), (None, None));
+    }
+
+    #[test]
+    fn one_account_cannot_crowd_out_the_others() {
+        let mut past = PastOwners::default();
+        past.note("other".to_owned(), "bob".parse().unwrap(), at(0));
+        for number in 0..200 {
+            past.note(format!("name-{number}"), ada(), at(1 + number));
+        }
+        assert!(past.owner("other", at(1)).is_some());
+        assert_eq!(past.held.len(), MAX_PER_ACCOUNT + 1);
+    }
+
+    #[test]
+    fn a_reservation_holds_until_it_is_released() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("hithe.db")).unwrap();
+        database.reserve("app.w.test", &ada(), 1).unwrap();
+        assert_eq!(database.reservations().unwrap().get("app.w.test"), Some(&ada()));
+        assert!(database.release("app.w.test").unwrap() && !database.release("app.w.test").unwrap());
+    }
+}
