@@ -174,6 +174,36 @@ impl TestServer {
         authorize(self.folder.path(), key);
     }
 
+    /// `hithed admin …` beside this server. Panics if it fails; gives what it prints.
+    pub fn admin(&self, line: &str) -> String {
+        let output = self.try_admin(line);
+        assert!(output.status.success(), "hithed admin {line}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The same where it may fail.
+    pub fn try_admin(&self, line: &str) -> Output {
+        let words = shell_words::split(line).expect("a line that a shell would accept");
+        let mut command = Command::new(crate::program::hithed());
+        command.env_remove("HITHED_CONFIG").arg("admin").args(words).args(["--domain", self.domain()]);
+        command.arg("--state-dir").arg(self.state_dir()).output().expect("hithed runs")
+    }
+
+    /// The public half of a key.
+    pub fn public_half(key: &Path) -> String {
+        std::fs::read_to_string(key.with_extension("pub")).expect("a public key").trim().to_owned()
+    }
+
+    /// A program that prints this, for [`OpenSsh::typing`].
+    pub fn prompter(&self, secret: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let path = self.folder.path().join(format!("prompter-{}", secret.len()));
+        std::fs::write(&path, format!("#!/bin/sh\nprintf '%s\\n' '{secret}'\n")).expect("a script");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("its mode");
+        path
+    }
+
     /// The `authorized_keys` file.
     pub fn authorized_keys(&self) -> PathBuf {
         self.folder.path().join("authorized_keys")

@@ -22,6 +22,7 @@ pub struct OpenSsh {
     forwards: usize,
     words: Vec<String>,
     input: Input,
+    secret: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,7 @@ impl OpenSsh {
             forwards: 0,
             words: Vec::new(),
             input: Input::Pipe,
+            secret: None,
         }
     }
 
@@ -125,6 +127,15 @@ impl OpenSsh {
         self.flag("-O").flag(action)
     }
 
+    /// Without a key: what this program prints is typed where ssh asks for a password or anything else.
+    pub fn typing(self, program: &Path) -> Self {
+        let program = program.to_owned();
+        Self {
+            secret: Some(program),
+            ..self.option("PubkeyAuthentication=no").option("NumberOfPasswordPrompts=2")
+        }
+    }
+
     /// Standard input from /dev/null, as under systemd. Otherwise it is a pipe that stays open.
     pub fn stdin_null(mut self) -> Self {
         self.input = Input::Null;
@@ -176,13 +187,15 @@ impl OpenSsh {
             "UserKnownHostsFile=/dev/null",
             "GlobalKnownHostsFile=/dev/null",
             "StrictHostKeyChecking=no",
-            "PasswordAuthentication=no",
             "ConnectTimeout=20",
         ];
         command.args(options.iter().flat_map(|option| ["-o", option]));
         command.args(&self.flags);
         command.args(["-l", &self.user, &self.server.ip().to_string()]).args(&self.words);
         command.stdin(if self.input == Input::Null { Stdio::null() } else { Stdio::piped() });
+        if let Some(program) = &self.secret {
+            command.env("SSH_ASKPASS", program).env("SSH_ASKPASS_REQUIRE", "force");
+        }
         command.env("LC_ALL", "C").env("TERM", "xterm").env_remove("SSH_AUTH_SOCK");
         command
     }

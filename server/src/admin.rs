@@ -15,7 +15,7 @@ pub(crate) use change::reconsider;
 
 use crate::access::{Access, Identity};
 use crate::account::{Account, AccountError, AclError};
-use crate::registry::Registry;
+use crate::registry::{Registry, SessionId};
 use crate::store::{Database, DatabaseError, Entry, PeopleError};
 
 /// Where such commands are answered.
@@ -33,7 +33,7 @@ pub(crate) enum Asker {
     /// Who may read and write the state directory.
     Operator,
     /// A publisher. The source is its address.
-    Publisher { identity: Identity, source: String },
+    Publisher { identity: Identity, session: SessionId, source: String },
 }
 
 /// Why it was not done. Who asked reads it.
@@ -170,7 +170,7 @@ impl Desk {
     }
 
     fn whoami(&self, asker: &Asker, show: hithe_cli_parser::Show) -> Result<String, AdminError> {
-        let Asker::Publisher { identity, source } = asker else {
+        let Asker::Publisher { identity, source, .. } = asker else {
             return Err(AdminError::Wrong("you are who may use the state directory".to_owned()));
         };
         Ok(show::whoami(identity, source, self.is_admin(asker), show))

@@ -91,7 +91,8 @@ impl Cli {
 /// The whole command line with environment variables and defaults, as help shows it.
 pub fn command() -> Clap {
     let complete = |command: Clap| command.mut_args(with_environment_and_default);
-    Cli::command().mut_subcommand("serve", complete).mut_subcommand("check", complete)
+    let of = |command: Clap, name: &str| command.mut_subcommand(name, complete);
+    ["serve", "check", "admin"].into_iter().fold(Cli::command(), of)
 }
 
 fn with_environment_and_default(option: Arg) -> Arg {

@@ -27,7 +27,7 @@ use crate::listen;
 use crate::modules::{Commons, check_client_cas};
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Admission, Algorithms, PublicPorts, Publishers};
-use crate::store::Store;
+use crate::store::{Recorder, Store};
 use crate::tunnel::spool::Spool;
 use crate::workers::{Parcel, Workers};
 
@@ -188,16 +188,18 @@ impl Server {
     pub async fn run(self, shutdown: Shutdown) {
         self.announce();
         let (publishers, publisher_tasks) = Drain::new();
+        let audit = Recorder::default();
         let upkeep = upkeep::Upkeep {
             certificates: Arc::clone(&self.certificates),
             access: self.access.clone(),
             registry: self.registry.clone(),
             store: self.store.clone(),
+            audit: audit.clone(),
         };
         let grace = self.config.grace;
         // Ends them when everything else has ended.
         let _workers = Arc::clone(&self.workers);
-        let visitors = self.serve(&publisher_tasks);
+        let visitors = self.serve(&publisher_tasks, audit);
         tokio::select! {
             () = shutdown.begun() => {}
             () = upkeep.run() => {}
@@ -213,7 +215,7 @@ impl Server {
     }
 
     /// Starts to accept. What is returned ends the visitors.
-    fn serve(self, publishers: &DrainWatch) -> Drain {
+    fn serve(self, publishers: &DrainWatch, audit: Recorder) -> Drain {
         let (drain, visitors) = self.visitors;
         let public = PublicPorts {
             http: public_port(self.config.public_http_port, &self.addresses.http),
@@ -224,6 +226,7 @@ impl Server {
             certificates: Arc::clone(&self.certificates),
             desk: Desk::of_server(self.store.database, self.access.clone(), self.registry.clone()),
             access: self.access,
+            audit,
             public,
             tasks: publishers.clone(),
             visitors: visitors.clone(),

@@ -36,6 +36,7 @@ use crate::config::CipherPreference;
 use crate::drain::DrainWatch;
 use crate::modules::Commons;
 use crate::registry::Registry;
+use crate::store::Recorder;
 use crate::tunnel::channel::MIN_WINDOW;
 use crate::tunnel::spool::Spool;
 use handler::Handler;
@@ -50,6 +51,8 @@ pub(crate) struct Publishers {
     /// Answers what is asked of the server itself.
     pub(crate) desk: Desk,
     pub(crate) public: PublicPorts,
+    /// Logins and what is published, for the audit log.
+    pub(crate) audit: Recorder,
     /// Owns the sessions; it drains after the visitors.
     pub(crate) tasks: DrainWatch,
     /// Begins to drain first: the sign to tell the consoles.
@@ -109,8 +112,11 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
     };
     let ended = tokio::select! {
         ended = running => ended,
-        () = overdue => return,
+        () = overdue => Ok(()),
     };
+    if !logged_in.is_cancelled() {
+        context.audit.refused_login(peer.ip());
+    }
     // A client that just goes away is how most tunnels end.
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "the connection of a publisher ended");

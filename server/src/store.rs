@@ -6,6 +6,7 @@ mod audit;
 mod database;
 mod names;
 mod people;
+mod recorder;
 
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -18,7 +19,8 @@ use tempfile::NamedTempFile;
 pub(crate) use audit::{AuditQuery, Entry};
 pub(crate) use database::{Database, DatabaseError};
 pub(crate) use names::{Changes, PastOwners, Reservations};
-pub(crate) use people::{Key, People, PeopleError, Person, Token};
+pub(crate) use people::{Key, NewToken, People, PeopleError, Person, Token};
+pub(crate) use recorder::Recorder;
 
 /// Why the state directory cannot be used: the operator's to mend.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use russh::keys::{Algorithm, PublicKey};
 use super::{AdminError, Asker, Desk};
 use crate::account::{Account, Acl};
 use crate::registry::{Holder, Registry};
-use crate::store::{Key, Person, seconds};
+use crate::store::{Key, NewToken, Person, seconds};
 
 impl Desk {
     pub(super) fn change_accounts(&self, command: &Accounts) -> Result<String, AdminError> {
@@ -85,10 +85,13 @@ impl Desk {
             Tokens::List { .. } => Ok(String::new()),
             Tokens::Add { account, expires, grant } => {
                 let made = now();
-                let ends = expires.map(|it| made.saturating_add(it.as_secs().cast_signed()));
-                let (description, acl) = (bounded(&grant.description)?, acl(&grant.acl)?);
-                let (id, token) =
-                    self.database.add_token(&account.parse()?, &description, &acl, made, ends)?;
+                let (id, token) = self.database.add_token(&NewToken {
+                    account: account.parse()?,
+                    description: bounded(&grant.description)?,
+                    acl: acl(&grant.acl)?,
+                    made,
+                    expires: expires.map(|it| made.saturating_add(it.as_secs().cast_signed())),
+                })?;
                 self.applied()?;
                 Ok(format!(
                     "{token}\n\nThis is token {id} of {account}. It is not shown again. A client without a key types it as its \
@@ -135,8 +138,11 @@ impl Desk {
 
     pub(super) fn kick(&self, asker: &Asker, who: &str) -> Result<String, AdminError> {
         let registry = self.registry("sessions kick")?;
-        let is_meant =
-            |holder: &dyn Holder| holder.id().to_string() == who || holder.account().as_str() == who;
+        let asks = |holder: &dyn Holder| matches!(asker, Asker::Publisher { session, .. } if *session == holder.id());
+        // All of an account, but not the one that asks.
+        let is_meant = |holder: &dyn Holder| {
+            holder.id().to_string() == who || holder.account().as_str() == who && !asks(holder)
+        };
         let meant: Vec<_> = registry.sessions().into_iter().filter(|holder| is_meant(&**holder)).collect();
         let own = |holder: &dyn Holder| matches!(asker, Asker::Publisher { identity, .. } if identity.account == *holder.account());
         if !self.is_admin(asker) && !meant.iter().all(|holder| own(&**holder)) {

@@ -185,7 +185,7 @@ impl Ledger {
         if entry.holds.is_empty() {
             let freed = self.entries.remove(key).filter(|entry| entry.was_public);
             if let Some(entry) = freed {
-                self.past.note(key.to_string(), entry.account, now);
+                self.past.note(key.to_string(), &entry.account, now);
             }
         }
         withdrawn
@@ -204,7 +204,7 @@ impl Ledger {
         entry.public.extend(public);
         if !std::mem::replace(&mut entry.was_public, true) {
             // At once, so that it stays theirs when the server is killed.
-            self.past.note(claim.key.to_string(), entry.account.clone(), SystemTime::now());
+            self.past.note(claim.key.to_string(), &entry.account, SystemTime::now());
         }
         Ok(())
     }
@@ -382,7 +382,7 @@ impl Ledger {
     /// Notes all that is live as seen now.
     pub(super) fn note_live(&mut self, now: SystemTime) {
         for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.was_public) {
-            self.past.note(key.to_string(), entry.account.clone(), now);
+            self.past.note(key.to_string(), &entry.account, now);
         }
     }
 }

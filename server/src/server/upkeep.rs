@@ -11,13 +11,14 @@ use crate::access::Access;
 use crate::admin::reconsider;
 use crate::certs::Certificates;
 use crate::registry::Registry;
-use crate::store::Store;
+use crate::store::{Recorder, Store};
 
 pub(super) struct Upkeep {
     pub(super) certificates: Arc<Certificates>,
     pub(super) access: Access,
     pub(super) registry: Registry,
     pub(super) store: Store,
+    pub(super) audit: Recorder,
 }
 
 impl Upkeep {
@@ -39,6 +40,7 @@ impl Upkeep {
 
     /// A full disk must not end the server: names are then remembered in memory only.
     pub(super) fn save(&self) {
+        self.audit.flush(&self.store.database);
         let changes = self.registry.take_changes();
         if changes.is_empty() || self.store.database.read_only().is_some() {
             return;

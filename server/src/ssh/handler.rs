@@ -190,6 +190,7 @@ impl State {
             tasks: self.context.tasks.clone(),
             registry: self.context.registry.clone(),
             access: self.context.access.clone(),
+            audit: self.context.audit.clone(),
             asking: Arc::new(AtomicBool::new(false)),
             ended: Arc::default(),
             inboxes: Arc::default(),
@@ -201,6 +202,7 @@ impl State {
             credential = %publisher.identity.credential,
             "publisher logged in"
         );
+        publisher.record("login", publisher.identity.credential.to_string(), "ok");
         publisher.registry.enter(Arc::clone(&publisher) as _);
         let (events, queue) = mpsc::channel(EVENTS);
         let context = Arc::clone(&self.context);

@@ -19,6 +19,7 @@ use crate::access::{Access, Identity, Rights};
 use crate::account::Account;
 use crate::drain::DrainWatch;
 use crate::registry::{Holder, Registry, SessionAbout, SessionId};
+use crate::store::{Entry, Recorder};
 use crate::tunnel::channel::Inboxes;
 
 pub(super) struct Publisher {
@@ -34,6 +35,7 @@ pub(super) struct Publisher {
     pub(super) tasks: DrainWatch,
     pub(super) registry: Registry,
     pub(super) access: Access,
+    pub(super) audit: Recorder,
     /// One question at a time: a client that answers none must not gather a queue of them.
     pub(super) asking: Arc<AtomicBool>,
     pub(super) ended: Arc<Ended>,
@@ -50,6 +52,12 @@ impl Publisher {
             let _ = handle.disconnect(Disconnect::ByApplication, text, String::new()).await;
             cut_after_farewell(kill).await;
         });
+    }
+
+    /// Writes into the audit log what this publisher did, and what came of it.
+    pub(super) fn record(&self, action: &str, object: impl Into<String>, result: impl Into<String>) {
+        let source = self.peer.ip().to_canonical().to_string();
+        self.audit.note(Entry::now(self.identity.account.to_string(), source, action, object, result));
     }
 
     fn ask(&self) {

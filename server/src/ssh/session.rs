@@ -241,6 +241,7 @@ impl Session {
 
     /// Told at once where somebody reads; otherwise kept for the session that is about to open.
     fn on_refused(&mut self, (bind, refusal): (Bind, Refusal)) {
+        self.publisher.record("publish", format!("-R {bind}"), refusal.code.to_string());
         match (&self.phase, self.consoles.values().next()) {
             (Phase::Serving(_), Some(console)) => console.print(text::refused(&bind, &refusal)),
             // The client has its answer, and only a farewell could say more: what is published goes on.
@@ -266,7 +267,8 @@ impl Session {
     fn on_admin(&mut self, channel: ChannelId, command: Box<Admin>) {
         let desk = self.context.desk.clone();
         let (identity, source) = (self.publisher.identity.clone(), self.publisher.peer.ip().to_canonical());
-        let asker = Asker::Publisher { identity, source: source.to_string() };
+        let asker =
+            Asker::Publisher { identity, session: self.publisher.session, source: source.to_string() };
         let done = tokio::task::spawn_blocking(move || desk.answer(&asker, &command));
         self.answering.push(Box::pin(async move {
             let failed = |_| Answer { text: "the server failed to answer\n".to_owned(), status: REFUSED };
@@ -375,7 +377,11 @@ impl Session {
             for url in &live.urls {
                 let (name, description) = (name.as_deref(), description.as_deref());
                 tracing::info!(session = %self.publisher.session, %url, name, description, "published");
+                self.publisher.record("publish", url.as_ref(), "ok");
             }
+        }
+        for Failed { bind, refusal } in failed {
+            self.publisher.record("publish", format!("-R {bind}"), refusal.code.to_string());
         }
         let Some(console) = self.console_of(owner) else { return };
         let mut said = String::new();

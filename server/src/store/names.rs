@@ -34,15 +34,15 @@ pub(crate) type Changes = Vec<(String, Option<(Account, i64)>)>;
 
 impl PastOwners {
     /// Remembers that `account` holds `what` at `now`. Beyond the bounds the longest unseen is forgotten.
-    pub(crate) fn note(&mut self, what: String, account: Account, now: SystemTime) {
+    pub(crate) fn note(&mut self, what: String, account: &Account, now: SystemTime) {
         let held = Held { account: account.clone(), seen: seconds(now) };
         let known = self.held.insert(what.clone(), held).is_some();
         self.changed.insert(what);
         if known {
             return;
         }
-        if self.held.values().filter(|held| held.account == account).count() > MAX_PER_ACCOUNT {
-            self.forget_oldest(|held| held.account == account);
+        if self.held.values().filter(|held| held.account == *account).count() > MAX_PER_ACCOUNT {
+            self.forget_oldest(|held| held.account == *account);
         }
         if self.held.len() > MAX_REMEMBERED {
             self.forget_oldest(|_| true);
@@ -198,8 +198,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(&folder.path().join("hithe.db")).unwrap();
         let mut past = database.past_owners().unwrap();
-        past.note("app.w.test".to_owned(), ada(), at(0));
-        past.note("port 20000".to_owned(), ada(), at(0));
+        past.note("app.w.test".to_owned(), &ada(), at(0));
+        past.note("port 20000".to_owned(), &ada(), at(0));
         let changes = past.take_changes();
         assert_eq!(changes.len(), 2);
         database.save_past_owners(&changes).unwrap();
@@ -215,9 +215,9 @@ mod tests {
     #[test]
     fn one_account_cannot_crowd_out_the_others() {
         let mut past = PastOwners::default();
-        past.note("other".to_owned(), "bob".parse().unwrap(), at(0));
+        past.note("other".to_owned(), &"bob".parse().unwrap(), at(0));
         for number in 0..200 {
-            past.note(format!("name-{number}"), ada(), at(1 + number));
+            past.note(format!("name-{number}"), &ada(), at(1 + number));
         }
         assert!(past.owner("other", at(1)).is_some());
         assert_eq!(past.held.len(), MAX_PER_ACCOUNT + 1);

@@ -73,6 +73,16 @@ impl Token {
     }
 }
 
+/// A token that is to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct NewToken {
+    pub(crate) account: Account,
+    pub(crate) description: String,
+    pub(crate) acl: Acl,
+    pub(crate) made: i64,
+    pub(crate) expires: Option<i64>,
+}
+
 /// All of them, as logins see them: a login never waits for the disk.
 #[derive(Debug, Default)]
 pub(crate) struct People {
@@ -208,15 +218,9 @@ impl Database {
         }
     }
 
-    /// Makes a token. The text is known now and never again.
-    pub(crate) fn add_token(
-        &self,
-        account: &Account,
-        description: &str,
-        acl: &Acl,
-        made: i64,
-        expires: Option<i64>,
-    ) -> Result<(String, String), PeopleError> {
+    /// Makes a token. Its text, the second part of what is returned after the public half, is known now and never again.
+    pub(crate) fn add_token(&self, new: &NewToken) -> Result<(String, String), PeopleError> {
+        let NewToken { account, description, acl, made, expires } = new;
         let (id, text) = fresh_token()?;
         let connection = self.lock();
         check_room(&connection, "tokens", account)?;
@@ -335,6 +339,10 @@ mod tests {
         (folder, database)
     }
 
+    fn new_token(expires: Option<i64>) -> NewToken {
+        NewToken { account: ada(), description: "ci".to_owned(), acl: Acl::default(), made: 3, expires }
+    }
+
     fn key() -> Key {
         let acl = "bind:app".parse().unwrap();
         Key {
@@ -377,7 +385,7 @@ mod tests {
     fn who_goes_takes_keys_and_tokens_along() {
         let (_folder, database) = with_ada();
         database.add_key(&key(), "").unwrap();
-        database.add_token(&ada(), "", &Acl::default(), 3, None).unwrap();
+        database.add_token(&new_token(None)).unwrap();
         database.remove_account(&ada()).unwrap();
         let people = database.people().unwrap();
         assert!(people.accounts.is_empty() && people.keys.is_empty() && people.tokens().count() == 0);
@@ -387,7 +395,7 @@ mod tests {
     #[test]
     fn a_token_is_known_by_its_whole_text_alone() {
         let (_folder, database) = with_ada();
-        let (id, text) = database.add_token(&ada(), "ci", &Acl::default(), 3, Some(10)).unwrap();
+        let (id, text) = database.add_token(&new_token(Some(10))).unwrap();
         let people = database.people().unwrap();
         let token = people.token(&text).unwrap();
         assert_eq!((&token.id, token.has_expired(9), token.has_expired(10)), (&id, false, true));

@@ -1,0 +1,105 @@
+//! What is to be written into the audit log and may wait a moment: logins, and what was published.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::audit::Entry;
+use super::database::Database;
+
+/// Handle of the entries that wait.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorder(Arc<Mutex<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: Vec<Entry>,
+    /// Failed logins by source: one entry for many, or who fails often enough could make the log forget the rest.
+    refused: HashMap<IpAddr, u32>,
+    /// Beyond the bounds.
+    lost: u32,
+}
+
+impl Recorder {
+    pub(crate) fn note(&self, entry: Entry) {
+        let mut waiting = self.waiting();
+        if waiting.entries.len() < MAX_WAITING {
+            waiting.entries.push(entry);
+        } else {
+            waiting.lost += 1;
+        }
+    }
+
+    /// A connection that did not log in although it tried.
+    pub(crate) fn refused_login(&self, source: IpAddr) {
+        let mut waiting = self.waiting();
+        if waiting.refused.len() < MAX_SOURCES || waiting.refused.contains_key(&source) {
+            *waiting.refused.entry(source).or_default() += 1;
+        } else {
+            waiting.lost += 1;
+        }
+    }
+
+    /// Writes what waits. What cannot be written is lost, and the log says so.
+    pub(crate) fn flush(&self, database: &Database) {
+        let Waiting { mut entries, refused, lost } = std::mem::take(&mut *self.waiting());
+        entries.extend(refused.into_iter().map(|(source, times)| {
+            Entry::now("", source.to_canonical().to_string(), "login", "", format!("refused, {times} times"))
+        }));
+        if lost > 0 {
+            entries.push(Entry::now(
+                "",
+                "",
+                "audit",
+                "",
+                format!("{lost} entries were lost: too many at once"),
+            ));
+        }
+        if entries.is_empty() || database.read_only().is_some() {
+            return;
+        }
+        if let Err(error) = database.record(&entries) {
+            tracing::error!(%error, entries = entries.len(), "cannot write the audit log");
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Entries that wait for the next writing, which comes every two seconds.
+const MAX_WAITING: usize = 4096;
+/// Sources of failed logins that are told apart.
+const MAX_SOURCES: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::super::AuditQuery;
+    use super::*;
+
+    #[test]
+    fn failed_logins_of_one_source_are_one_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("hithe.db")).unwrap();
+        let recorder = Recorder::default();
+        for _ in 0..500 {
+            recorder.refused_login("192.0.2.1".parse().unwrap());
+        }
+        recorder.note(Entry::now("ada", "192.0.2.2", "login", "key", "ok"));
+        recorder.flush(&database);
+        recorder.flush(&database);
+        let found = database.audit(&AuditQuery { limit: 10, ..AuditQuery::default() }).unwrap();
+        let told: Vec<_> = found.iter().map(|it| (it.source.as_str(), it.result.as_str())).collect();
+        assert_eq!(told, [("192.0.2.1", "refused, 500 times"), ("192.0.2.2", "ok")]);
+    }
+
+    #[test]
+    fn more_than_the_bound_is_told_and_not_kept() {
+        let recorder = Recorder::default();
+        for number in 0..u32::try_from(MAX_SOURCES).unwrap() + 7 {
+            recorder.refused_login(IpAddr::from(number.to_be_bytes()));
+        }
+        assert_eq!((recorder.waiting().refused.len(), recorder.waiting().lost), (MAX_SOURCES, 7));
+    }
+}
