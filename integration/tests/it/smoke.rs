@@ -11,11 +11,12 @@ async fn the_server_starts_and_ends_when_asked() {
 }
 
 #[tokio::test]
-async fn the_server_does_not_start_without_a_list_of_keys_and_names_both_ways_out() {
-    let output = TestServer::refusing(|options| options.without_keys()).await;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success());
-    assert!(said.contains("--authorized-keys") && said.contains("--open"), "{said}");
+async fn a_server_on_which_nobody_can_publish_says_how_that_changes() {
+    let server = TestServer::with(|options| options.without_keys()).await;
+    let said = server.logged("nobody can publish yet").await;
+    for way in ["--authorized-keys", "hithed admin accounts add", "--open"] {
+        assert!(said.contains(way), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -100,6 +100,7 @@ mod tests {
         for number in 0..u32::try_from(MAX_SOURCES).unwrap() + 7 {
             recorder.refused_login(IpAddr::from(number.to_be_bytes()));
         }
-        assert_eq!((recorder.waiting().refused.len(), recorder.waiting().lost), (MAX_SOURCES, 7));
+        let waiting = recorder.waiting();
+        assert_eq!((waiting.refused.len(), waiting.lost), (MAX_SOURCES, 7));
     }
 }
