@@ -109,6 +109,8 @@ pub(crate) struct Visit {
     pub(crate) convert: Option<Box<HeaderMap>>,
     /// Of compression, for the response.
     wanted_coding: compression::Wanted,
+    /// So is this: whether it will have no body.
+    asks_head: bool,
     /// Of the circuit breaker, until the outcome is known.
     breaker: Option<circuit_breaker::Passed>,
     /// Of host rewriting, for the response.
@@ -142,6 +144,7 @@ impl Visit {
             upgrade: None,
             convert: None,
             wanted_coding: compression::Wanted::default(),
+            asks_head: false,
             breaker: None,
             rewritten: None,
             asked: None,
