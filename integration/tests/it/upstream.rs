@@ -252,8 +252,8 @@ async fn proxied_http() -> Origin {
     .await
 }
 
-/// nginx at a socket of its own, which tells who the visitor is.
-async fn nginx(folder: &std::path::Path) -> (tokio::process::Child, String) {
+/// nginx at a socket of its own.
+async fn nginx(folder: &std::path::Path, listen: &str, rules: &str) -> (tokio::process::Child, String) {
     let folder = folder.join("nginx");
     std::fs::create_dir(&folder).unwrap();
     let socket = folder.join("socket");
@@ -263,9 +263,8 @@ async fn nginx(folder: &std::path::Path) -> (tokio::process::Child, String) {
              access_log off; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;
              fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
              server {{
-                 listen unix:{socket} proxy_protocol;
-                 set_real_ip_from unix:; real_ip_header proxy_protocol;
-                 return 200 '$remote_addr $proxy_protocol_addr:$proxy_protocol_port to $proxy_protocol_server_addr';
+                 listen unix:{socket} {listen};
+                 {rules}
              }}
          }}",
         folder = folder.display(),
@@ -279,11 +278,14 @@ async fn nginx(folder: &std::path::Path) -> (tokio::process::Child, String) {
     (child, socket.display().to_string())
 }
 
+const WHO: &str = "set_real_ip_from unix:; real_ip_header proxy_protocol;
+    return 200 '$remote_addr $proxy_protocol_addr:$proxy_protocol_port to $proxy_protocol_server_addr';";
+
 #[tokio::test]
 async fn nginx_knows_visitors_by_either_version_of_the_header() {
     for version in [1, 2] {
         let server = TestServer::start().await;
-        let (_nginx, socket) = nginx(server.folder()).await;
+        let (_nginx, socket) = nginx(server.folder(), "proxy_protocol", WHO).await;
         let command = format!("http --proxy-proto {version}");
         let _ssh = server.ssh().forward(format!("app:443:{socket}")).command(&command).publish().await;
         for last in [7, 8] {
@@ -292,6 +294,26 @@ async fn nginx_knows_visitors_by_either_version_of_the_header() {
             let address = format!("127.0.0.{last}");
             assert!(said.starts_with(&format!("{address} {address}:")), "{version}: {said}");
             assert!(said.ends_with(" to 127.0.0.1") && !said.contains(":0 "), "{version}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_request_is_lost_when_nginx_ends_its_connections_in_order() {
+    let server = TestServer::start().await;
+    // It says GOAWAY at every fiftieth request, while others are on their way.
+    let rules =
+        "keepalive_requests 50; client_max_body_size 1m; return 200 '$server_protocol $content_length';";
+    let (_nginx, socket) = nginx(server.folder(), "http2", rules).await;
+    let command = "http --upstream-protocol http2";
+    let _ssh = server.ssh().forward(format!("app:443:{socket}")).command(command).publish().await;
+    for _ in 0..6 {
+        let visits = (0..40).map(|number| {
+            let server = &server;
+            async move { server.visitor().post(URL, vec![7; 100 * number + 1]).await.text().to_owned() }
+        });
+        for (number, said) in join_all(visits).await.into_iter().enumerate() {
+            assert_eq!(said, format!("HTTP/2.0 {}", 100 * number + 1));
         }
     }
 }

@@ -285,10 +285,10 @@ impl Visiting {
         };
         for left in (0..MOST_TRIES).rev() {
             self.dialled = begun.elapsed();
-            let again = match (upstream.is_reused(), upstream.is_shared()) {
-                (false, _) => None,
-                (true, true) => Some(Again::of_any(&mut request)),
-                (true, false) => Again::of_safe(&request),
+            let again = if upstream.is_shared() {
+                Some(Again::of_any(&mut request))
+            } else {
+                Again::of_safe(&request).filter(|_| upstream.is_reused())
             };
             let (unsent, refused) = match upstream.send(request, secure).await {
                 Ok(response) => {
@@ -297,11 +297,11 @@ impl Visiting {
                 }
                 Err(SendError::Broken(error)) => return Err(ProxyError::Broken(error)),
                 Err(SendError::BadBody(error)) => return Err(bad_body(&error)),
-                Err(SendError::Unsent(unsent)) => (Some(*unsent).filter(|_| upstream.is_reused()), false),
+                Err(SendError::Unsent(unsent)) => (Some(*unsent), false),
                 Err(SendError::Refused) => (None, true),
                 Err(SendError::Silent) => (None, false),
             };
-            let next = unsent.or_else(|| again?.take(refused)).filter(|_| left > 0);
+            let next = unsent.or_else(|| again?.take(refused)).filter(|_| left > 0 && upstream.has_company());
             let Some(next) = next else { return Err(self.silent(&upstream)) };
             request = next;
             self.tied = false;

@@ -53,9 +53,11 @@ struct Line {
     known: Arc<Known>,
 }
 
-/// What is known of a line by who drives it.
+/// What is known of a line.
 #[derive(Debug, Default)]
 struct Known {
+    /// Places that were given so far.
+    streams: AtomicUsize,
     /// Streams that the upstream takes at a time, or 0 while that is not known.
     limit: AtomicUsize,
     /// Waits for what the upstream says first.
@@ -64,7 +66,13 @@ struct Known {
 
 impl Line {
     fn stream(&self, reused: bool) -> Stream {
-        Stream { sender: self.sender.clone(), reused, counted: Arc::clone(&self.streams) }
+        self.known.streams.fetch_add(1, Ordering::Relaxed);
+        Stream {
+            sender: self.sender.clone(),
+            reused,
+            counted: Arc::clone(&self.streams),
+            known: Arc::clone(&self.known),
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -82,6 +90,14 @@ pub(super) struct Stream {
     pub(super) sender: SendRequest<Body>,
     pub(super) reused: bool,
     counted: Arc<()>,
+    known: Arc<Known>,
+}
+
+impl Stream {
+    /// Whether another request had a place on the line, before this one or since.
+    pub(super) fn has_company(&self) -> bool {
+        self.known.streams.load(Ordering::Relaxed) > 1
+    }
 }
 
 impl Lines {

@@ -278,6 +278,15 @@ impl Upstream {
         Self { sender, heard: Arc::default(), heard_before: 0, idle_limit: IDLE_LIMIT, reused }
     }
 
+    /// Whether another request went over this connection, so that it may be that one's fault, or its age, that this one
+    /// failed.
+    pub(crate) fn has_company(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(_) => self.reused,
+            Sender::Http2(stream) => stream.has_company(),
+        }
+    }
+
     /// Whether other requests go over the same connection at the same time.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
