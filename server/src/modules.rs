@@ -178,7 +178,7 @@ pub(crate) trait Module: Send + Sync {
     }
 
     /// Hears how a request went that all modules let pass: the status that the upstream answered with, or that of
-    /// our own answer in its place. A visitor that leaves before that is not told of.
+    /// our own answer in its place. A visitor that leaves before that, or whose request is malformed, is not told of.
     fn outcome(&self, _status: StatusCode, _visit: &mut Visit) {}
 
     /// Changes the response to a request that passed. Responses pass in reverse order.

@@ -204,7 +204,11 @@ impl Visiting {
         frame(&mut request)?;
         let answered = self.forward(request, visitor_side.is_some()).await;
         visit.reached = self.reached();
-        endpoint.modules.outcome(answered.as_ref().map_or_else(ProxyError::status, Response::status), visit);
+        // A visitor that breaks its own request off says nothing of the upstream.
+        if !matches!(answered, Err(ProxyError::BadRequest(_))) {
+            let status = answered.as_ref().map_or_else(ProxyError::status, Response::status);
+            endpoint.modules.outcome(status, visit);
+        }
         let mut response = answered?;
         let upstream_side = match (response.status(), visitor_side) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(visitor_side)) => {
