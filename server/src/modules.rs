@@ -109,6 +109,8 @@ pub(crate) struct Visit {
     pub(crate) convert: Option<Box<HeaderMap>>,
     /// Of compression, for the response.
     wanted_coding: compression::Wanted,
+    /// So is this: whether it will have no body.
+    asks_head: bool,
     /// Of the circuit breaker, until the outcome is known.
     breaker: Option<circuit_breaker::Passed>,
     /// Of host rewriting, for the response.
@@ -142,6 +144,7 @@ impl Visit {
             upgrade: None,
             convert: None,
             wanted_coding: compression::Wanted::default(),
+            asks_head: false,
             breaker: None,
             rewritten: None,
             asked: None,
@@ -175,7 +178,7 @@ pub(crate) trait Module: Send + Sync {
     }
 
     /// Hears how a request went that all modules let pass: the status that the upstream answered with, or that of
-    /// our own answer in its place. A visitor that leaves before that is not told of.
+    /// our own answer in its place. A visitor that leaves before that, or whose request is malformed, is not told of.
     fn outcome(&self, _status: StatusCode, _visit: &mut Visit) {}
 
     /// Changes the response to a request that passed. Responses pass in reverse order.

@@ -50,6 +50,10 @@ pub(crate) enum DialError {
     NoTls,
     #[error("the upstream's certificate is not trusted, or is for another name")]
     Certificate,
+    #[error("the upstream does not speak HTTP/2")]
+    NotHttp2,
+    #[error("the upstream closed the connection at once")]
+    Closed,
 }
 
 /// What an endpoint holds of its publisher.

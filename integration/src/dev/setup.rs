@@ -25,6 +25,8 @@ const TESTS: &[Need] = &[
     (Sign::Program("puttygen"), "putty-tools"),
     (Sign::Program("curl"), "curl"),
     (Sign::Program("openssl"), "openssl"),
+    (Sign::Program("zstd"), "zstd"),
+    (Sign::Program("/usr/sbin/nginx"), "nginx"),
     (Sign::Program("node"), "nodejs"),
     (Sign::Program("/usr/bin/python3"), "python3"),
     (Sign::PythonModule("paramiko"), "python3-paramiko"),

@@ -130,6 +130,11 @@ async fn what_is_no_websocket_and_who_may_not_come_is_told_before_the_handshake(
     let visitor = server.visitor().basic("ada", "correct-horse");
     let plain = visitor.get("https://app.localhost/").await;
     assert_eq!((plain.status(), plain.code()), (400, Some("ERR_HITHE_3206")));
+    assert_eq!(
+        plain.header("sec-websocket-version"),
+        Some("13"),
+        "what a client of another version has to know"
+    );
     let multiplexed =
         server.visitor().http2().basic("ada", "correct-horse").get("https://app.localhost/").await;
     assert_eq!(multiplexed.status(), 400);

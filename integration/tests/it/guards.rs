@@ -112,6 +112,29 @@ async fn a_breaker_opens_on_failures_and_a_good_probe_closes_it() {
 }
 
 #[tokio::test]
+async fn a_visitor_whose_request_is_malformed_does_not_close_the_breaker() {
+    let origin = Origin::answering(|question| async {
+        let _ = http_body_util::BodyExt::collect(question.into_body()).await;
+        let mut answer = hithe_integration::origin::text("said");
+        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        answer
+    })
+    .await;
+    let server = TestServer::start().await;
+    let command = "http --circuit-breaker 0.5 --circuit-breaker-volume 2 --circuit-breaker-probe 1s";
+    let _ssh = server.ssh().forward_to("app:80", &origin).command(command).publish().await;
+    for _ in 0..2 {
+        assert_eq!(server.visitor().get(URL).await.status(), 500);
+    }
+    let malformed = "POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    while !server.visitor().raw(malformed).await.starts_with(b"HTTP/1.1 400") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.visitor().get(URL).await.status(), 500, "the next is a probe");
+    assert_eq!(server.visitor().get(URL).await.code(), Some("ERR_HITHE_3202"));
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_not_there_opens_the_breaker_too() {
     let (server, origin) = (TestServer::start().await, Origin::absent().await);
     let command = "http --circuit-breaker 1 --circuit-breaker-volume 2";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hithe_integration::origin::text;
-use hithe_integration::{Origin, TestServer};
+use hithe_integration::{Origin, TestServer, eventually};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
@@ -250,6 +250,72 @@ async fn proxied_http() -> Origin {
         }
     })
     .await
+}
+
+/// nginx at a socket of its own.
+async fn nginx(folder: &std::path::Path, listen: &str, rules: &str) -> (tokio::process::Child, String) {
+    let folder = folder.join("nginx");
+    std::fs::create_dir(&folder).unwrap();
+    let socket = folder.join("socket");
+    let configuration = format!(
+        "daemon off; master_process off; pid {folder}/pid; events {{}}
+         http {{
+             access_log off; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;
+             fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+             server {{
+                 listen unix:{socket} {listen};
+                 {rules}
+             }}
+         }}",
+        folder = folder.display(),
+        socket = socket.display(),
+    );
+    std::fs::write(folder.join("conf"), configuration).unwrap();
+    let mut command = tokio::process::Command::new("/usr/sbin/nginx");
+    command.arg("-p").arg(&folder).args(["-e", "stderr", "-c", "conf"]).kill_on_drop(true);
+    let child = command.spawn().unwrap();
+    eventually("nginx listens", || std::os::unix::net::UnixStream::connect(&socket).ok()).await;
+    (child, socket.display().to_string())
+}
+
+const WHO: &str = "set_real_ip_from unix:; real_ip_header proxy_protocol;
+    return 200 '$remote_addr $proxy_protocol_addr:$proxy_protocol_port to $proxy_protocol_server_addr';";
+
+#[tokio::test]
+async fn nginx_knows_visitors_by_either_version_of_the_header() {
+    for version in [1, 2] {
+        let server = TestServer::start().await;
+        let (_nginx, socket) = nginx(server.folder(), "proxy_protocol", WHO).await;
+        let command = format!("http --proxy-proto {version}");
+        let _ssh = server.ssh().forward(format!("app:443:{socket}")).command(&command).publish().await;
+        for last in [7, 8] {
+            let visitor = server.visitor().from([127, 0, 0, last].into());
+            let said = visitor.get(URL).await.text().to_owned();
+            let address = format!("127.0.0.{last}");
+            assert!(said.starts_with(&format!("{address} {address}:")), "{version}: {said}");
+            assert!(said.ends_with(" to 127.0.0.1") && !said.contains(":0 "), "{version}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_request_is_lost_when_nginx_ends_its_connections_in_order() {
+    let server = TestServer::start().await;
+    // It says GOAWAY at every fiftieth request, while others are on their way.
+    let rules =
+        "keepalive_requests 50; client_max_body_size 1m; return 200 '$server_protocol $content_length';";
+    let (_nginx, socket) = nginx(server.folder(), "http2", rules).await;
+    let command = "http --upstream-protocol http2";
+    let _ssh = server.ssh().forward(format!("app:443:{socket}")).command(command).publish().await;
+    for _ in 0..6 {
+        let visits = (0..40).map(|number| {
+            let server = &server;
+            async move { server.visitor().post(URL, vec![7; 100 * number + 1]).await.text().to_owned() }
+        });
+        for (number, said) in join_all(visits).await.into_iter().enumerate() {
+            assert_eq!(said, format!("HTTP/2.0 {}", 100 * number + 1));
+        }
+    }
 }
 
 #[tokio::test]

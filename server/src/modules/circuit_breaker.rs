@@ -2,7 +2,8 @@
 //!
 //! Requests of the last seconds are counted in ten buckets, so that one that is too old falls out by itself. While
 //! the breaker is open nobody but a probe gets through, one at a time; a probe whose visitor leaves before the answer
-//! makes room for the next.
+//! makes room for the next. One that hangs gets another at its side: whichever
+//! succeeds closes the breaker, and what comes of the other counts no more.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub(super) fn build(config: &CircuitBreaker, plan: &mut Plan) -> Result<(), Buil
         pause: config.probe.unwrap_or(CircuitBreaker::PROBE).0,
         state: Mutex::new(State {
             phase: Phase::Closed,
+            probes: 0,
+            settled: 0,
             buckets: [Counts::default(); BUCKETS],
             begun: Instant::now(),
         }),
@@ -50,6 +53,10 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     phase: Phase,
+    /// Let through so far.
+    probes: u64,
+    /// So many of them when the breaker closed last: what comes of those says nothing new.
+    settled: u64,
     /// The first is the running one.
     buckets: [Counts; BUCKETS],
     /// When the running bucket began.
@@ -73,7 +80,8 @@ struct Counts {
 #[derive(Debug)]
 pub(crate) struct Passed {
     breaker: Arc<Shared>,
-    probe: bool,
+    /// Its number, where it is a probe.
+    probe: Option<u64>,
 }
 
 impl Shared {
@@ -81,11 +89,12 @@ impl Shared {
     fn admit(self: &Arc<Self>, now: Instant) -> Result<Passed, Duration> {
         let mut state = self.lock();
         let probe = match state.phase {
-            Phase::Closed => false,
+            Phase::Closed => None,
             Phase::Open(until) if now < until => return Err(until - now),
             Phase::Open(_) => {
                 state.phase = Phase::Open(now + self.pause);
-                true
+                state.probes += 1;
+                Some(state.probes)
             }
         };
         drop(state);
@@ -109,13 +118,16 @@ impl Shared {
         }
     }
 
-    fn note_probe(&self, failed: bool, now: Instant) {
+    fn note_probe(&self, probe: u64, failed: bool, now: Instant) {
         let mut state = self.lock();
-        if failed {
+        if failed && state.is_last(probe) {
             state.phase = Phase::Open(now + self.pause);
-        } else {
+        } else if !failed && probe > state.settled {
             tracing::info!("a circuit breaker closed");
-            *state = State { phase: Phase::Closed, buckets: [Counts::default(); BUCKETS], begun: now };
+            state.phase = Phase::Closed;
+            state.settled = state.probes;
+            state.buckets = [Counts::default(); BUCKETS];
+            state.begun = now;
         }
     }
 
@@ -125,6 +137,11 @@ impl Shared {
 }
 
 impl State {
+    /// Whether the next probe waits for this one.
+    fn is_last(&self, probe: u64) -> bool {
+        probe > self.settled && probe == self.probes
+    }
+
     /// Lets the time that has passed push old buckets out.
     fn turn(&mut self, now: Instant, bucket: Duration) {
         let passed = now.saturating_duration_since(self.begun).as_nanos() / bucket.as_nanos().max(1);
@@ -140,18 +157,20 @@ impl State {
 
 impl Passed {
     fn ended(mut self, failed: bool, now: Instant) {
-        if std::mem::take(&mut self.probe) {
-            self.breaker.note_probe(failed, now);
-        } else {
-            self.breaker.note(failed, now);
+        match self.probe.take() {
+            Some(probe) => self.breaker.note_probe(probe, failed, now),
+            None => self.breaker.note(failed, now),
         }
     }
 }
 
 impl Drop for Passed {
     fn drop(&mut self) {
-        if self.probe {
-            self.breaker.lock().phase = Phase::Open(Instant::now());
+        if let Some(probe) = self.probe {
+            let mut state = self.breaker.lock();
+            if state.is_last(probe) {
+                state.phase = Phase::Open(Instant::now());
+            }
         }
     }
 }
@@ -160,7 +179,8 @@ impl Module for Breaker {
     fn request<'a>(&'a self, _request: &'a mut Request<Body>, visit: &'a mut Visit) -> Passage<'a> {
         Passage::Now(match self.0.admit(Instant::now()) {
             Ok(passed) => {
-                visit.passed.breaker = Some(if passed.probe { "allow_while_open" } else { "allow" });
+                visit.passed.breaker =
+                    Some(if passed.probe.is_some() { "allow_while_open" } else { "allow" });
                 visit.breaker = Some(passed);
                 Flow::Continue
             }
@@ -194,7 +214,8 @@ mod tests {
 
     fn breaker(threshold: &str, volume: u64) -> Arc<Shared> {
         let buckets = [Counts::default(); BUCKETS];
-        let state = Mutex::new(State { phase: Phase::Closed, buckets, begun: Instant::now() });
+        let state =
+            Mutex::new(State { phase: Phase::Closed, probes: 0, settled: 0, buckets, begun: Instant::now() });
         Arc::new(Shared {
             threshold: threshold.parse().unwrap(),
             volume,
@@ -259,6 +280,44 @@ mod tests {
         assert!(pass(&breaker, true, long_ago));
         drop(breaker.admit(Instant::now()).unwrap());
         assert!(breaker.admit(Instant::now()).is_ok());
+    }
+
+    #[test]
+    fn a_probe_that_hung_opens_it_no_more_when_another_has_closed_it() {
+        let breaker = breaker("1", 1);
+        let start = Instant::now() - 60 * SECOND;
+        assert!(pass(&breaker, true, start));
+        let [slow, slower, good] = [10, 20, 30].map(|later| breaker.admit(start + later * SECOND).unwrap());
+        slow.ended(true, start + 35 * SECOND);
+        assert!(breaker.admit(start + 40 * SECOND).is_ok(), "it does not keep the next one waiting either");
+        good.ended(false, start + 41 * SECOND);
+        slower.ended(true, start + 42 * SECOND);
+        assert!(pass(&breaker, false, start + 43 * SECOND) && pass(&breaker, false, start + 43 * SECOND));
+    }
+
+    #[test]
+    fn an_upstream_that_takes_longer_than_the_pause_still_closes_it() {
+        let breaker = breaker("1", 1);
+        let start = Instant::now() - 60 * SECOND;
+        assert!(pass(&breaker, true, start));
+        let [first, _second] = [10, 20].map(|later| breaker.admit(start + later * SECOND).unwrap());
+        first.ended(false, start + 25 * SECOND);
+        assert!(pass(&breaker, false, start + 25 * SECOND) && pass(&breaker, false, start + 25 * SECOND));
+    }
+
+    #[test]
+    fn a_visitor_of_a_probe_that_was_given_up_may_leave_without_harm() {
+        let breaker = breaker("1", 1);
+        let start = Instant::now() - 40 * SECOND;
+        assert!(pass(&breaker, true, start));
+        let left = breaker.admit(start + 10 * SECOND).unwrap();
+        pass(&breaker, false, start + 20 * SECOND);
+        drop(left);
+        let now = Instant::now();
+        assert!(
+            (0..3).all(|_| breaker.admit(now).is_ok_and(|passed| passed.probe.is_none())),
+            "it had closed"
+        );
     }
 
     #[test]

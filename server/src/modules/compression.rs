@@ -9,7 +9,10 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
+use http_body::Body as _;
+
 use self::body::Compressed;
+use self::coding::Coding;
 pub(super) use self::coding::Wanted;
 use super::{BuildError, Flow, Module, Passage, Plan, Visit};
 use crate::body::Body;
@@ -47,38 +50,53 @@ const TYPES: [&str; 16] = [
 /// Fewer bytes than this fit into one packet anyway.
 const MIN_LENGTH: u64 = 1024;
 
-/// Describe the bytes of a body, which are others when it is compressed.
-const OF_BYTES: [HeaderName; 4] = [
-    CONTENT_LENGTH,
-    ACCEPT_RANGES,
-    HeaderName::from_static("content-md5"),
+/// Of the bytes of a body, with their coding: those of the message and those of the representation alike, and the
+/// forms that these headers had before (RFC 9530 §2 and §3; RFC 9110 §8.1).
+const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
 ];
 
 impl Module for Compressor {
     fn request<'a>(&'a self, request: &'a mut Request<Body>, visit: &'a mut Visit) -> Passage<'a> {
-        // An answer to HEAD has no body whose coding could be told.
-        if *request.method() != Method::HEAD {
-            visit.wanted_coding = Wanted::of(&request.headers().get_all(ACCEPT_ENCODING));
-        }
+        visit.wanted_coding = Wanted::of(&request.headers().get_all(ACCEPT_ENCODING));
+        visit.asks_head = *request.method() == Method::HEAD;
         Passage::Now(Flow::Continue)
     }
 
     fn response(&self, response: &mut Response<Body>, visit: &mut Visit) {
-        let Some(kind) = kind(response) else { return };
+        let length = length(response, visit.asks_head);
+        let Some(kind) = kind(response, length) else { return };
         vary(response.headers_mut());
         let Some(coding) = visit.wanted_coding.best(kind == Kind::Stream) else { return };
-        let Ok(encoder) = coding.encoder() else { return };
-        visit.passed.compression = Some(coding.as_str());
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
-        for name in OF_BYTES {
-            headers.remove(name);
+        // An answer to HEAD has the headers of one to GET (RFC 9110 §9.3.2), and no body to encode.
+        if !visit.asks_head {
+            let Ok(encoder) = coding.encoder(length) else { return };
+            let inner = std::mem::replace(response.body_mut(), Body::empty());
+            *response.body_mut() = Body::made(Compressed::new(inner, encoder));
         }
-        weaken(headers);
-        let inner = std::mem::replace(response.body_mut(), Body::empty());
-        *response.body_mut() = Body::made(Compressed::new(inner, encoder));
+        visit.passed.compression = Some(coding.as_str());
+        describe(response.headers_mut(), coding);
     }
+}
+
+fn describe(headers: &mut HeaderMap, coding: Coding) {
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
+    for name in [CONTENT_LENGTH, ACCEPT_RANGES].iter().chain(&DIGESTS) {
+        headers.remove(name);
+    }
+    weaken(headers);
+}
+
+/// Of the body that a response has, or would have to a GET.
+fn length(response: &Response<Body>, asks_head: bool) -> Option<u64> {
+    if asks_head {
+        return response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    }
+    // That is what `Content-Length` said, where there was one: it may be known without, over HTTP/2.
+    response.body().size_hint().exact()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +107,7 @@ enum Kind {
 }
 
 /// `None` where a response is to be left as it is.
-fn kind(response: &Response<Body>) -> Option<Kind> {
+fn kind(response: &Response<Body>, length: Option<u64>) -> Option<Kind> {
     let headers = response.headers();
     let bare = matches!(
         response.status(),
@@ -101,7 +119,6 @@ fn kind(response: &Response<Body>) -> Option<Kind> {
     if bare || response.status().is_informational() || is_encoded(headers) || forbids(headers) {
         return None;
     }
-    let length = headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length < MIN_LENGTH) {
         return None;
     }
@@ -109,6 +126,10 @@ fn kind(response: &Response<Body>) -> Option<Kind> {
     let media = content_type.split(';').next()?.trim().to_ascii_lowercase();
     if media == "text/event-stream" {
         return Some(Kind::Stream);
+    }
+    // Its frames have their own coding, and its clients look for no other.
+    if media.starts_with("application/grpc") {
+        return None;
     }
     let gains = media.starts_with("text/")
         || TYPES.contains(&media.as_str())
@@ -174,17 +195,44 @@ mod tests {
             (&[("content-type", "text/html"), ("content-encoding", "gzip")], false),
             (&[("content-type", "text/html"), ("content-encoding", "identity")], true),
             (&[("content-type", "text/html"), ("cache-control", "public, no-transform")], false),
-            (&[("content-type", "text/html"), ("content-length", "1023")], false),
-            (&[("content-type", "text/html"), ("content-length", "1024")], true),
+            (&[("content-type", "application/grpc+json")], false),
         ] {
-            assert_eq!(kind(&response(lines)).is_some(), gains, "{lines:?}");
+            assert_eq!(kind(&response(lines), None).is_some(), gains, "{lines:?}");
         }
         for status in [204, 205, 206, 304] {
             let mut response = response(&[("content-type", "text/html")]);
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
-            assert_eq!(kind(&response), None, "{status}");
+            assert_eq!(kind(&response, None), None, "{status}");
         }
-        assert_eq!(kind(&response(&[("content-type", "text/event-stream")])), Some(Kind::Stream));
+        assert_eq!(kind(&response(&[("content-type", "text/event-stream")]), None), Some(Kind::Stream));
+    }
+
+    #[test]
+    fn few_bytes_are_not_compressed_whoever_says_how_many_they_are() {
+        let html = response(&[("content-type", "text/html")]);
+        for (known, gains) in [(Some(0), false), (Some(1023), false), (Some(1024), true), (None, true)] {
+            assert_eq!(kind(&html, known).is_some(), gains, "{known:?}");
+        }
+        assert_eq!((length(&html, false), length(&html, true)), (Some(2000), None));
+        let mut head = response(&[("content-length", "7")]);
+        *head.body_mut() = Body::empty();
+        assert_eq!((length(&head, false), length(&head, true)), (Some(0), Some(7)));
+    }
+
+    #[test]
+    fn what_the_bytes_were_digested_to_goes_with_them() {
+        let mut headers = HeaderMap::new();
+        let gone =
+            ["content-length", "accept-ranges", "content-digest", "repr-digest", "digest", "content-md5"];
+        for name in gone.iter().chain(&["content-type", "want-repr-digest"]) {
+            headers.insert(*name, HeaderValue::from_static("a"));
+        }
+        describe(&mut headers, Coding::Br);
+        assert!(gone.iter().all(|name| !headers.contains_key(*name)), "{headers:?}");
+        assert_eq!(
+            (headers.len(), headers.get(CONTENT_ENCODING)),
+            (3, Some(&HeaderValue::from_static("br")))
+        );
     }
 
     #[test]

@@ -47,7 +47,8 @@ fn answer(asked: &HeaderMap) -> Option<Box<HeaderMap>> {
     let mut headers = HeaderMap::new();
     headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::try_from(STANDARD.encode(context.finish())).ok()?);
     let offered = asked.get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
-    if let Some(first) = offered.and_then(|offered| offered.split(',').next()).map(str::trim) {
+    let first = offered.and_then(|offered| offered.split(',').next()).map(str::trim);
+    if let Some(first) = first.filter(|first| !first.is_empty()) {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::try_from(first).ok()?);
     }
     Some(Box::new(headers))
@@ -62,7 +63,8 @@ fn refusal() -> Refusal {
         code: Code::NOT_A_WEBSOCKET,
         text: "This address takes WebSockets only",
         hint: "Connect to it with a WebSocket client (version 13, over HTTP/1.1).",
-        header: None,
+        // What a client of another version has to know (RFC 6455 §4.2.2).
+        header: Some((SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))),
     }
 }
 

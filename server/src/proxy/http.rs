@@ -1,5 +1,6 @@
 //! One request of a visitor: by its authority to an endpoint, through the modules, to the upstream and back.
 
+mod again;
 mod target;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use self::again::Again;
 use self::target::Route;
 use super::Site;
 use super::activity::{Activity, UnderWay};
@@ -202,7 +204,11 @@ impl Visiting {
         frame(&mut request)?;
         let answered = self.forward(request, visitor_side.is_some()).await;
         visit.reached = self.reached();
-        endpoint.modules.outcome(answered.as_ref().map_or_else(ProxyError::status, Response::status), visit);
+        // A visitor that breaks its own request off says nothing of the upstream.
+        if !matches!(answered, Err(ProxyError::BadRequest(_))) {
+            let status = answered.as_ref().map_or_else(ProxyError::status, Response::status);
+            endpoint.modules.outcome(status, visit);
+        }
         let mut response = answered?;
         let upstream_side = match (response.status(), visitor_side) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(visitor_side)) => {
@@ -258,8 +264,9 @@ impl Visiting {
 
     /// Sends the request over a kept connection if there is one, else over a new one.
     ///
-    /// A kept connection may have been closed by the upstream a moment ago. What was not sent goes over a new one;
-    /// what was sent goes again only if it is safe, has no body, and not one byte of an answer came.
+    /// A kept connection may have been closed by the upstream a moment ago. What was not sent, or was refused unread,
+    /// goes over another one; what was sent goes again only if it is safe, has no body, and not one byte of an answer
+    /// came.
     async fn forward(
         &mut self,
         mut request: Request<Body>,
@@ -280,26 +287,32 @@ impl Visiting {
             }
             None => tunnel.upstream(visitor).await?,
         };
-        loop {
+        for left in (0..MOST_TRIES).rev() {
             self.dialled = begun.elapsed();
-            let again = upstream.is_reused().then(|| repeatable(&request)).flatten();
-            match upstream.send(request, secure).await {
+            let again = if upstream.is_shared() {
+                Some(Again::of_any(&mut request))
+            } else {
+                Again::of_safe(&request).filter(|_| upstream.is_reused())
+            };
+            let (unsent, refused) = match upstream.send(request, secure).await {
                 Ok(response) => {
                     self.upstream = Some(upstream);
                     return Ok(response);
                 }
                 Err(SendError::Broken(error)) => return Err(ProxyError::Broken(error)),
                 Err(SendError::BadBody(error)) => return Err(bad_body(&error)),
-                Err(SendError::Unsent(unsent)) if upstream.is_reused() => request = *unsent,
-                Err(SendError::Unsent(_) | SendError::Silent) => match again {
-                    Some(again) => request = again,
-                    None => return Err(self.silent(&upstream)),
-                },
-            }
+                Err(SendError::Unsent(unsent)) => (Some(*unsent), false),
+                Err(SendError::Refused) => (None, true),
+                Err(SendError::Silent) => (None, false),
+            };
+            let next = unsent.or_else(|| again?.take(refused)).filter(|_| left > 0 && upstream.has_company());
+            let Some(next) = next else { return Err(self.silent(&upstream)) };
+            request = next;
             self.tied = false;
             begun = Instant::now();
-            upstream = tunnel.connect(visitor).await?;
+            upstream = tunnel.replace(&upstream, visitor).await?;
         }
+        Err(ProxyError::Silent)
     }
 
     fn reached(&self) -> Option<Reached> {
@@ -368,6 +381,9 @@ impl upgrade::Carried for Visiting {
     }
 }
 
+/// Of one request: over a kept connection, one in its place, and one more, for the others may be shared.
+const MOST_TRIES: usize = 3;
+
 /// Lets a request pass the modules; one of them may answer it.
 async fn admit(
     modules: &ModuleChain,
@@ -413,20 +429,6 @@ fn frame(request: &mut Request<Body>) -> Result<(), ProxyError> {
         None => {}
     }
     Ok(())
-}
-
-/// A copy of a request that may be sent twice (RFC 9110 §9.2.1 and §9.2.2).
-fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !safe || !request.body().is_end_stream() {
-        return None;
-    }
-    let mut copy = Request::new(Body::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
 }
 
 /// Whether a body is encoded for the transfer in a way that we cannot undo and the visitor did not ask for.

@@ -216,6 +216,22 @@ fn row_of_dial(error: DialError) -> Row {
             "The publisher did not open the connection in time",
             "Try again. Publisher: check that the target in -R can be reached from your machine.",
         ),
+        DialError::Busy => Row::of(
+            Code::TOO_BUSY,
+            StatusCode::SERVICE_UNAVAILABLE,
+            Side::Publisher,
+            "Too many connections are being opened to this publisher",
+            "Try again in a moment.",
+        ),
+        DialError::NoTls | DialError::Certificate | DialError::NotHttp2 | DialError::Closed => {
+            row_of_begin(error)
+        }
+    }
+}
+
+/// Of an upstream that is there, and is another one than its publisher said.
+fn row_of_begin(error: DialError) -> Row {
+    match error {
         DialError::NoTls => Row::of(
             Code::UPSTREAM_TLS,
             StatusCode::BAD_GATEWAY,
@@ -230,12 +246,19 @@ fn row_of_dial(error: DialError) -> Row {
             "The certificate of the service behind the tunnel is not trusted, or is for another name",
             "Publisher: check --upstream-server-name, or leave --verify-upstream-tls out.",
         ),
-        DialError::Busy => Row::of(
-            Code::TOO_BUSY,
-            StatusCode::SERVICE_UNAVAILABLE,
-            Side::Publisher,
-            "Too many connections are being opened to this publisher",
-            "Try again in a moment.",
+        DialError::NotHttp2 => Row::of(
+            Code::UPSTREAM_BROKE,
+            StatusCode::BAD_GATEWAY,
+            Side::Upstream,
+            "The service behind the tunnel does not speak HTTP/2",
+            "Publisher: if the service speaks HTTP/1.1, leave --upstream-protocol http2 out.",
+        ),
+        _ => Row::of(
+            Code::UPSTREAM_BROKE,
+            StatusCode::BAD_GATEWAY,
+            Side::Upstream,
+            "The service closed the connection before it answered",
+            "Publisher: does the service take a PROXY header? If not, leave --proxy-proto out.",
         ),
     }
 }

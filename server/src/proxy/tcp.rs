@@ -113,6 +113,8 @@ async fn refuse(visitor_side: &mut impl Wire, error: DialError) -> &'static str 
         DialError::Busy => "too many connections are being opened",
         DialError::NoTls => "the target does not speak TLS",
         DialError::Certificate => "the target's certificate is not trusted, or is for another name",
+        DialError::NotHttp2 => "the target does not speak HTTP/2",
+        DialError::Closed => "the target closed the connection at once",
     }
 }
 

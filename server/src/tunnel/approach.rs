@@ -64,9 +64,8 @@ impl Approach {
         speaks: Speaks,
     ) -> Result<(TunnelStream, Agreed), DialError> {
         if let Some(version) = self.proxy_header {
-            stream.write_all(&proxy_header(version, visitor)).await.map_err(|_| DialError::Gone)?;
-            // What follows may wait for the upstream to speak first.
-            stream.flush().await.map_err(|_| DialError::Gone)?;
+            let told = timeout(HANDSHAKE, tell(&mut stream, &proxy_header(version, visitor))).await;
+            told.map_err(|_| DialError::Timeout)?.map_err(|_| DialError::Closed)?;
         }
         let http2 = speaks == Speaks::Http && self.protocol == HttpVersion::Http2;
         let Some(tls) = &self.tls else {
@@ -79,8 +78,15 @@ impl Approach {
     }
 }
 
-/// From the first byte to the end of the handshake with the upstream.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+async fn tell(stream: &mut TunnelStream, header: &[u8]) -> io::Result<()> {
+    stream.write_all(header).await?;
+    // What follows may wait for the upstream to speak first.
+    stream.flush().await
+}
+
+/// How long an upstream may take for what comes before the first request: to take a PROXY header, for a handshake of
+/// TLS, and to say that it speaks HTTP/2.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 fn fault(error: &io::Error) -> DialError {
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -273,5 +279,22 @@ mod tests {
         assert_eq!(header, expected);
         let long = proxy_header(ProxyVersion::V2, visitor("[2001:db8::7]:4000", "[::1]:443"));
         assert_eq!((long.len(), long[13], long[15]), (16 + 36, 0x21, 36));
+    }
+
+    async fn begun(far: Option<tokio::io::DuplexStream>, near: tokio::io::DuplexStream) -> Option<DialError> {
+        let approach = Approach { proxy_header: Some(ProxyVersion::V1), ..Approach::default() };
+        let stream: TunnelStream = Box::new(tokio::io::BufStream::with_capacity(1, 1, near));
+        let began = approach.begin(stream, visitor("192.0.2.7:4000", "198.51.100.1:443"), Speaks::Raw).await;
+        drop(far);
+        began.err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_takes_no_proxy_header_is_not_waited_for_and_not_taken_for_its_publisher() {
+        let (far, near) = tokio::io::duplex(1);
+        assert_eq!(begun(Some(far), near).await, Some(DialError::Timeout));
+        let (far, near) = tokio::io::duplex(1);
+        drop(far);
+        assert_eq!(begun(None, near).await, Some(DialError::Closed));
     }
 }

@@ -1,21 +1,31 @@
 //! HTTP/2 connections to the upstream, each shared by the requests of all visitors (RFC 9113 §9.1).
 //!
 //! A line is taken as long as it has few streams, and another is opened when all are busy. One is opened at a time,
-//! so that the first burst of requests does not open one for each.
+//! so that the first burst of requests, or all those of a line that broke, do not open one for each. It is used when the
+//! upstream has said how many streams it takes: until then nobody knows whether it speaks HTTP/2 at all.
 
 use std::error::Error as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use futures_util::task::AtomicWaker;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Uri, Version};
+use http_body::Body as _;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::timeout;
 
+use super::approach::HANDSHAKE;
 use super::pool::DIAL_DEADLINE;
 use super::{DialError, Tunnel, TunnelStream};
 use crate::body::Body;
@@ -40,11 +50,33 @@ struct Line {
     sender: SendRequest<Body>,
     /// Each stream holds another.
     streams: Arc<()>,
+    known: Arc<Known>,
+}
+
+/// What is known of a line.
+#[derive(Debug, Default)]
+struct Known {
+    /// Places that were given so far.
+    streams: AtomicUsize,
+    /// Streams that the upstream takes at a time, or 0 while that is not known.
+    limit: AtomicUsize,
+    /// Waits for what the upstream says first.
+    heard: AtomicWaker,
 }
 
 impl Line {
     fn stream(&self, reused: bool) -> Stream {
-        Stream { sender: self.sender.clone(), reused, _counted: Arc::clone(&self.streams) }
+        self.known.streams.fetch_add(1, Ordering::Relaxed);
+        Stream {
+            sender: self.sender.clone(),
+            reused,
+            counted: Arc::clone(&self.streams),
+            known: Arc::clone(&self.known),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.busy() >= self.known.limit.load(Ordering::Relaxed).clamp(1, STREAMS)
     }
 
     fn busy(&self) -> usize {
@@ -57,17 +89,25 @@ impl Line {
 pub(super) struct Stream {
     pub(super) sender: SendRequest<Body>,
     pub(super) reused: bool,
-    _counted: Arc<()>,
+    counted: Arc<()>,
+    known: Arc<Known>,
+}
+
+impl Stream {
+    /// Whether another request had a place on the line, before this one or since.
+    pub(super) fn has_company(&self) -> bool {
+        self.known.streams.load(Ordering::Relaxed) > 1
+    }
 }
 
 impl Lines {
     /// A place on the least busy line, unless another line should be opened.
     pub(super) fn take(&self) -> Option<Stream> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.lock();
         open.retain(|line| !line.sender.is_closed());
         let line = open.iter().min_by_key(|line| line.busy())?;
-        let full = line.busy() >= STREAMS && open.len() < LINES;
-        (!full).then(|| line.stream(true))
+        let another = line.is_full() && open.len() < LINES;
+        (!another).then(|| line.stream(true))
     }
 
     /// Waits until nobody else opens a line.
@@ -76,8 +116,17 @@ impl Lines {
         turn.map_err(|_| DialError::Timeout)?.map_err(|_| DialError::Gone)
     }
 
+    /// Gives no other request the line of one that it failed.
+    pub(super) fn leave(&self, stream: &Stream) {
+        self.lock().retain(|line| !Arc::ptr_eq(&line.streams, &stream.counted));
+    }
+
     fn put(&self, line: Line) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        self.lock().push(line);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,17 +134,37 @@ impl Tunnel {
     /// Begins HTTP/2 on a stream. A personal one stays with the visitor that it was opened for.
     pub(super) async fn multiplex(&self, stream: TunnelStream) -> Result<Stream, DialError> {
         let spawner = Spawner { tasks: self.tasks.clone(), worker: self.worker.clone() };
-        let (sender, connection) = http2::Builder::new(spawner)
+        let known = Arc::<Known>::default();
+        let stream = Listening { stream, known: Arc::clone(&known) };
+        let (sender, mut connection) = http2::Builder::new(spawner)
             .timer(TokioTimer::new())
+            // Nothing is sent before the upstream has said how much it takes.
+            .initial_max_send_streams(0)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
             .keep_alive_interval(Some(PING_INTERVAL))
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|_| DialError::Gone)?;
-        let tasks = self.tasks.clone();
+            .map_err(|_| DialError::NotHttp2)?;
+        let (ready, settled) = oneshot::channel();
+        let (line, tasks) = (Arc::clone(&known), self.tasks.clone());
         let driving = async move {
+            let mut ready = Some(ready);
+            let connection = poll_fn(|cx| {
+                if ready.is_some() {
+                    line.heard.register(cx.waker());
+                }
+                let ended = Pin::new(&mut connection).poll(cx);
+                let limit = connection.current_max_send_streams();
+                line.limit.store(limit, Ordering::Relaxed);
+                if limit > 0
+                    && let Some(ready) = ready.take()
+                {
+                    let _ = ready.send(());
+                }
+                ended
+            });
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "an upstream connection ended");
@@ -105,12 +174,61 @@ impl Tunnel {
             }
         };
         self.tasks.spawn_on(driving, self.worker.runtime());
-        let line = Line { sender, streams: Arc::new(()) };
+        let settled = timeout(HANDSHAKE, settled).await;
+        settled.map_err(|_| DialError::Timeout)?.map_err(|_| DialError::NotHttp2)?;
+        let line = Line { sender, streams: Arc::default(), known };
         let stream = line.stream(false);
         if !self.approach.is_personal() {
             self.lines.put(line);
         }
         Ok(stream)
+    }
+}
+
+/// Tells who drives a line when the upstream says something, which hyper does not.
+struct Listening {
+    stream: TunnelStream,
+    known: Arc<Known>,
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            // It runs after the task that reads, on the same thread, and so sees what came of it.
+            self.known.heard.wake();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -166,18 +284,29 @@ pub(super) fn to_http1(request: &mut Request<Body>) {
     }
     *request.uri_mut() = Uri::from(path(request.uri()));
     *request.version_mut() = Version::HTTP_11;
+    if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 fn path(uri: &Uri) -> PathAndQuery {
     uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"))
 }
 
-/// Whether the upstream has not looked at a request that failed: its line ended, or it refused the stream
-/// (RFC 9113 §8.7).
-pub(super) fn was_not_processed(error: &hyper::Error) -> bool {
-    match error.source().and_then(|source| source.downcast_ref::<h2::Error>()) {
-        Some(error) if error.is_reset() => error.reason() == Some(h2::Reason::REFUSED_STREAM),
-        Some(_) => true,
-        None => error.is_closed() || error.is_canceled(),
-    }
+/// Whether the upstream has surely not looked at a request that failed: it refused the stream, or went away and named
+/// an earlier one as its last (RFC 9113 §8.7).
+pub(super) fn was_refused(error: &hyper::Error) -> bool {
+    error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
+        let reason = error.reason();
+        error.is_remote()
+            && (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)
+                || error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
+    })
+}
+
+/// Whether the line ended, and not the stream alone. The upstream may have looked at the request, or not.
+pub(super) fn was_cut(error: &hyper::Error) -> bool {
+    let Some(source) = error.source() else { return error.is_closed() || error.is_canceled() };
+    // hyper unwraps what h2 says of the stream below.
+    source.is::<io::Error>() || source.downcast_ref::<h2::Error>().is_some_and(|error| !error.is_reset())
 }

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::approach::{Agreed, Speaks};
-use super::multiplex::{Stream, to_http1, to_http2, was_not_processed};
+use super::multiplex::{Stream, to_http1, to_http2, was_cut, was_refused};
 use super::{DialError, Tunnel, TunnelStream};
 use crate::body::Body;
 use crate::visit::{CutOff, Visitor};
@@ -61,6 +61,21 @@ impl Tunnel {
         let _turn = self.lines.turn().await?;
         match self.shared() {
             Some(upstream) => Ok(upstream),
+            None => self.connect(visitor).await,
+        }
+    }
+
+    /// Another connection in the place of one that failed a request, which nobody gets any more.
+    pub(crate) async fn replace(&self, failed: &Upstream, visitor: Visitor) -> Result<Upstream, DialError> {
+        let Sender::Http2(stream) = &failed.sender else { return self.connect(visitor).await };
+        self.lines.leave(stream);
+        if self.approach.is_personal() {
+            return self.connect(visitor).await;
+        }
+        // All the requests of a line fail together.
+        let _turn = self.lines.turn().await?;
+        match self.lines.take() {
+            Some(stream) => Ok(Upstream::on(stream)),
             None => self.connect(visitor).await,
         }
     }
@@ -246,6 +261,8 @@ impl Sender {
 pub(crate) enum SendError {
     /// Nothing was sent: the request is as it was.
     Unsent(Box<Request<Body>>),
+    /// The upstream said that it has not looked at the request.
+    Refused,
     /// The connection ended before the first byte of a response.
     Silent,
     /// The upstream began to answer, but that was not HTTP, or it broke off.
@@ -261,8 +278,17 @@ impl Upstream {
         Self { sender, heard: Arc::default(), heard_before: 0, idle_limit: IDLE_LIMIT, reused }
     }
 
+    /// Whether another request went over this connection, so that it may be that one's fault, or its age, that this one
+    /// failed.
+    pub(crate) fn has_company(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(_) => self.reused,
+            Sender::Http2(stream) => stream.has_company(),
+        }
+    }
+
     /// Whether other requests go over the same connection at the same time.
-    fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
     }
 
@@ -284,7 +310,8 @@ impl Upstream {
                             SendError::Unsent(Box::new(request))
                         }
                         None if error.error().is_user() => SendError::BadBody(error.into_error()),
-                        None if was_not_processed(error.error()) => SendError::Silent,
+                        None if was_refused(error.error()) => SendError::Refused,
+                        None if was_cut(error.error()) => SendError::Silent,
                         None => SendError::Broken(error.into_error()),
                     }),
                 };
