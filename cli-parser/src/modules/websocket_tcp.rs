@@ -33,7 +33,7 @@ impl Definition for WebsocketTcp {
                1000, a connection that breaks with 1011, a text message with 1003.",
         line: "ssh -R 443:localhost:5900 HOST http --websocket-tcp-converter",
         defaults: "Requests that are no WebSocket handshakes get status 400, an upstream that cannot be reached is \
-                   answered before the handshake with status 502. A message may have 16 MiB. The first of the \
+                   answered before the handshake with status 502. A message may have 1 MiB. The first of the \
                    subprotocols that a visitor offers is taken; compression is not offered.",
         codes: &[Code::NOT_A_WEBSOCKET],
     };

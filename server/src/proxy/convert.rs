@@ -64,7 +64,7 @@ async fn after(left: &CancellationToken) {
 }
 
 /// Bytes of one message of a visitor, which is held here as a whole.
-const MAX_MESSAGE: usize = 16 << 20;
+const MAX_MESSAGE: usize = 1 << 20;
 /// Of one message to a visitor.
 const CHUNK: usize = 32 << 10;
 /// How long a visitor may take to hear why a WebSocket ends.
