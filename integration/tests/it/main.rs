@@ -28,3 +28,4 @@ mod tcp;
 mod transfers;
 mod upstream;
 mod webhook;
+mod websockets;
