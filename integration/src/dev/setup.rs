@@ -35,6 +35,7 @@ const TESTS: &[Need] = &[
     (Sign::PythonModule("pip"), "python3-pip"),
     (Sign::PythonModule("websockets"), "python3-websockets"),
     (Sign::Program("chromium"), "chromium"),
+    (Sign::Program("certutil"), "libnss3-tools"),
 ];
 
 const BENCH: &[Need] = &[
