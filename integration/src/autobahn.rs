@@ -49,7 +49,7 @@ impl Autobahn {
     /// Runs them against the websocket server at this port of the loopback.
     pub fn at(self, port: u16) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        self.server("itself", &format!("ws://127.0.0.1:{port}/"), address, Value::Null)
+        self.server("itself", &format!("ws://127.0.0.1:{port}/"), address, &Value::Null)
     }
 
     /// Runs them against what `server` has published under this `ws:` or `wss:` URL, which names them in the result.
@@ -59,10 +59,10 @@ impl Autobahn {
         } else {
             (server.http_address(), Value::Null)
         };
-        self.server(url, url, address, ca)
+        self.server(url, url, address, &ca)
     }
 
-    fn server(mut self, name: &str, url: &str, address: SocketAddr, ca: Value) -> Self {
+    fn server(mut self, name: &str, url: &str, address: SocketAddr, ca: &Value) -> Self {
         let address = json!([address.ip().to_string(), address.port()]);
         self.servers.push((name.to_owned(), json!({"name": name, "url": url, "address": address, "ca": ca})));
         self
@@ -114,9 +114,9 @@ impl Outcome {
     /// it is the end that has to be the same.
     pub fn like(&self, other: &Self) -> bool {
         let end = ["close", "extensions", "code", "reason", "clean", "closed_by_me", "dropped_by_me"];
-        let same = |what: &&str| self.0.get(*what) == other.0.get(*what);
+        let same = |what: &str| self.0.get(what) == other.0.get(what);
         let either = self.text("behavior") != other.text("behavior") && self.passed() && other.passed();
-        end.iter().all(|what| same(what)) && (either || same(&"frames") && same(&"behavior"))
+        end.into_iter().all(same) && (either || same("frames") && same("behavior"))
     }
 
     fn text(&self, what: &str) -> &str {

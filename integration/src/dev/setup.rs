@@ -1,5 +1,5 @@
 //! `cargo dev setup`: the clients and tools that the tests drive, and with `--bench` what the benchmarks compare
-//! with, from Debian's packages.
+//! with, from Debian's packages; and Autobahn's websocket test suite, from PyPI.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

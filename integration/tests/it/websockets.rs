@@ -12,7 +12,7 @@ async fn compare(port: u16, cases: Autobahn, together: usize, minutes: u32) -> S
     let ssh = ssh.forward(format!("app:443:127.0.0.1:{port}")).command("http");
     let _ssh = ssh.publish().await;
     let cases = cases.at(port).through(&server, "ws://plain.localhost/");
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let seen = cases.through(&server, "wss://app.localhost/").run(together, minutes).await;
     let [direct, plain, tls] = <[Seen; 3]>::try_from(seen).unwrap();
     let passed = |seen: &Seen| seen.values().filter(|outcome| outcome.passed()).count();
@@ -52,8 +52,8 @@ async fn autobahns_cases_see_an_echo_server_in_python_through_a_tunnel_as_it_is(
 #[tokio::test]
 async fn big_messages_and_compressed_ones_pass_as_they_are() {
     let (_python, port) = websockets_echo().await;
-    let big = ["9.1", "9.2", "9.3.4", "9.4.8", "9.5.6", "9.6.3", "9.7.1"];
-    let deflate = ["12.1.3", "12.2.5", "13.1.1", "13.2.1", "13.3.1", "13.4.1", "13.5.1", "13.6.1", "13.7.1"];
+    let big = ["9.1", "9.2.6", "9.3.4", "9.4.8", "9.5.6", "9.6.3"];
+    let deflate = ["12.2.5", "13.1.1", "13.3.1", "13.5.1", "13.7.1"];
     let seen = compare(port, Autobahn::cases(big.into_iter().chain(deflate)), 4, 5).await;
     for (case, outcome) in seen {
         assert!(outcome.passed() && outcome.applied(), "{case}: {outcome:?}");
