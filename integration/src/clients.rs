@@ -34,7 +34,7 @@ pub enum Program {
 }
 
 /// The Python with Debian's modules, whatever else stands first in PATH.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 impl TestServer {
     /// One of the other clients, with a key that may publish, about to connect here.

@@ -25,7 +25,7 @@ struct Dev {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Install what the tests need (Debian packages; nothing is done if all is there)
+    /// Install what the tests need (Debian packages, Autobahn's test suite; nothing is done if all is there)
     Setup {
         /// What the benchmarks need too: nginx, sshd, haproxy, h2load. No service is started
         #[arg(long)]

@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness fails its test by panicking")]
 #![expect(clippy::disallowed_methods, reason = "tasks of the harness end with the test's runtime")]
 
+pub mod autobahn;
 pub mod child;
 pub mod clients;
 pub mod dev;
@@ -20,6 +21,7 @@ pub mod terminal;
 pub mod visitor;
 pub mod wait;
 
+pub use autobahn::Autobahn;
 pub use child::{Child, Forwarding};
 pub use clients::{OtherClient, Program};
 pub use origin::{Origin, Traffic};

@@ -29,6 +29,11 @@ pub fn try_hithed_release() -> Result<&'static Path, &'static str> {
     path(BUILT.get_or_init(|| build("hithed", &release())))
 }
 
+/// The target directory in which the running program was built.
+pub(crate) fn target() -> PathBuf {
+    Profile::running().target
+}
+
 /// A failed build is kept too: every test fails with it, and only the first waits for cargo.
 fn path(built: &'static Result<PathBuf, String>) -> Result<&'static Path, &'static str> {
     built.as_deref().map_err(String::as_str)

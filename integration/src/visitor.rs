@@ -1,6 +1,7 @@
 //! Who comes from the public side: an HTTP client that connects to the server's bound addresses whatever the
 //! URL's name resolves to, with raw, TLS and websocket faces below it, and the machine's own `curl`.
 
+mod chromium;
 mod connect;
 mod curl;
 mod reply;
@@ -9,6 +10,7 @@ mod request;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+pub use self::chromium::Chromium;
 pub use self::connect::{Io, Tls};
 pub use self::curl::Curl;
 pub use self::reply::{Reply, Streaming};

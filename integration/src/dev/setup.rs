@@ -1,5 +1,5 @@
 //! `cargo dev setup`: the clients and tools that the tests drive, and with `--bench` what the benchmarks compare
-//! with, from Debian's packages.
+//! with, from Debian's packages; and Autobahn's websocket test suite, from PyPI.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::{run as succeed, tell};
+use crate::autobahn;
+use crate::clients::PYTHON;
 
 /// How one sees that a package is there.
 enum Sign {
@@ -31,6 +33,11 @@ const TESTS: &[Need] = &[
     (Sign::Program("/usr/bin/python3"), "python3"),
     (Sign::PythonModule("paramiko"), "python3-paramiko"),
     (Sign::PythonModule("asyncssh"), "python3-asyncssh"),
+    (Sign::PythonModule("autobahn"), "python3-autobahn"),
+    (Sign::PythonModule("pip"), "python3-pip"),
+    (Sign::PythonModule("websockets"), "python3-websockets"),
+    (Sign::Program("chromium"), "chromium"),
+    (Sign::Program("certutil"), "libnss3-tools"),
 ];
 
 const BENCH: &[Need] = &[
@@ -44,7 +51,38 @@ const BENCH: &[Need] = &[
 /// What the tests need, and with `bench` what the benchmarks need too.
 pub(super) fn run(bench: bool) -> anyhow::Result<()> {
     install(TESTS)?;
+    fetch_autobahn()?;
     if bench { install(BENCH) } else { Ok(()) }
+}
+
+/// Autobahn's test suite as PyPI has it. It is written for a Python that Debian no longer has, so pip is told that
+/// it is for that one; `autobahn/fuzzer.py` makes it run.
+fn fetch_autobahn() -> anyhow::Result<()> {
+    let folder = autobahn::folder();
+    if folder.is_dir() {
+        return Ok(());
+    }
+    tell(&format!("setup: fetching autobahntestsuite {} from PyPI", autobahn::RELEASE));
+    let parent = folder.parent().context("a folder in the target directory")?;
+    std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    let part = tempfile::tempdir_in(parent).context("cannot make a temporary folder")?;
+    let list = part.path().join("requirements.txt");
+    let (release, digest) = (autobahn::RELEASE, autobahn::DIGEST);
+    std::fs::write(&list, format!("autobahntestsuite=={release} --hash=sha256:{digest}\n"))
+        .with_context(|| format!("cannot write {}", list.display()))?;
+    let mut pip = Command::new(PYTHON);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
+    pip.args([
+        "--no-deps",
+        "--no-compile",
+        "--only-binary=:all:",
+        "--python-version=2.7",
+        "--implementation=py",
+    ]);
+    pip.args(["--require-hashes", "--requirement"]).arg(&list).arg("--target").arg(part.path().join("suite"));
+    succeed(&mut pip).context("cannot fetch the websocket test suite")?;
+    std::fs::rename(part.path().join("suite"), &folder)
+        .with_context(|| format!("cannot make {}", folder.display()))
 }
 
 /// The packages of which the benchmarks would miss programs.
@@ -98,7 +136,7 @@ impl Sign {
             Self::PythonModule(name) => {
                 let find =
                     format!("import importlib.util as u, sys; sys.exit(u.find_spec({name:?}) is None)");
-                let run = Command::new("/usr/bin/python3").args(["-c", &find]).stderr(Stdio::null()).status();
+                let run = Command::new(PYTHON).args(["-c", &find]).stderr(Stdio::null()).status();
                 run.is_ok_and(|status| status.success())
             }
         }

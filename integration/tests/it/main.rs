@@ -4,6 +4,7 @@
 
 mod access;
 mod addresses;
+mod browser;
 mod clients;
 mod commands;
 mod compression;
@@ -29,3 +30,4 @@ mod tcp;
 mod transfers;
 mod upstream;
 mod webhook;
+mod websockets;
