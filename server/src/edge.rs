@@ -8,6 +8,7 @@ mod facts;
 mod hello;
 mod http;
 mod https;
+mod linger;
 mod place;
 mod tcp;
 mod tls;

@@ -8,6 +8,7 @@ mod commands;
 mod compression;
 mod converter;
 mod demo;
+mod early_answers;
 mod forwards;
 mod guards;
 mod harness;

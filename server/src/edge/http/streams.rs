@@ -2,13 +2,23 @@
 //!
 //! On HTTP/1 a visitor that takes nothing blocks its socket. A stream can be blocked alone, by its own window, while
 //! the socket is well; its response would then wait in the tunnel for ever.
+//!
+//! A request that is answered before it has come whole would be reset behind its answer, as RFC 9113 §8.1 has it. Some
+//! visitors (curl before version 8) forget the answer then: their uploads are read on for a while.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use crate::body::Progress;
+use super::super::linger::{hurried, linger_over};
+use crate::body::{Body, BodyError, Progress};
 use crate::drain::DrainWatch;
 use crate::proxy::tcp::STALL_LIMIT;
 
@@ -41,5 +51,60 @@ async fn stalled(progress: &Progress) {
             return;
         }
         seen = now;
+    }
+}
+
+/// The body of a request, whose rest is read and forgotten when nobody wants it any more.
+pub(super) fn upload(incoming: Incoming, visits: &DrainWatch) -> Body {
+    if incoming.is_end_stream() {
+        return Body::empty();
+    }
+    Body::made(Upload { incoming: Some(incoming), visits: visits.clone() })
+}
+
+struct Upload {
+    /// Gone only when this is dropped.
+    incoming: Option<Incoming>,
+    visits: DrainWatch,
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.incoming {
+            Some(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|it| it.map_err(Into::into)))
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let rest = self.incoming.take().filter(|incoming| !incoming.is_end_stream());
+        // There is no runtime any more when the program ends.
+        if let (Some(mut rest), Ok(_)) = (rest, Handle::try_current()) {
+            let visits = self.visits.clone();
+            self.visits.spawn(async move {
+                let read_on = linger_over(|cx| {
+                    Pin::new(&mut rest).poll_frame(cx).map(|frame| matches!(frame, Some(Ok(_))))
+                });
+                hurried(read_on, &visits).await;
+            });
+        }
     }
 }
