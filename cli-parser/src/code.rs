@@ -97,7 +97,7 @@ codes! {
     SUBDOMAIN_AND_NAME = 1119, "--subdomain, and a name in -R";
     HOSTNAME_AND_SUBDOMAIN = 1120, "both --hostname and --subdomain";
     PROXY_VERSION = 1123, "a version of the PROXY protocol other than 1 or 2";
-    BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
+    BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous (400), or its head is too large (414, 431)";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";
     CERTIFICATE = 1633, "a certificate or key that cannot be used";

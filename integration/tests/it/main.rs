@@ -18,6 +18,7 @@ mod https;
 mod isolation;
 mod lines;
 mod logins;
+mod misread;
 mod multiplex;
 mod mutual_tls;
 mod names;

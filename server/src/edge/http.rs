@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use self::broken::ResetIfBroken;
+use self::misread::Withholding;
 use self::patience::Patience;
 use self::streams::{Spawner, upload};
 use super::EdgeContext;
@@ -32,6 +33,7 @@ use crate::stall::StallGuard;
 use crate::visit::Visitor;
 
 mod broken;
+mod misread;
 mod patience;
 mod streams;
 
@@ -98,6 +100,7 @@ pub(super) async fn http1(
 ) {
     let connection = Connection::new(Arc::clone(&edge.site), visitor, tls, Arc::clone(&activity));
     // hyper's own limit for reading a head also runs between requests, where five minutes are allowed.
+    let stream = Withholding::new(stream, Arc::clone(&activity));
     let mut stream = Patience::new(stream, Arc::clone(&activity));
     loop {
         let connection = Arc::clone(&connection);
@@ -129,14 +132,14 @@ pub(super) async fn http1(
     }
 }
 
-type Http1<S, A> = http1::UpgradeableConnection<TokioIo<Patience<S>>, A>;
+type Http1<S, A> = http1::UpgradeableConnection<TokioIo<Patience<Withholding<S>>>, A>;
 
 /// Runs an HTTP/1 connection until it is over, or idles: then it gives its stream back.
 async fn until_rest<S, A>(
     mut served: Box<Http1<S, A>>,
     activity: &Activity,
     drain: &DrainWatch,
-) -> Option<Patience<S>>
+) -> Option<Patience<Withholding<S>>>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: HttpService<Incoming, ResBody = Body> + Unpin,
@@ -163,9 +166,16 @@ where
     log_end(&result, activity);
     // There are none if it speaks another protocol by now.
     let parts = served.into_parts()?;
-    if result.is_ok() && (activity.may_send_on() || !parts.read_buf.is_empty()) {
-        drop(parts.read_buf);
-        hurried(linger(parts.io.into_inner().get_mut()), drain).await;
+    let misread = result.as_ref().is_err_and(hyper::Error::is_parse);
+    if result.is_err() && !misread {
+        return None;
+    }
+    let sends_on = misread || activity.may_send_on() || !parts.read_buf.is_empty();
+    // It may be large.
+    drop(parts.read_buf);
+    let mut stream = parts.io.into_inner();
+    if stream.get_mut().end(misread).await && sends_on {
+        hurried(linger(stream.get_mut()), drain).await;
     }
     None
 }
