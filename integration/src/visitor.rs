@@ -3,6 +3,7 @@
 
 mod connect;
 mod curl;
+pub mod frames;
 mod reply;
 mod request;
 

@@ -11,6 +11,7 @@ mod demo;
 mod early_answers;
 mod forwards;
 mod guards;
+mod h2_abuse;
 mod harness;
 mod headers;
 mod http;

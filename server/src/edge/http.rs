@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use self::broken::ResetIfBroken;
 use self::misread::Withholding;
 use self::patience::Patience;
-use self::streams::{Spawner, upload};
+use self::streams::{Heads, Spawner, upload};
 use super::EdgeContext;
 use super::accept::accept;
 use super::linger::{hurried, linger};
@@ -28,6 +28,7 @@ use crate::body::Body;
 use crate::drain::DrainWatch;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::{Connection, Secured};
+use crate::proxy::respond::Form;
 use crate::proxy::tcp::STALL_LIMIT;
 use crate::stall::StallGuard;
 use crate::visit::Visitor;
@@ -189,7 +190,7 @@ pub(super) async fn http2(
     activity: Arc<Activity>,
 ) {
     let connection = Connection::new(Arc::clone(&edge.site), visitor, Some(tls), Arc::clone(&activity));
-    let visits = edge.visits.clone();
+    let (visits, heads) = (edge.visits.clone(), Heads::new());
     let served = http2::Builder::new(Spawner(edge.visits.clone()))
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD as u32)
@@ -204,7 +205,7 @@ pub(super) async fn http2(
         .serve_connection(
             TokioIo::new(stream),
             service_fn(move |request: Request<Incoming>| {
-                answer(&connection, request.map(|body| upload(body, &visits)))
+                answer_stream(&connection, request.map(|body| upload(body, &visits)), &heads)
             }),
         );
     // On the heap once: an async fn would hold it wherever it is handed on, and idle connections are many.
@@ -217,6 +218,25 @@ fn answer(
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
     let connection = Arc::clone(connection);
     async move { Ok(crate::proxy::http::serve(connection, request).await) }
+}
+
+/// The same, on a connection that carries many requests at a time.
+fn answer_stream(
+    connection: &Arc<Connection>,
+    request: Request<Body>,
+    heads: &Heads,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
+    let connection = Arc::clone(connection);
+    let admitted = heads.admit(&request);
+    async move {
+        Ok(match admitted {
+            Ok(None) => crate::proxy::http::serve(connection, request).await,
+            Ok(Some(permit)) => {
+                crate::proxy::http::serve(connection, request).await.map(|body| body.holding(permit))
+            }
+            Err(error) => error.answer(Form::wanted(request.headers())),
+        })
+    }
 }
 
 /// Runs a connection to its end, which comes early when it idles, is outdated, or the server drains.

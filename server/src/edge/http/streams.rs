@@ -12,14 +12,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::{Request, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 use super::super::linger::{hurried, linger_over};
 use crate::body::{Body, BodyError, Progress};
 use crate::drain::DrainWatch;
+use crate::proxy::respond::ProxyError;
 use crate::proxy::tcp::STALL_LIMIT;
 
 /// Gives the streams of a connection to the owner of all visits.
@@ -51,6 +54,40 @@ async fn stalled(progress: &Progress) {
             return;
         }
         seen = now;
+    }
+}
+
+/// A head that is no larger costs nothing to speak of, however many there are.
+const SMALL_HEAD: usize = 16 * 1024;
+
+/// What the larger heads of all requests under way on one connection may have together.
+const LARGE_HEADS: usize = 4 << 20;
+
+/// Counts the large heads of a connection. A header that was sent once is meant again with one byte, so that a few
+/// kilobytes on the wire could be a head of a megabyte for each of many streams.
+pub(super) struct Heads(Arc<Semaphore>);
+
+impl Heads {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(LARGE_HEADS)))
+    }
+
+    /// What this gives is to be kept as long as the request is under way.
+    pub(super) fn admit<B>(&self, request: &Request<B>) -> Result<Option<OwnedSemaphorePermit>, ProxyError> {
+        let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+        let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+        let size = headers.sum::<usize>() + path;
+        if size <= SMALL_HEAD {
+            return Ok(None);
+        }
+        let permits = u32::try_from(size).unwrap_or(u32::MAX);
+        let admitted = Arc::clone(&self.0).try_acquire_many_owned(permits).map(Some);
+        admitted.map_err(|_| {
+            ProxyError::TooLarge(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the requests under way on this connection have more than 4 MiB of headers",
+            )
+        })
     }
 }
 
