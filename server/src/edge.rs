@@ -5,7 +5,7 @@
 
 pub(crate) mod accept;
 mod facts;
-mod hello;
+pub(crate) mod hello;
 mod http;
 mod https;
 mod linger;
