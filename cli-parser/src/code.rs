@@ -102,7 +102,7 @@ codes! {
     PROXY_VERSION = 1123, "a version of the PROXY protocol other than 1 or 2";
     NOT_ADMIN = 1130, "a command about the server that only admins may give";
     ADMIN_FAILED = 1131, "a command about the server that could not be done";
-    BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
+    BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous (400), or its head is too large (414, 431)";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";
     CERTIFICATE = 1633, "a certificate or key that cannot be used";

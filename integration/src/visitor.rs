@@ -4,6 +4,7 @@
 mod chromium;
 mod connect;
 mod curl;
+pub mod frames;
 mod reply;
 mod request;
 

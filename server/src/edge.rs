@@ -5,9 +5,10 @@
 
 pub(crate) mod accept;
 mod facts;
-mod hello;
+pub(crate) mod hello;
 mod http;
 mod https;
+mod linger;
 mod place;
 mod tcp;
 mod tls;

@@ -17,6 +17,9 @@ pub mod demo;
 pub mod drain;
 mod edge;
 mod endpoint;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listen;
 pub mod logging;
 mod modules;

@@ -7,10 +7,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// An upstream that notes each byte it gets, and answers whatever looks like the end of a head.
 #[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Recorder(Arc<Mutex<Vec<u8>>>);
 
 impl Recorder {
-    async fn origin(&self) -> Origin {
+    pub(crate) async fn origin(&self) -> Origin {
         let recorder = self.clone();
         Origin::serving(move |mut stream, _| {
             let recorder = recorder.clone();
@@ -29,7 +29,7 @@ impl Recorder {
     }
 
     /// What came, in lower case; the next case begins anew.
-    fn take(&self) -> String {
+    pub(crate) fn take(&self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut *self.0.lock().unwrap())).to_lowercase()
     }
 }
@@ -83,6 +83,7 @@ fn ambiguous() -> Vec<String> {
         "GET / HTTP/1.1\r\nHost: app.localhost:8o\r\nConnection: close\r\n\r\n".to_owned(),
         "GET / HTTP/1.1\r\nHost: app.localhost/x\r\nConnection: close\r\n\r\n".to_owned(),
         format!("GET http://other.localhost/ HTTP/1.1\r\n{host}\r\n"),
+        format!("GET ftp://app.localhost/ HTTP/1.1\r\n{host}\r\n"),
         format!("GET http://x@app.localhost/ HTTP/1.1\r\n{host}\r\n"),
         format!("GET app.localhost HTTP/1.1\r\n{host}\r\n"),
         format!("GET /a b HTTP/1.1\r\n{host}\r\n"),

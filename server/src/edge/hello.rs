@@ -90,7 +90,9 @@ pub(super) async fn read<S: AsyncRead + Unpin>(begun: &mut Replayed<S>) -> Resul
             return Err(HelloError::TooLarge);
         }
         begun.head.reserve(READ);
-        if begun.stream.read_buf(&mut begun.head).await? == 0 {
+        // Not all of the room that a vector may have: the limit holds to the byte.
+        let most = READ.min(HELLO_LIMIT - begun.head.len()) as u64;
+        if (&mut begun.stream).take(most).read_buf(&mut begun.head).await? == 0 {
             return Err(HelloError::Left(io::ErrorKind::UnexpectedEof.into()));
         }
     }
@@ -132,6 +134,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Replayed<S> {
 }
 
 write_through!(Replayed<S>);
+
+/// What the fuzzer calls.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 
 #[cfg(test)]
 mod tests {

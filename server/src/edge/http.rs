@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
@@ -17,20 +17,24 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use self::broken::ResetIfBroken;
+use self::misread::Withholding;
 use self::patience::Patience;
-use self::streams::Spawner;
+use self::streams::{Heads, Spawner, upload};
 use super::EdgeContext;
 use super::accept::accept;
+use super::linger::{hurried, linger};
 use super::place::{by_host, place};
 use crate::body::Body;
 use crate::drain::DrainWatch;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::{Connection, Secured};
+use crate::proxy::respond::Form;
 use crate::proxy::tcp::STALL_LIMIT;
 use crate::stall::StallGuard;
 use crate::visit::Visitor;
 
 mod broken;
+mod misread;
 mod patience;
 mod streams;
 
@@ -97,6 +101,7 @@ pub(super) async fn http1(
 ) {
     let connection = Connection::new(Arc::clone(&edge.site), visitor, tls, Arc::clone(&activity));
     // hyper's own limit for reading a head also runs between requests, where five minutes are allowed.
+    let stream = Withholding::new(stream, Arc::clone(&activity));
     let mut stream = Patience::new(stream, Arc::clone(&activity));
     loop {
         let connection = Arc::clone(&connection);
@@ -107,7 +112,10 @@ pub(super) async fn http1(
             .max_buf_size(MAX_HEAD)
             // A visitor that closes its side has left: what it asked for need not be fetched to the end.
             .half_close(false)
-            .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(&connection, request)))
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn(move |request: Request<Incoming>| answer(&connection, request.map(Body::stream))),
+            )
             .with_upgrades();
         // On the heap once: an async fn would hold it wherever it is handed on, and idle connections are many.
         let Some(resting) = until_rest(Box::new(served), &activity, &edge.visits).await else { return };
@@ -125,25 +133,27 @@ pub(super) async fn http1(
     }
 }
 
-type Http1<S, A> = http1::UpgradeableConnection<TokioIo<Patience<S>>, A>;
+type Http1<S, A> = http1::UpgradeableConnection<TokioIo<Patience<Withholding<S>>>, A>;
 
 /// Runs an HTTP/1 connection until it is over, or idles: then it gives its stream back.
 async fn until_rest<S, A>(
     mut served: Box<Http1<S, A>>,
     activity: &Activity,
     drain: &DrainWatch,
-) -> Option<Patience<S>>
+) -> Option<Patience<Withholding<S>>>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: HttpService<Incoming, ResBody = Body> + Unpin,
     A::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    tokio::select! {
-        result = &mut *served => {
-            log_end(result, activity);
-            return None;
+    let result = tokio::select! {
+        result = &mut *served => result,
+        () = activity.rests_for(REST) => {
+            let parts = served.into_parts()?;
+            let mut stream = parts.io.into_inner();
+            stream.give_back(&parts.read_buf);
+            return Some(stream);
         }
-        () = activity.rests_for(REST) => {}
         () = activity.idle_for(IDLE) => {
             Pin::new(&mut *served).graceful_shutdown();
             let _ = timeout(GOODBYE, served).await;
@@ -151,14 +161,24 @@ where
         }
         () = drain.draining() => {
             Pin::new(&mut *served).graceful_shutdown();
-            log_end(served.await, activity);
-            return None;
+            (&mut *served).await
         }
-    }
+    };
+    log_end(&result, activity);
+    // There are none if it speaks another protocol by now.
     let parts = served.into_parts()?;
+    let misread = result.as_ref().is_err_and(hyper::Error::is_parse);
+    if result.is_err() && !misread {
+        return None;
+    }
+    let sends_on = misread || activity.may_send_on() || !parts.read_buf.is_empty();
+    // It may be large.
+    drop(parts.read_buf);
     let mut stream = parts.io.into_inner();
-    stream.give_back(&parts.read_buf);
-    Some(stream)
+    if stream.get_mut().end(misread).await && sends_on {
+        hurried(linger(stream.get_mut()), drain).await;
+    }
+    None
 }
 
 /// Serves one HTTP/2 connection to its end.
@@ -170,6 +190,7 @@ pub(super) async fn http2(
     activity: Arc<Activity>,
 ) {
     let connection = Connection::new(Arc::clone(&edge.site), visitor, Some(tls), Arc::clone(&activity));
+    let (visits, heads) = (edge.visits.clone(), Heads::new());
     let served = http2::Builder::new(Spawner(edge.visits.clone()))
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD as u32)
@@ -181,30 +202,54 @@ pub(super) async fn http2(
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service_fn(move |request| answer(&connection, request)));
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(move |request: Request<Incoming>| {
+                answer_stream(&connection, request.map(|body| upload(body, &visits)), &heads)
+            }),
+        );
     // On the heap once: an async fn would hold it wherever it is handed on, and idle connections are many.
     finish(Box::pin(served), &activity, &edge.visits).await;
 }
 
 fn answer(
     connection: &Arc<Connection>,
-    request: http::Request<Incoming>,
+    request: Request<Body>,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
     let connection = Arc::clone(connection);
     async move { Ok(crate::proxy::http::serve(connection, request).await) }
 }
 
+/// The same, on a connection that carries many requests at a time.
+fn answer_stream(
+    connection: &Arc<Connection>,
+    request: Request<Body>,
+    heads: &Heads,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
+    let connection = Arc::clone(connection);
+    let admitted = heads.admit(&request);
+    async move {
+        Ok(match admitted {
+            Ok(None) => crate::proxy::http::serve(connection, request).await,
+            Ok(Some(permit)) => {
+                crate::proxy::http::serve(connection, request).await.map(|body| body.holding(permit))
+            }
+            Err(error) => error.answer(Form::wanted(request.headers())),
+        })
+    }
+}
+
 /// Runs a connection to its end, which comes early when it idles, is outdated, or the server drains.
 async fn finish(mut served: Pin<Box<impl Graceful>>, activity: &Activity, drain: &DrainWatch) {
     let idle = tokio::select! {
-        result = &mut served => return log_end(result, activity),
+        result = &mut served => return log_end(&result, activity),
         () = activity.idle_for(IDLE) => true,
         () = activity.outdated() => false,
         () = drain.draining() => false,
     };
     served.as_mut().end_soon();
     tokio::select! {
-        result = &mut served => log_end(result, activity),
+        result = &mut served => log_end(&result, activity),
         // A drain has its own end, and what still runs on an outdated connection its time; a visitor that idles has
         // had it.
         () = sleep(GOODBYE), if idle => {}
@@ -212,9 +257,9 @@ async fn finish(mut served: Pin<Box<impl Graceful>>, activity: &Activity, drain:
 }
 
 /// Comes before the connection is dropped, and with it the responses that it did not finish.
-fn log_end(result: hyper::Result<()>, activity: &Activity) {
+fn log_end(result: &hyper::Result<()>, activity: &Activity) {
     let Err(error) = result else { return };
-    let cause = std::error::Error::source(&error);
+    let cause = std::error::Error::source(error);
     let timed_out = cause
         .and_then(|cause| cause.downcast_ref::<io::Error>())
         .is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut);

@@ -24,6 +24,7 @@ mod framing;
 mod keeping;
 mod routing;
 mod sockets;
+mod splitting;
 
 /// A server with endpoints that all lead to the same upstream, which the test plays.
 struct Bench {

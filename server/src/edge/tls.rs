@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hithe_cli_parser::printable;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::hello::{self, HelloError, Opening, Replayed};
+use super::linger::linger;
 use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::proxy::tcp::Wire;
 use crate::registry::{Registry, Slot};
@@ -24,7 +25,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The same, where a person may have to choose a certificate first: some browsers keep the handshake waiting meanwhile.
 const CHOICE: Duration = Duration::from_secs(60);
 
-/// How long a refused visitor may take to read why.
+/// How long a refused visitor may take to take what it is told.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A fatal `internal_error` (RFC 8446 §6.2), from a server that could not reach the other end.
@@ -117,17 +118,15 @@ async fn begin(
     })
 }
 
-/// Says why and closes. What the visitor still sends is read, for a reset would take the words away from it.
+/// Says why and closes.
 async fn farewell(stream: &mut Stream, words: &[u8]) {
     let said = async {
         stream.write_all(words).await?;
-        stream.shutdown().await?;
-        let mut unread = [0; 1024];
-        while stream.read(&mut unread).await? > 0 {}
-        io::Result::Ok(())
+        stream.shutdown().await
     };
-    // Nobody is left to be told if this fails.
-    let _ = timeout(FAREWELL, said).await;
+    if let Ok(Ok(())) = timeout(FAREWELL, said).await {
+        linger(stream).await;
+    }
 }
 
 impl Wire for Stream {

@@ -23,6 +23,8 @@ pub(crate) struct Activity {
     awaits_head: AtomicBool,
     /// Something was written that may not have left yet.
     unflushed: AtomicBool,
+    /// The last request had a body, whose rest may come after its answer.
+    uploads: AtomicBool,
     /// A response was not finished.
     broken: AtomicBool,
     unsent: Unsent,
@@ -42,6 +44,7 @@ impl Activity {
             stalled: AtomicBool::new(false),
             awaits_head: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
+            uploads: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             unsent: Unsent::default(),
             outdated: Notify::new(),
@@ -54,6 +57,7 @@ impl Activity {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.begun.fetch_add(1, Ordering::AcqRel);
         self.awaits_head.store(false, Ordering::Release);
+        self.uploads.store(false, Ordering::Release);
         UnderWay(Arc::clone(self))
     }
 
@@ -88,7 +92,13 @@ impl Activity {
     /// A request whose response may be over first still comes in until what this gives is dropped.
     pub(crate) fn receive(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.uploads.store(true, Ordering::Release);
         UnderWay(Arc::clone(self))
+    }
+
+    /// Whether the visitor may still be sending what nobody reads any more.
+    pub(crate) fn may_send_on(&self) -> bool {
+        self.uploads.load(Ordering::Acquire)
     }
 
     /// Requests so far.

@@ -108,10 +108,9 @@ impl Connection {
 }
 
 /// Answers one request. There is no limit on how long an upstream may take.
-pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body>) -> Response<Body> {
     let form = Form::wanted(request.headers());
     let under_way = connection.activity.begin();
-    let mut request = request.map(Body::stream);
     if !request.body().is_end_stream() {
         // An answer may be over before its request is.
         let receiving = connection.activity.receive();

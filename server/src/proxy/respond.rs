@@ -18,6 +18,8 @@ use crate::tunnel::DialError;
 pub(crate) enum ProxyError {
     #[error("the request is malformed: {0}")]
     BadRequest(&'static str),
+    #[error("the head of the request is too large: {1}")]
+    TooLarge(StatusCode, &'static str),
     #[error("{0} is not offered here")]
     Method(Method),
     #[error("no endpoint answers for {0}")]
@@ -95,6 +97,14 @@ impl ProxyError {
                 "Check the client that sent it.",
             )
             .saying(format!("The request is malformed: {what}")),
+            Self::TooLarge(status, what) => Row::of(
+                Code::BAD_REQUEST,
+                *status,
+                Side::Visitor,
+                "",
+                "Check the client that sent it; in a browser, remove the cookies of this site.",
+            )
+            .saying(format!("The head of the request is too large: {what}")),
             Self::Method(_) => Row::of(
                 Code::BAD_REQUEST,
                 StatusCode::METHOD_NOT_ALLOWED,

@@ -37,6 +37,11 @@ impl<S> Patience<S> {
         Self { stream, activity, begun: true, heads: 0, clock: None, ahead: Vec::new() }
     }
 
+    /// What is below.
+    pub(super) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Lets `bytes` be read again, before anything else.
     pub(super) fn give_back(&mut self, bytes: &[u8]) {
         self.ahead.splice(..0, bytes.iter().copied());

@@ -333,3 +333,32 @@ async fn a_response_that_waits_for_its_upstream_is_not_stalled() {
     let (body, ()) = tokio::join!(body.collect(), late);
     assert_eq!(body.unwrap().to_bytes(), "half late");
 }
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_over_http2_is_given_up_when_no_ping_is_answered() {
+    let bench = http2_bench();
+    let (mut near, far) = duplex(64 * 1024);
+    let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let visitor = Visitor::new("192.0.2.7:4000".parse().unwrap(), None);
+    let edge = Arc::clone(&bench.edge);
+    bench
+        .edge
+        .visits
+        .spawn(async move { http2(&edge, far, visitor, Secured::default(), Activity::new(permit)).await });
+    near.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    near.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    // `:method: GET`, and no END_HEADERS.
+    near.write_all(&[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82]).await.unwrap();
+    let started = tokio::time::Instant::now();
+    let trickle = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            // A continuation with nothing in it: neither an end nor an answer to a ping.
+            if near.write_all(&[0, 0, 0, 9, 0, 0, 0, 0, 1]).await.is_err() {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_secs(400), trickle).await.expect("the connection is still open");
+    assert!(started.elapsed() <= Duration::from_secs(100), "{:?}", started.elapsed());
+}

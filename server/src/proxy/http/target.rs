@@ -79,7 +79,9 @@ fn host(request: &mut Request<Body>) -> Result<HostName, ProxyError> {
 /// HTTP/2, or what a client sends that takes us for a forward proxy.
 fn host_of_absolute(request: &mut Request<Body>, authority: &Authority) -> Result<HostName, ProxyError> {
     let named = single_host(request.headers())?;
-    if request.uri().scheme().is_none() || authority.as_str().contains('@') {
+    let scheme = request.uri().scheme_str().unwrap_or_default();
+    let of_the_web = ["https", "http"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    if !of_the_web || authority.as_str().contains('@') {
         return Err(ProxyError::BadRequest("its target is not a URL of a web site"));
     }
     if named.is_some_and(|named| !named.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {

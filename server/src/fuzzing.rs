@@ -1,0 +1,6 @@
+//! What the fuzzers in `fuzz/` call: each takes any bytes, and panics where a promise is broken.
+
+/// What a connection to the https port begins with.
+pub fn hello(data: &[u8]) {
+    crate::edge::hello::fuzzing::hello(data);
+}
