@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Bind, Code, Command, CommandError, Kind, Scheme, printable};
 
-/// The flags that stand for a name or a port in `-R`. At most one of them is given.
+/// The flags that stand for a name or a port in `-R`, of which at most one is given; and whether others may share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Address")]
@@ -27,6 +27,9 @@ pub struct Address {
     /// An older spelling of --domain
     #[arg(long, value_name = "LABEL", hide = true)]
     pub subdomain: Option<String>,
+    /// Share the address with other sessions of your account that say so too; visitors go to the least busy of them
+    #[arg(long)]
+    pub pooling_enabled: bool,
 }
 
 /// What an address flag says.
@@ -84,6 +87,9 @@ impl Address {
 
     pub(crate) fn flags(&self, flags: &mut Vec<(&'static str, Option<String>)>) {
         flags.extend(self.given().map(|(flag, value)| (flag, Some(value.to_owned()))));
+        if self.pooling_enabled {
+            flags.push(("--pooling-enabled", None));
+        }
     }
 
     /// What can be found wrong without a `-R`.

@@ -102,6 +102,7 @@ codes! {
     PROXY_VERSION = 1123, "a version of the PROXY protocol other than 1 or 2";
     NOT_ADMIN = 1130, "a command about the server that only admins may give";
     ADMIN_FAILED = 1131, "a command about the server that could not be done";
+    TAKEN_OVER = 1132, "another session of the account serves in place of this one";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous (400), or its head is too large (414, 431)";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";
@@ -123,6 +124,7 @@ codes! {
     NOT_A_WEBSOCKET = 3206, "a request that is no WebSocket handshake, where only these are taken";
     USER_AGENT_REFUSED = 3211, "the visitor's user agent is not admitted";
     BASIC_AUTH_REQUIRED = 3250, "basic auth credentials are missing or wrong";
+    POOL_DIFFERS = 6030, "a pool whose other members have other options";
     WEBHOOK_NEEDLESS_SECRET = 7026, "webhook verification with a secret for a provider that has none (sns)";
     UPSTREAM_REFUSED = 8012, "nothing listens where the publisher's -R points to";
     BASIC_AUTH_USER_LENGTH = 15008, "a basic auth user name longer than 128 characters";

@@ -61,6 +61,16 @@ impl Command {
         flags
     }
 
+    /// Whether other sessions of the account may share the address.
+    pub const fn pools(&self) -> bool {
+        self.address().pooling_enabled
+    }
+
+    /// Whether visitors meet the same rules here as there, wherever the two stand and whatever is noted about them.
+    pub fn serves_like(&self, other: &Self) -> bool {
+        self.kind() == other.kind() && self.schemes() == other.schemes() && self.modules() == other.modules()
+    }
+
     pub const fn modules(&self) -> &ModuleSet {
         match self {
             Self::Http(http) => &http.modules,

@@ -10,11 +10,10 @@ use futures_util::future::BoxFuture;
 use hithe_cli_parser::{Parsed, parse};
 use http::{Request, Response};
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::drain::{Drain, DrainWatch};
-use crate::endpoint::{Endpoint, EndpointId, Protocol};
+use crate::endpoint::{Endpoint, Member, Protocol};
 use crate::modules::{Flow, ModuleChain, Plan, Visit};
 use crate::registry::{Registry, Slot};
 use crate::tunnel::elastic::{Elastic, Taken};
@@ -43,17 +42,9 @@ impl Routes {
         let tunnel = Arc::new(Tunnel::new(Arc::new(Nowhere), Drain::new().1, Default::default()));
         let names = (0..names).map(|at| format!("n{at}.bench.test"));
         for name in names.chain(["*.wild.bench.test".to_owned()]) {
-            let endpoint = Endpoint {
-                id: EndpointId::next(),
-                protocol: Protocol::Https,
-                url: format!("https://{name}").into(),
-                modules: Arc::new(ModuleChain::default()),
-                tls: None,
-                tunnel: Arc::clone(&tunnel),
-                log: None,
-                withdrawn: CancellationToken::new(),
-            };
-            registry.publish_for_test(&name, Slot::Secure, Arc::new(endpoint));
+            let (url, member) = (format!("https://{name}"), Member::new(Arc::clone(&tunnel), None));
+            let endpoint = Endpoint::for_test(Protocol::Https, &url, ModuleChain::default(), member);
+            registry.publish_for_test(&name, Slot::Secure, endpoint);
         }
         Self(registry)
     }

@@ -38,6 +38,8 @@ pub struct Config {
     /// Bytes that may lie there; without it, a share of what is free.
     pub spool_limit: Option<u64>,
     pub listen: Listen,
+    /// How long the place of a publisher that was cut off is held.
+    pub hold: Duration,
     /// Ports that tcp endpoints may have. Not empty, without 0.
     pub tcp_ports: RangeInclusive<u16>,
     /// Where the ports of tcp endpoints are opened.
@@ -216,6 +218,7 @@ fn complete(options: Options) -> Result<Config, Problem> {
         client_cas: options.client_cas,
         ready_file: options.ready_file,
         grace: given(options.grace, "--grace")?.0,
+        hold: given(options.hold, "--hold")?.0,
         log: Log {
             level: given(options.log_level, "--log-level")?,
             format: given(options.log_format, "--log-format")?,

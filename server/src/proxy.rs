@@ -6,6 +6,7 @@ pub(crate) mod activity;
 mod convert;
 mod forwarded;
 pub(crate) mod http;
+mod reach;
 pub(crate) mod respond;
 mod socks;
 pub(crate) mod tcp;

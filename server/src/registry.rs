@@ -7,13 +7,13 @@ mod ledger;
 mod names;
 mod overview;
 mod ports;
+mod routes;
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use dashmap::DashMap;
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::{Code, CommandError, HostName, HostPattern, NameError};
 use tokio::sync::mpsc;
@@ -22,6 +22,7 @@ pub(crate) use ledger::{Claim, Lease, SessionId};
 pub(crate) use names::{NameRules, NameSecret};
 pub(crate) use overview::{SessionAbout, names_of};
 pub(crate) use ports::OpenedPort;
+pub(crate) use routes::{Place, Slot};
 
 use crate::access::Rights;
 use crate::account::Account;
@@ -29,54 +30,20 @@ use crate::config::ListenIp;
 use crate::endpoint::Endpoint;
 use crate::store::{Changes, PastOwners, Reservations};
 use ledger::{Key, Ledger};
+use routes::Routes;
 
 /// Handle of the one registry of the process.
 #[derive(Clone)]
 pub(crate) struct Registry(Arc<Inner>);
 
 struct Inner {
-    exact: DashMap<Box<str>, Routes>,
-    /// Keyed by what follows `*.`.
-    wild: DashMap<Box<str>, Routes>,
+    routes: Routes,
+    /// For how long the places of who was cut off are held.
+    hold: Duration,
     ledger: Mutex<Ledger>,
     rules: NameRules,
     range: ports::PortRange,
     opened: mpsc::Sender<OpenedPort>,
-}
-
-/// The two public sides of a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Slot {
-    /// The HTTP port.
-    Plain,
-    /// The HTTPS port: an `https` or a `tls` endpoint.
-    Secure,
-}
-
-#[derive(Default)]
-struct Routes {
-    plain: Option<Arc<Endpoint>>,
-    secure: Option<Arc<Endpoint>>,
-}
-
-impl Routes {
-    fn slot(&mut self, slot: Slot) -> &mut Option<Arc<Endpoint>> {
-        match slot {
-            Slot::Plain => &mut self.plain,
-            Slot::Secure => &mut self.secure,
-        }
-    }
-
-    fn at(&self, slot: Slot) -> Option<&Arc<Endpoint>> {
-        match slot {
-            Slot::Plain => self.plain.as_ref(),
-            Slot::Secure => self.secure.as_ref(),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.plain.is_none() && self.secure.is_none()
-    }
 }
 
 /// What the registry must know of a session that holds names. Implemented by `ssh`, faked in tests.
@@ -94,6 +61,17 @@ pub(crate) trait Holder: Send + Sync {
     fn is_alive(&self) -> BoxFuture<'_, bool>;
     /// Ends the session at once. Its names are free when this returns.
     fn evict(&self);
+    /// Another session has taken the place of one of its endpoints.
+    fn displaced(&self);
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client said so, or we did: nobody waits for its return.
+    InOrder,
+    /// The connection broke, or nothing was heard any more.
+    CutOff,
 }
 
 /// Why a name or a port was not given. The publisher reads it.
@@ -131,6 +109,7 @@ pub(crate) struct RegistryConfig {
     pub(crate) tcp_address: ListenIp,
     pub(crate) past: PastOwners,
     pub(crate) reserved: Reservations,
+    pub(crate) hold: Duration,
 }
 
 impl Registry {
@@ -138,8 +117,8 @@ impl Registry {
     pub(crate) fn new(config: RegistryConfig) -> (Self, mpsc::Receiver<OpenedPort>) {
         let (opened, receiver) = mpsc::channel(ports::OPENED_BACKLOG);
         let inner = Inner {
-            exact: DashMap::new(),
-            wild: DashMap::new(),
+            routes: Routes::default(),
+            hold: config.hold,
             ledger: Mutex::new(Ledger::new(config.past, config.reserved)),
             rules: config.rules,
             range: ports::PortRange::new(config.tcp_ports, config.tcp_address),
@@ -148,26 +127,24 @@ impl Registry {
         (Self(Arc::new(inner)), receiver)
     }
 
-    /// The endpoint of a host name: the exact one, otherwise that of the longest matching wildcard.
+    /// What answers for a host name: the exact one, otherwise that of the longest matching wildcard.
     /// `host` is lower case, without port and trailing dot.
-    pub(crate) fn web(&self, host: &str, slot: Slot) -> Option<Arc<Endpoint>> {
-        if let Some(endpoint) = self.0.exact.get(host).and_then(|routes| routes.at(slot).cloned()) {
-            return Some(endpoint);
-        }
-        if self.0.wild.is_empty() {
-            return None;
-        }
-        let mut rest = host;
-        while let Some((_, parent)) = rest.split_once('.') {
-            if let Some(endpoint) = self.0.wild.get(parent).and_then(|routes| routes.at(slot).cloned()) {
-                return Some(endpoint);
-            }
-            rest = parent;
-        }
-        None
+    pub(crate) fn web(&self, host: &str, slot: Slot) -> Option<Place> {
+        self.0.routes.web(host, slot)
     }
 
-    /// Whether any endpoint answers for `host`.
+    /// What answers at a TCP port.
+    pub(crate) fn at_port(&self, port: u16) -> Option<Place> {
+        self.0.routes.port(port)
+    }
+
+    /// Whether nobody answers at a TCP port any more, and nobody will before it is opened anew.
+    pub(crate) fn close_port(&self, port: u16) -> bool {
+        let _ledger = self.ledger();
+        self.0.routes.close_port(port)
+    }
+
+    /// Whether any endpoint answers for `host`, or will in a moment.
     pub(crate) fn is_live(&self, host: &str) -> bool {
         self.web(host, Slot::Secure).is_some() || self.web(host, Slot::Plain).is_some()
     }
@@ -185,13 +162,33 @@ impl Registry {
         self.ledger().sessions.insert(holder.id(), holder);
     }
 
-    /// Takes back everything that a session still holds.
-    pub(crate) fn forget(&self, session: SessionId) {
+    /// Takes back everything that a session still holds. Where it was cut off, visitors wait there for its return.
+    pub(crate) fn forget(&self, session: SessionId, end: End) -> HeldPlaces {
         let mut ledger = self.ledger();
         ledger.sessions.remove(&session);
+        let mut held = Vec::new();
         for (key, claim) in ledger.claims_of(session) {
-            self.release(&mut ledger, &key, claim);
+            let withdrawn = self.release(&mut ledger, &key, claim, end);
+            held.extend(withdrawn.into_iter().map(|(slot, endpoint)| (key.clone(), slot, endpoint)));
         }
+        if end == End::InOrder {
+            held.clear();
+        }
+        HeldPlaces(held)
+    }
+
+    /// The client of a session that ended will not return after all.
+    pub(crate) fn hold_no_longer(&self, places: &HeldPlaces) {
+        let _ledger = self.ledger();
+        for (key, slot, endpoint) in &places.0 {
+            self.0.routes.hold_no_longer(key, *slot, endpoint);
+        }
+    }
+
+    /// Gives up places whose publishers have not returned in time.
+    pub(crate) fn let_go(&self) {
+        let _ledger = self.ledger();
+        self.0.routes.let_go();
     }
 
     /// Everybody who is there.
@@ -205,11 +202,6 @@ impl Registry {
         let ledger = self.ledger();
         let others = ledger.sessions.values().filter(|h| h.account() == account && h.id() != session);
         others.take(MAX_ASKED).cloned().collect()
-    }
-
-    /// The other sessions that hold what is claimed: they are of the same owner.
-    pub(crate) fn rivals_of(&self, claim: &Claim) -> Vec<Arc<dyn Holder>> {
-        self.ledger().holders_of(&claim.key).filter(|holder| holder.id() != claim.session).cloned().collect()
     }
 
     /// Places a claim on a name, without making anything public.
@@ -275,7 +267,8 @@ impl Registry {
         ledger.check_port(holder.account(), port, SystemTime::now())?;
         let key = Key::Port(port);
         // Held by another session of this key: who has the port is settled when publishing.
-        let socket = if ledger.is_held(&key) { None } else { Some(self.0.range.bind(port)?) };
+        let is_open = ledger.is_held(&key) || self.0.routes.is_open(port);
+        let socket = if is_open { None } else { Some(self.0.range.bind(port)?) };
         let mut claim = self.place(&mut ledger, holder, key);
         claim.socket = socket;
         Ok(claim)
@@ -309,9 +302,11 @@ impl Registry {
     }
 
     fn bind_port(&self, ledger: &mut Ledger, holder: &dyn Holder, port: u16) -> Result<Claim, Refusal> {
-        let socket = self.0.range.bind(port)?;
+        // Where its listener waits for the return of who was cut off, which is this account or nobody.
+        let is_open = self.0.routes.is_open(port);
+        let socket = if is_open { None } else { Some(self.0.range.bind(port)?) };
         let mut claim = self.place(ledger, holder, Key::Port(port));
-        claim.socket = Some(socket);
+        claim.socket = socket;
         Ok(claim)
     }
 
@@ -365,41 +360,34 @@ impl Registry {
         self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn release(&self, ledger: &mut Ledger, key: &Key, claim: ledger::ClaimId) {
-        for (slot, endpoint) in ledger.release(key, claim, SystemTime::now()) {
-            self.unroute(key, slot, &endpoint);
+    fn release(
+        &self,
+        ledger: &mut Ledger,
+        key: &Key,
+        claim: ledger::ClaimId,
+        end: End,
+    ) -> Vec<(Slot, Arc<Endpoint>)> {
+        let withdrawn = ledger.release(key, claim, SystemTime::now());
+        for (slot, endpoint) in &withdrawn {
+            match end {
+                End::CutOff if !self.0.hold.is_zero() => {
+                    self.0.routes.hold(key, *slot, endpoint, self.0.hold);
+                }
+                End::CutOff | End::InOrder => self.0.routes.remove(key, *slot, endpoint),
+            }
             endpoint.withdrawn.cancel();
         }
+        withdrawn
     }
+}
 
-    fn route(&self, key: &Key, slot: Slot, endpoint: &Arc<Endpoint>) {
-        match key {
-            Key::Exact(name) => {
-                *self.0.exact.entry(name.clone()).or_default().slot(slot) = Some(Arc::clone(endpoint));
-            }
-            Key::Wild(name) => {
-                *self.0.wild.entry(name.clone()).or_default().slot(slot) = Some(Arc::clone(endpoint));
-            }
-            // Its listener knows its endpoint.
-            Key::Port(_) => {}
-        }
-    }
+/// The places where a session that was cut off is waited for.
+#[derive(Debug, Default)]
+pub(crate) struct HeldPlaces(Vec<(Key, Slot, Arc<Endpoint>)>);
 
-    /// Removes a route only if it is still that of `endpoint`: a late farewell must not evict a successor.
-    fn unroute(&self, key: &Key, slot: Slot, endpoint: &Endpoint) {
-        let remove = |table: &DashMap<Box<str>, Routes>, name: &str| {
-            if let Some(mut routes) = table.get_mut(name)
-                && routes.at(slot).is_some_and(|held| held.id == endpoint.id)
-            {
-                *routes.slot(slot) = None;
-            }
-            table.remove_if(name, |_, routes| routes.is_empty());
-        };
-        match key {
-            Key::Exact(name) => remove(&self.0.exact, name),
-            Key::Wild(name) => remove(&self.0.wild, name),
-            Key::Port(_) => {}
-        }
+impl HeldPlaces {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -134,6 +134,7 @@ impl Server {
             tcp_address: config.tcp_listen_address,
             past: store.database.past_owners().map_err(state)?,
             reserved: store.database.reservations().map_err(state)?,
+            hold: config.hold,
         });
         let workers = Workers::start(config.workers).map_err(StartError::Workers)?;
         let visitors = Drain::new();
@@ -291,7 +292,7 @@ fn accept_publishers(
         let (stop, tasks) = (visitors.clone(), publishers.clone());
         visitors.spawn(async move {
             let stop = async move { stop.draining().await };
-            edge::accept::accept(listener, permits, stop, move |socket, peer, permit| {
+            edge::accept::accept(&listener, permits, stop, move |socket, peer, permit| {
                 let (context, worker) = (Arc::clone(&context), workers.least_engaged());
                 let engaged = worker.engage();
                 let Ok(parcel) = Parcel::pack(socket) else { return };

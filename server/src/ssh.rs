@@ -91,7 +91,7 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
     let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(link::WRITE_STALL));
     let mut link = Link::new(socket, Arc::clone(&pulse), &kill);
     let mut handler = Handler::new(Arc::clone(&context), peer, pulse, kill.clone(), admitted);
-    let logged_in = handler.logged_in();
+    let (logged_in, publisher) = (handler.logged_in(), handler.publisher());
     let running = async {
         link.greet(VERSION).await?;
         let opening =
@@ -114,6 +114,11 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
         ended = running => ended,
         () = overdue => Ok(()),
     };
+    if ended.is_ok()
+        && let Some(publisher) = publisher.get()
+    {
+        publisher.has_left();
+    }
     if !logged_in.is_cancelled() {
         context.audit.refused_login(peer.ip());
     }

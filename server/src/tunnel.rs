@@ -90,3 +90,17 @@ impl fmt::Debug for Tunnel {
         f.debug_struct("Tunnel").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// A publisher that is gone.
+    pub(crate) struct NoDial;
+
+    impl Dial for NoDial {
+        fn dial(&self, _: Visitor) -> BoxFuture<'_, Result<TunnelStream, DialError>> {
+            Box::pin(std::future::ready(Err(DialError::Gone)))
+        }
+    }
+}

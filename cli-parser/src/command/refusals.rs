@@ -174,7 +174,6 @@ const KNOWN_ELSEWHERE: &[(&[&str], &str)] = &[
             "oidc-client-id",
             "oidc-client-secret",
             "oidc-scope",
-            "pooling-enabled",
             "traffic-policy-url",
             "upstream-tls-verify-cas",
         ],

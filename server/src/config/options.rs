@@ -22,6 +22,7 @@ https-listen = "[::]:8443"
 tcp-ports = "20000-20999"
 tcp-listen-address = "[::]"
 grace = "30s"
+hold = "5s"
 ssh-cipher = "auto"
 log-level = "info"
 log-format = "text"
@@ -146,6 +147,11 @@ layered! {
         /// Time for visits to finish when the server is asked to end
         #[arg(long, value_name = "TIME", help_heading = "State")]
         pub grace: Option<Period>,
+
+        /// How long visitors wait for a publisher that was cut off to come back, before they are told that nobody is
+        /// there; 0s for not at all
+        #[arg(long, value_name = "TIME", help_heading = "Names")]
+        pub hold: Option<Period>,
 
         /// Threads that serve; a publisher's session and its visitors share one [default: one for each CPU]
         #[arg(long, value_name = "NUMBER", help_heading = "State")]

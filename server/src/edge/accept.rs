@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Accepts until `stop` resolves. The permit that comes with a connection is held as long as it lasts; without a
 /// free one, connections wait in the backlog of the system.
 pub(crate) async fn accept(
-    listener: TcpListener,
+    listener: &TcpListener,
     permits: Arc<Semaphore>,
     stop: impl Future<Output = ()>,
     mut on: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
@@ -107,9 +107,10 @@ mod tests {
         let (tell, mut arrivals) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let permits = Arc::new(Semaphore::new(1));
-        let loop_ = accept(listener, permits, async { drop(stopped.await) }, |stream, _, permit| {
-            tell.send((stream, permit)).unwrap();
-        });
+        let loop_ = async move {
+            let stop = async { drop(stopped.await) };
+            accept(&listener, permits, stop, |stream, _, permit| tell.send((stream, permit)).unwrap()).await;
+        };
         let visitors = async {
             let _first = TcpStream::connect(address).await.unwrap();
             let _second = TcpStream::connect(address).await.unwrap();

@@ -71,7 +71,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Serves plain HTTP until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
-    accept(listener, permits, edge.visits.draining(), |stream, peer, permit| {
+    accept(&listener, permits, edge.visits.draining(), |stream, peer, permit| {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
         drain.spawn(async move {

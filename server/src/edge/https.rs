@@ -20,7 +20,7 @@ use crate::visit::Visitor;
 /// Serves HTTPS and TLS until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
-    accept(listener, permits, edge.visits.draining(), |stream, peer, permit| {
+    accept(&listener, permits, edge.visits.draining(), |stream, peer, permit| {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
         drain.spawn(async move {

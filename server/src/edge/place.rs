@@ -41,7 +41,7 @@ pub(super) async fn place(edge: &EdgeContext, stream: TcpStream, guess: Guess) -
     let mut buffer = [0; LOOK];
     let length = parcel.peek(&mut buffer).ok()?;
     let endpoint = guess(buffer.get(..length).unwrap_or_default(), &edge.site.registry);
-    let worker = endpoint.map_or_else(|| edge.workers.any(), |endpoint| endpoint.tunnel.worker.clone());
+    let worker = endpoint.and_then(|endpoint| endpoint.worker()).unwrap_or_else(|| edge.workers.any());
     Some((parcel, worker))
 }
 
@@ -52,7 +52,7 @@ pub(super) fn by_host(head: &[u8], registry: &Registry) -> Option<Arc<Endpoint>>
         name.eq_ignore_ascii_case(b"host:").then_some(value)
     })?;
     let name = HostName::from_authority(std::str::from_utf8(host).ok()?.trim())?;
-    registry.web(name.as_str(), Slot::Plain)
+    registry.web(name.as_str(), Slot::Plain)?.live()
 }
 
 /// By the name in a ClientHello.
@@ -61,7 +61,7 @@ pub(super) fn by_sni(mut hello: &[u8], registry: &Registry) -> Option<Arc<Endpoi
     acceptor.read_tls(&mut hello).ok()?;
     let accepted = acceptor.accept().ok()??;
     let name = accepted.client_hello().server_name()?.to_ascii_lowercase();
-    registry.web(&name, Slot::Secure)
+    registry.web(&name, Slot::Secure)?.live()
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
-//! The ports of tcp endpoints: each has a listener of its own while its endpoint is live.
+//! The ports of tcp endpoints: each has a listener of its own, as long as somebody answers there or is waited for.
 
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::EdgeContext;
 use super::accept::accept;
 use crate::endpoint::Endpoint;
 use crate::proxy::tcp::{STALL_LIMIT, carry};
-use crate::registry::OpenedPort;
+use crate::registry::{OpenedPort, Place};
 use crate::stall::StallGuard;
 use crate::visit::Visitor;
+use crate::workers::Worker;
 
 /// Serves every port that is opened, until the drain begins.
 pub(crate) async fn serve(mut opened: mpsc::Receiver<OpenedPort>, edge: Arc<EdgeContext>) {
@@ -20,34 +21,73 @@ pub(crate) async fn serve(mut opened: mpsc::Receiver<OpenedPort>, edge: Arc<Edge
             port = opened.recv() => port,
             () = edge.visits.draining() => return,
         };
-        let Some(OpenedPort { listener, endpoint }) = port else { return };
-        let edge = Arc::clone(&edge);
-        let (drain, worker) = (edge.visits.clone(), endpoint.tunnel.worker.clone());
-        let served = async move {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => attend(listener, endpoint, &edge).await,
-                Err(error) => {
-                    tracing::warn!(url = %endpoint.url, %error, "a port cannot be served");
-                    endpoint.withdrawn.cancel();
-                }
-            }
-        };
-        drain.spawn_on(served, worker.runtime());
+        let Some(OpenedPort { listener, port }) = port else { return };
+        edge.visits.spawn(keep(listener, port, Arc::clone(&edge)));
     }
 }
 
-/// Accepts for one endpoint until it is withdrawn: the port is free for another at once.
-async fn attend(listener: TcpListener, endpoint: Arc<Endpoint>, edge: &EdgeContext) {
+/// Hands the listener from one endpoint of the port to the next. In between, connections wait in the system's queue.
+async fn keep(mut listener: std::net::TcpListener, port: u16, edge: Arc<EdgeContext>) {
+    loop {
+        match edge.site.registry.at_port(port) {
+            Some(Place::Live(endpoint)) if !endpoint.withdrawn.is_cancelled() => {
+                let worker = endpoint.worker().unwrap_or_else(|| edge.workers.any());
+                match lend(listener, endpoint, &edge, &worker).await {
+                    Some(given_back) => listener = given_back,
+                    None => return,
+                }
+            }
+            // Withdrawn for its visitors' sake, or its publisher's: the port is closed until it is published anew.
+            Some(Place::Live(_)) => return,
+            Some(Place::Held(_, held)) => tokio::select! {
+                () = held.settled_or_over() => {}
+                () = edge.visits.draining() => return,
+            },
+            None if edge.site.registry.close_port(port) => return,
+            None => {}
+        }
+    }
+}
+
+/// Lets the thread of an endpoint's publisher accept until the endpoint is withdrawn. `None` when the drain begins.
+async fn lend(
+    listener: std::net::TcpListener,
+    endpoint: Arc<Endpoint>,
+    edge: &Arc<EdgeContext>,
+    worker: &Worker,
+) -> Option<std::net::TcpListener> {
+    let (give_back, given_back) = oneshot::channel();
+    let lent = Arc::clone(edge);
+    let served = async move {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::warn!(url = %endpoint.url, %error, "a port cannot be served");
+                return endpoint.withdrawn.cancel();
+            }
+        };
+        attend(&listener, &endpoint, &lent).await;
+        if !lent.visits.is_draining()
+            && let Ok(listener) = listener.into_std()
+        {
+            let _ = give_back.send(listener);
+        }
+    };
+    edge.visits.spawn_on(served, worker.runtime());
+    given_back.await.ok()
+}
+
+/// Accepts for one endpoint until it is withdrawn.
+async fn attend(listener: &TcpListener, endpoint: &Arc<Endpoint>, edge: &EdgeContext) {
     let permits = Arc::clone(&edge.visitors);
-    let withdrawn = endpoint.withdrawn.clone();
     let stop = async {
         tokio::select! {
-            () = withdrawn.cancelled() => {}
+            () = endpoint.withdrawn.cancelled() => {}
             () = edge.visits.draining() => {}
         }
     };
     accept(listener, permits, stop, |stream, peer, permit| {
-        let endpoint = Arc::clone(&endpoint);
+        let endpoint = Arc::clone(endpoint);
         edge.visits.spawn(async move {
             let local = stream.local_addr().ok();
             carry(&endpoint, StallGuard::new(stream, STALL_LIMIT), Visitor::new(peer, local)).await;

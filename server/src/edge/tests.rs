@@ -6,12 +6,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::http::{http1, http2};
 use super::*;
 use crate::drain::Drain;
-use crate::endpoint::{Endpoint, EndpointId, Protocol};
+use crate::endpoint::{Endpoint, Member, Protocol};
 use crate::modules::ModuleChain;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::Secured;
@@ -88,21 +87,13 @@ impl Bench {
 
     fn publish(&self, name: &str, protocol: Protocol, url: &str, modules: ModuleChain) {
         let slot = if protocol == Protocol::Http { Slot::Plain } else { Slot::Secure };
-        let endpoint = Arc::new(self.endpoint(protocol, url, modules));
+        let endpoint = self.endpoint(protocol, url, modules);
         self.registry.publish_for_test(name, slot, endpoint);
     }
 
-    fn endpoint(&self, protocol: Protocol, url: &str, modules: ModuleChain) -> Endpoint {
-        Endpoint {
-            id: EndpointId::next(),
-            protocol,
-            url: url.into(),
-            modules: Arc::new(modules),
-            tls: None,
-            tunnel: Arc::clone(&self.tunnel),
-            log: Some(Arc::clone(&self.log) as Arc<dyn VisitLog>),
-            withdrawn: CancellationToken::new(),
-        }
+    fn endpoint(&self, protocol: Protocol, url: &str, modules: ModuleChain) -> Arc<Endpoint> {
+        let member = Member::new(Arc::clone(&self.tunnel), Some(Arc::clone(&self.log) as Arc<dyn VisitLog>));
+        Endpoint::for_test(protocol, url, modules, member)
     }
 
     /// A visitor on HTTP/1.

@@ -16,7 +16,7 @@ use super::hello::{self, HelloError, Opening, Replayed};
 use super::linger::linger;
 use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::proxy::tcp::Wire;
-use crate::registry::{Registry, Slot};
+use crate::registry::{Place, Registry, Slot};
 use crate::stall::StallGuard;
 
 /// From the first byte to the end of the handshake.
@@ -102,7 +102,12 @@ async fn begin(
             return Err(error.into());
         }
     };
-    let endpoint = name.and_then(|name| registry.web(&name, Slot::Secure));
+    let recognised = Instant::now();
+    let endpoint = match name {
+        Some(name) => settled(registry, &name).await,
+        None => None,
+    };
+    let started = started + recognised.elapsed();
     if let Some(endpoint) = endpoint.as_ref().filter(|endpoint| endpoint.protocol == Protocol::Tls) {
         return Ok(Shaken::Through(Arc::clone(endpoint), begun));
     }
@@ -119,6 +124,23 @@ async fn begin(
 }
 
 /// Says why and closes.
+/// The endpoint of a name. Where a publisher was cut off, its visitors wait a moment for it to return; those of plain
+/// https do that with each request.
+async fn settled(registry: &Registry, name: &str) -> Option<Arc<Endpoint>> {
+    for _ in 0..=MOST_WAITS {
+        match registry.web(name, Slot::Secure)? {
+            Place::Live(endpoint) => return Some(endpoint),
+            Place::Held(was, _) if was.protocol == Protocol::Https && was.tls.is_none() => return None,
+            Place::Held(_, held) if held.wait().await => {}
+            Place::Held(..) => return None,
+        }
+    }
+    None
+}
+
+/// For one that is cut off again and again.
+const MOST_WAITS: usize = 3;
+
 async fn farewell(stream: &mut Stream, words: &[u8]) {
     let said = async {
         stream.write_all(words).await?;

@@ -20,11 +20,13 @@ use super::Site;
 use super::activity::{Activity, UnderWay};
 use super::convert::Conversion;
 use super::forwarded::{self, Origin};
+use super::reach::{self, Wanted};
 use super::respond::{self, Form, ProxyError};
 use super::upgrade::{self, Upgrade};
 use crate::body::{Body, Ending, Outcome};
-use crate::endpoint::{Endpoint, EndpointId};
+use crate::endpoint::{Endpoint, EndpointId, Turn};
 use crate::modules::{Flow, ModuleChain, Visit};
+use crate::tunnel::DialError;
 use crate::tunnel::pool::{SendError, Upstream};
 use crate::visit::{CutOff, Reached, STALLED, TlsFacts, VisitRecord, Visitor, log_stalled};
 
@@ -116,10 +118,14 @@ pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body
         let receiving = connection.activity.receive();
         request = request.map(|body| body.holding(receiving));
     }
-    let endpoint = match target::route(&connection.site.registry, connection.tls.as_ref(), &mut request) {
+    let routed = target::route(&connection.site.registry, connection.tls.as_ref(), &mut request).await;
+    let endpoint = match routed {
         Ok(Route::Endpoint(endpoint)) => endpoint,
         Ok(Route::Redirect(response)) => return *response,
         Err(error) => return connection.refuse(&error, form, request.version()),
+    };
+    let Some(turn) = endpoint.choose() else {
+        return connection.refuse(&ProxyError::from(DialError::Gone), form, request.version());
     };
     let mut visit = Visiting {
         method: request.method().clone(),
@@ -131,6 +137,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body
         dialled: Duration::ZERO,
         connection,
         endpoint,
+        turn,
         _under_way: under_way,
     };
     match visit.exchange(request).await {
@@ -161,6 +168,8 @@ pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body
 pub(super) struct Visiting {
     connection: Arc<Connection>,
     endpoint: Arc<Endpoint>,
+    /// Who serves it.
+    turn: Turn,
     method: Method,
     uri: Uri,
     status: StatusCode,
@@ -219,7 +228,7 @@ impl Visiting {
         if has_foreign_coding(response.headers()) {
             return Err(ProxyError::ForeignCoding);
         }
-        self.tied |= authenticates_connection(&response) || endpoint.tunnel.approach.is_personal();
+        self.tied |= authenticates_connection(&response) || self.turn.tunnel.approach.is_personal();
         let protocol = upstream_side.as_ref().and_then(|_| forwarded::requested_upgrade(response.headers()));
         forwarded::prepare_response(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
@@ -237,13 +246,14 @@ impl Visiting {
 
     /// Answers a WebSocket's handshake in place of the upstream, once that is reached.
     async fn convert(
-        &self,
+        &mut self,
         mut request: Request<Body>,
         headers: HeaderMap,
         visit: &mut Visit,
     ) -> Result<Exchange, ProxyError> {
-        let modules = &self.endpoint.modules;
-        let opened = self.endpoint.tunnel.open(self.connection.visitor).await.map_err(ProxyError::from);
+        let modules = Arc::clone(&self.endpoint.modules);
+        let opened = reach::stream(&self.endpoint, &mut self.turn, self.connection.visitor).await;
+        let opened = opened.map_err(ProxyError::from);
         let status = opened.as_ref().map_or_else(ProxyError::status, |_| StatusCode::SWITCHING_PROTOCOLS);
         modules.outcome(status, visit);
         let conversion = Conversion::new(hyper::upgrade::on(&mut request), opened?);
@@ -271,20 +281,17 @@ impl Visiting {
         mut request: Request<Body>,
         upgrades: bool,
     ) -> Result<Response<Incoming>, ProxyError> {
-        let tunnel = Arc::clone(&self.endpoint.tunnel);
-        let visitor = self.connection.visitor;
-        let secure = tunnel.approach.tls.is_some();
+        let approach = &self.turn.tunnel.approach;
+        let secure = approach.tls.is_some();
         let mut begun = Instant::now();
         let mut upstream = match self.connection.take_tied(&self.endpoint) {
             // HTTP/2 has no other protocol to change to (RFC 9113 §8.6).
-            _ if upgrades && tunnel.approach.protocol != HttpVersion::Http1 => {
-                tunnel.connect_http1(visitor).await?
-            }
+            _ if upgrades && approach.protocol != HttpVersion::Http1 => self.reach(Wanted::Http1).await?,
             Some(upstream) => {
                 self.tied = true;
                 upstream
             }
-            None => tunnel.upstream(visitor).await?,
+            None => self.reach(Wanted::Any).await?,
         };
         for left in (0..MOST_TRIES).rev() {
             self.dialled = begun.elapsed();
@@ -309,9 +316,13 @@ impl Visiting {
             request = next;
             self.tied = false;
             begun = Instant::now();
-            upstream = tunnel.replace(&upstream, visitor).await?;
+            upstream = self.reach(Wanted::InsteadOf(&upstream)).await?;
         }
         Err(ProxyError::Silent)
+    }
+
+    async fn reach(&mut self, wanted: Wanted<'_>) -> Result<Upstream, DialError> {
+        reach::upstream(&self.endpoint, &mut self.turn, self.connection.visitor, wanted).await
     }
 
     fn reached(&self) -> Option<Reached> {
@@ -326,7 +337,7 @@ impl Visiting {
     }
 
     fn silent(&self, upstream: &Upstream) -> ProxyError {
-        if let Some(log) = self.endpoint.log.as_ref().filter(|_| !upstream.is_reused()) {
+        if let Some(log) = self.turn.log.as_ref().filter(|_| !upstream.is_reused()) {
             log.advise(respond::NO_TARGET);
         }
         ProxyError::Silent
@@ -355,10 +366,10 @@ impl Ending for Visiting {
             if self.tied {
                 self.connection.tie(&self.endpoint, upstream);
             } else {
-                self.endpoint.tunnel.park(upstream);
+                self.turn.tunnel.park(upstream);
             }
         }
-        if let Some(log) = &self.endpoint.log {
+        if let Some(log) = &self.turn.log {
             log.record(VisitRecord::Request {
                 visitor: self.connection.visitor,
                 method: self.method.clone(),

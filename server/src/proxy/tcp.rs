@@ -6,14 +6,16 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::reach;
 use super::socks::SocksWatch;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Turn};
 use crate::modules::{Flow, Visit};
 use crate::stall::StallGuard;
 use crate::tunnel::DialError;
@@ -57,25 +59,29 @@ impl<S: Wire> Wire for StallGuard<S> {
 }
 
 /// Carries one connection of a visitor to a tcp or tls endpoint.
-pub(crate) async fn carry(endpoint: &Endpoint, mut visitor_side: impl Wire, visitor: Visitor) {
+pub(crate) async fn carry(endpoint: &Arc<Endpoint>, mut visitor_side: impl Wire, visitor: Visitor) {
     let started = Instant::now();
     if let Flow::Refuse(refusal) = endpoint.modules.connect(&mut Visit::new(visitor, None, &endpoint.url)) {
         tracing::debug!(code = %refusal.code, visitor = %visitor.ip(), "a connection was refused by a module");
         return;
     }
     let mut tally = Tally::default();
-    let fault = match endpoint.tunnel.open(visitor).await {
+    let Some(mut turn) = endpoint.choose() else {
+        refuse(&mut visitor_side, DialError::Gone).await;
+        return;
+    };
+    let fault = match reach::stream(endpoint, &mut turn, visitor).await {
         Ok(mut upstream) => {
             let socks = SocksWatch::default();
             let outcome = join(&mut visitor_side, &mut upstream, &mut tally, socks).await;
             if outcome == Err(Fault::Stalled) {
                 log_stalled(visitor, &endpoint.url);
             }
-            outcome.err().map(|fault| cut(endpoint, &visitor_side, fault))
+            outcome.err().map(|fault| cut(endpoint, &turn, &visitor_side, fault))
         }
         Err(error) => Some(refuse(&mut visitor_side, error).await),
     };
-    if let Some(log) = &endpoint.log {
+    if let Some(log) = &turn.log {
         log.record(VisitRecord::Connection {
             visitor,
             duration: started.elapsed(),
@@ -87,11 +93,11 @@ pub(crate) async fn carry(endpoint: &Endpoint, mut visitor_side: impl Wire, visi
 }
 
 /// Ends both sides the hard way, so that nobody takes a broken stream for a finished one.
-fn cut(endpoint: &Endpoint, visitor_side: &impl Wire, fault: Fault) -> &'static str {
+fn cut(endpoint: &Endpoint, turn: &Turn, visitor_side: &impl Wire, fault: Fault) -> &'static str {
     visitor_side.reset_on_close();
     if matches!(fault, Fault::Socks) {
         endpoint.withdrawn.cancel();
-        if let Some(log) = &endpoint.log {
+        if let Some(log) = &turn.log {
             log.advise(SOCKS_ADVICE);
         }
     }

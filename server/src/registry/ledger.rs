@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use hithe_cli_parser::{Code, HostName, HostPattern};
 
-use super::{Holder, Refusal, Registry, Slot, ports};
+use super::{End, Holder, Refusal, Registry, Slot, ports};
 use crate::account::Account;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Member};
 use crate::store::{PastOwners, Reservations};
 
 /// One SSH connection of a publisher.
@@ -84,34 +84,51 @@ impl Claim {
         }
     }
 
-    /// Makes endpoints public under the claimed name, all or none.
+    /// Makes endpoints public under the claimed name, all or none. Where another session of the account answers there,
+    /// this one joins it if both share the address, and otherwise takes its place.
     ///
     /// # Errors
-    /// Another session of the same owner, or this one, already answers there.
-    pub(crate) fn publish(self, endpoints: &[(Slot, Arc<Endpoint>)]) -> Result<Lease, Refusal> {
+    /// This session already answers there, the pool has other rules, or the place changes hands too often.
+    pub(crate) fn publish(
+        self,
+        endpoints: &[(Slot, Arc<Endpoint>)],
+        member: &Arc<Member>,
+    ) -> Result<Lease, Refusal> {
         let registry = self.registry.clone();
         let mut ledger = registry.ledger();
-        ledger.publish(&self, endpoints)?;
-        for (slot, endpoint) in endpoints {
-            registry.route(&self.key, *slot, endpoint);
+        let changes = ledger.publish(&self, endpoints, member)?;
+        for (slot, endpoint) in &changes.put {
+            registry.0.routes.put(&self.key, *slot, endpoint);
         }
         drop(ledger);
-        Ok(Lease(self))
+        for (session, endpoint) in changes.displaced {
+            endpoint.withdrawn.cancel();
+            session.displaced();
+        }
+        Ok(Lease { claim: self, endpoints: changes.serving })
     }
 
     /// Makes a TCP endpoint public: listens, and hands the listener to the edge.
     ///
     /// # Errors
     /// As [`Self::publish`]; or the port is in use on this machine, or the server cannot take more ports now.
-    pub(crate) async fn publish_port(mut self, endpoint: Arc<Endpoint>) -> Result<Lease, Refusal> {
-        let Some(port) = self.port() else { return self.publish(&[(Slot::Plain, endpoint)]) };
-        self.registry.ledger().check_slot(&self, Slot::Plain)?;
+    pub(crate) async fn publish_port(
+        mut self,
+        endpoint: Arc<Endpoint>,
+        member: &Arc<Member>,
+    ) -> Result<Lease, Refusal> {
+        let endpoints = [(Slot::Plain, endpoint)];
+        let Some(port) = self.port() else { return self.publish(&endpoints, member) };
+        self.registry.ledger().check(&self, &endpoints)?;
         let bound = self.socket.take();
+        if self.registry.0.routes.is_open(port) {
+            return self.publish(&endpoints, member);
+        }
         let listener = self.registry.0.range.listen(port, bound).await?;
         let opened = self.registry.0.opened.clone();
         let permit = opened.try_reserve().map_err(|_| ports::too_many_at_once())?;
-        let lease = self.publish(&[(Slot::Plain, Arc::clone(&endpoint))])?;
-        permit.send(ports::OpenedPort { listener, endpoint });
+        let lease = self.publish(&endpoints, member)?;
+        permit.send(ports::OpenedPort { listener, port });
         Ok(lease)
     }
 }
@@ -119,7 +136,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut ledger = self.registry.ledger();
-        self.registry.release(&mut ledger, &self.key, self.id);
+        self.registry.release(&mut ledger, &self.key, self.id, End::InOrder);
     }
 }
 
@@ -132,15 +149,53 @@ impl fmt::Debug for Claim {
 /// A public name or port. The endpoints behind it are withdrawn when it is dropped.
 #[derive(Debug)]
 #[must_use = "the endpoint is withdrawn as soon as the lease is dropped"]
-pub(crate) struct Lease(#[expect(dead_code, reason = "held for its drop")] Claim);
+pub(crate) struct Lease {
+    #[expect(dead_code, reason = "held for its drop")]
+    claim: Claim,
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl Lease {
+    /// What serves there: the endpoints that were published, or those of the pool that they joined.
+    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+}
 
 struct Entry {
     account: Account,
     /// More than one while sessions of one owner wait to settle who publishes.
     holds: Vec<(ClaimId, SessionId)>,
-    public: Vec<(Slot, ClaimId, Arc<Endpoint>)>,
+    public: Vec<Public>,
+    /// When it lately passed from one session to another.
+    takeovers: Vec<Instant>,
     /// A claim alone gives no right to the name afterwards.
     was_public: bool,
+}
+
+impl Entry {
+    fn session_of(&self, claim: ClaimId) -> Option<SessionId> {
+        self.holds.iter().find(|(held, _)| *held == claim).map(|(_, session)| *session)
+    }
+}
+
+/// What one claim serves on one side.
+struct Public {
+    slot: Slot,
+    claim: ClaimId,
+    /// Shared by the members of a pool.
+    endpoint: Arc<Endpoint>,
+    member: Arc<Member>,
+}
+
+/// What a claim that was published changes for visitors.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub(super) put: Vec<(Slot, Arc<Endpoint>)>,
+    /// Those that were put, and those of the pools that were joined.
+    serving: Vec<Arc<Endpoint>>,
+    /// What it took the place of.
+    pub(super) displaced: Vec<(Arc<dyn Holder>, Arc<Endpoint>)>,
 }
 
 pub(super) struct Ledger {
@@ -164,6 +219,7 @@ impl Ledger {
             account: holder.account().clone(),
             holds: Vec::new(),
             public: Vec::new(),
+            takeovers: Vec::new(),
             was_public: false,
         };
         self.entries.entry(key).or_insert_with(fresh).holds.push((id, holder.id()));
@@ -180,8 +236,9 @@ impl Ledger {
         let Some(entry) = self.entries.get_mut(key) else { return Vec::new() };
         let Some(place) = entry.holds.iter().position(|(held, _)| *held == claim) else { return Vec::new() };
         entry.holds.swap_remove(place);
-        let withdrawn = entry.public.extract_if(.., |(_, held, _)| *held == claim);
-        let withdrawn = withdrawn.map(|(slot, _, endpoint)| (slot, endpoint)).collect();
+        let left = entry.public.extract_if(.., |it| it.claim == claim);
+        let withdrawn =
+            left.filter(|it| !it.endpoint.leave(&it.member)).map(|it| (it.slot, it.endpoint)).collect();
         if entry.holds.is_empty() {
             let freed = self.entries.remove(key).filter(|entry| entry.was_public);
             if let Some(entry) = freed {
@@ -191,52 +248,81 @@ impl Ledger {
         withdrawn
     }
 
+    /// Nothing is changed where one of the endpoints is refused.
     pub(super) fn publish(
         &mut self,
         claim: &Claim,
         endpoints: &[(Slot, Arc<Endpoint>)],
-    ) -> Result<(), Refusal> {
-        for (slot, _) in endpoints {
-            self.check_slot(claim, *slot)?;
-        }
+        member: &Arc<Member>,
+    ) -> Result<Changes, Refusal> {
+        let pools = self.check(claim, endpoints)?;
         let entry = self.entries.get_mut(&claim.key).ok_or_else(evicted)?;
-        let public = endpoints.iter().map(|(slot, endpoint)| (*slot, claim.id, Arc::clone(endpoint)));
-        entry.public.extend(public);
+        let mut changes = Changes::default();
+        for ((slot, endpoint), pool) in endpoints.iter().zip(pools) {
+            let endpoint = match pool {
+                Some(pool) => {
+                    pool.join(Arc::clone(member));
+                    pool
+                }
+                None => {
+                    for it in entry.public.extract_if(.., |it| it.slot == *slot).collect::<Vec<_>>() {
+                        let holder =
+                            entry.session_of(it.claim).and_then(|session| self.sessions.get(&session));
+                        changes.displaced.extend(holder.map(|holder| (Arc::clone(holder), it.endpoint)));
+                    }
+                    changes.put.push((*slot, Arc::clone(endpoint)));
+                    Arc::clone(endpoint)
+                }
+            };
+            changes.serving.push(Arc::clone(&endpoint));
+            entry.public.push(Public { slot: *slot, claim: claim.id, endpoint, member: Arc::clone(member) });
+        }
+        if !changes.displaced.is_empty() {
+            entry.takeovers.push(Instant::now());
+        }
         if !std::mem::replace(&mut entry.was_public, true) {
             // At once, so that it stays theirs when the server is killed.
             self.past.note(claim.key.to_string(), &entry.account, SystemTime::now());
         }
-        Ok(())
+        Ok(changes)
     }
 
-    pub(super) fn check_slot(&self, claim: &Claim, slot: Slot) -> Result<(), Refusal> {
-        let entry = self.entries.get(&claim.key).ok_or_else(evicted)?;
-        let session_of = |id: ClaimId| entry.holds.iter().find(|(held, _)| *held == id).map(|(_, s)| *s);
-        session_of(claim.id).ok_or_else(evicted)?;
-        let Some((_, holder, _)) = entry.public.iter().find(|(taken, ..)| *taken == slot) else {
-            return Ok(());
-        };
-        if session_of(*holder) == Some(claim.session) {
-            return Err(Refusal::new(
-                Code::NAME_IN_USE,
-                format!("{} is already published by this session", claim.key),
-                "leave one of the two -R out",
-            ));
+    /// Whether these may be made public, and which pool each of them joins.
+    pub(super) fn check(
+        &mut self,
+        claim: &Claim,
+        endpoints: &[(Slot, Arc<Endpoint>)],
+    ) -> Result<Vec<Option<Arc<Endpoint>>>, Refusal> {
+        let entry = self.entries.get_mut(&claim.key).ok_or_else(evicted)?;
+        entry.session_of(claim.id).ok_or_else(evicted)?;
+        let mut pools = Vec::new();
+        let mut takes_over = false;
+        for (slot, endpoint) in endpoints {
+            let Some(there) = entry.public.iter().find(|it| it.slot == *slot) else {
+                pools.push(None);
+                continue;
+            };
+            let mut of_slot = entry.public.iter().filter(|it| it.slot == *slot);
+            if of_slot.any(|it| entry.session_of(it.claim) == Some(claim.session)) {
+                let message = format!("{} is already published by this session", claim.key);
+                return Err(Refusal::new(Code::NAME_IN_USE, message, "leave one of the two -R out"));
+            }
+            let shares = there.endpoint.command.pools() && endpoint.command.pools();
+            if shares && !there.endpoint.serves_like(endpoint) {
+                return Err(other_rules(&claim.key));
+            }
+            takes_over |= !shares;
+            pools.push(shares.then(|| Arc::clone(&there.endpoint)));
         }
-        Err(Refusal::new(
-            Code::NAME_IN_USE,
-            format!("{} is in use by another session of your key, which is alive", claim.key),
-            "end that session first, or publish under another name",
-        ))
+        entry.takeovers.retain(|at| at.elapsed() < TAKEOVERS_WITHIN);
+        if takes_over && entry.takeovers.len() >= MAX_TAKEOVERS {
+            return Err(changes_hands(&claim.key));
+        }
+        Ok(pools)
     }
 
     pub(super) fn is_held(&self, key: &Key) -> bool {
         self.entries.contains_key(key)
-    }
-
-    pub(super) fn holders_of(&self, key: &Key) -> impl Iterator<Item = &Arc<dyn Holder>> {
-        let holds = self.entries.get(key).into_iter().flat_map(|entry| &entry.holds);
-        holds.filter_map(|(_, session)| self.sessions.get(session))
     }
 
     pub(super) fn claims_of(&self, session: SessionId) -> Vec<(Key, ClaimId)> {
@@ -244,12 +330,14 @@ impl Ledger {
         holds.filter(|(_, (_, holder))| *holder == session).map(|(key, (id, _))| (key.clone(), *id)).collect()
     }
 
-    /// What is public: name, account and URLs.
-    pub(super) fn live(&self) -> impl Iterator<Item = (String, Account, Vec<Arc<str>>)> {
+    /// What is public: name, account and endpoints, each once.
+    pub(super) fn live(&self) -> impl Iterator<Item = (String, Account, Vec<Arc<Endpoint>>)> {
         let public = self.entries.iter().filter(|(_, entry)| !entry.public.is_empty());
         public.map(|(key, entry)| {
-            let urls = entry.public.iter().map(|(_, _, endpoint)| endpoint.url.clone()).collect();
-            (key.to_string(), entry.account.clone(), urls)
+            let mut endpoints: Vec<_> = entry.public.iter().map(|it| Arc::clone(&it.endpoint)).collect();
+            endpoints.sort_by_key(|it| it.id);
+            endpoints.dedup_by_key(|it| it.id);
+            (key.to_string(), entry.account.clone(), endpoints)
         })
     }
 
@@ -257,10 +345,9 @@ impl Ledger {
     pub(super) fn urls(&self) -> HashMap<SessionId, Vec<Arc<str>>> {
         let mut urls: HashMap<SessionId, Vec<Arc<str>>> = HashMap::new();
         for entry in self.entries.values() {
-            for (_, claim, endpoint) in &entry.public {
-                let holder = entry.holds.iter().find(|(held, _)| held == claim);
-                if let Some((_, session)) = holder {
-                    urls.entry(*session).or_default().push(endpoint.url.clone());
+            for it in &entry.public {
+                if let Some(session) = entry.session_of(it.claim) {
+                    urls.entry(session).or_default().push(it.endpoint.url.clone());
                 }
             }
         }
@@ -410,7 +497,26 @@ fn taken(what: &str, why: &str) -> Refusal {
     Refusal::new(Code::NAME_IN_USE, format!("{what} is not available: {why}"), hint)
 }
 
+fn other_rules(key: &Key) -> Refusal {
+    let message = format!("{key} is shared by sessions with other options than these");
+    let hint = "give the same options as they have, or publish under another name";
+    Refusal::new(Code::POOL_DIFFERS, message, hint)
+}
+
+/// Two clients that reconnect by themselves would take it from each other for ever.
+fn changes_hands(key: &Key) -> Refusal {
+    let message = format!(
+        "{key} was taken over {MAX_TAKEOVERS} times within a minute: two of your sessions fight for it"
+    );
+    let hint = "end one of them, or let them share it: --pooling-enabled in both";
+    Refusal::new(Code::NAME_IN_USE, message, hint)
+}
+
 fn evicted() -> Refusal {
     let hint = "connect again";
     Refusal::new(Code::NAME_IN_USE, "this session was replaced by a newer one of the same key", hint)
 }
+
+/// Within [`TAKEOVERS_WITHIN`].
+const MAX_TAKEOVERS: usize = 3;
+const TAKEOVERS_WITHIN: Duration = Duration::from_secs(60);

@@ -25,6 +25,8 @@ pub(crate) struct NameAbout {
     pub(crate) account: Account,
     /// What it serves now.
     pub(crate) urls: Vec<Arc<str>>,
+    /// Sessions that share it, and how many of them could not be reached lately.
+    pub(crate) members: (usize, usize),
     pub(crate) reserved: bool,
     /// When it was live last, in seconds since 1970.
     pub(crate) seen: Option<i64>,
@@ -33,13 +35,17 @@ pub(crate) struct NameAbout {
 impl NameAbout {
     pub(crate) fn state(&self) -> String {
         let live = !self.urls.is_empty();
-        match (live, self.reserved) {
+        let state = match (live, self.reserved) {
             (true, true) => "live, reserved",
             (true, false) => "live",
             (false, true) => "reserved",
             (false, false) => "kept",
+        };
+        match self.members {
+            (0 | 1, 0) => state.to_owned(),
+            (all, 0) => format!("{state}, {all} members"),
+            (all, rest) => format!("{state}, {rest} of {all} members not reached"),
         }
-        .to_owned()
     }
 }
 
@@ -57,6 +63,7 @@ fn kept(past: &PastOwners, reserved: &Reservations) -> BTreeMap<String, NameAbou
             name: name.to_owned(),
             account: account.clone(),
             urls: Vec::new(),
+            members: (0, 0),
             reserved: false,
             seen,
         };
@@ -68,6 +75,7 @@ fn kept(past: &PastOwners, reserved: &Reservations) -> BTreeMap<String, NameAbou
             name: name.clone(),
             account: account.clone(),
             urls: Vec::new(),
+            members: (0, 0),
             reserved: true,
             seen,
         };
@@ -81,9 +89,13 @@ impl Registry {
     pub(crate) fn names(&self) -> Vec<NameAbout> {
         let ledger = self.ledger();
         let mut names = kept(&ledger.past, &ledger.reserved);
-        for (name, account, urls) in ledger.live() {
+        for (name, account, endpoints) in ledger.live() {
             let reserved = ledger.reserved.contains_key(&name);
-            let about = NameAbout { name: name.clone(), account, urls, reserved, seen: None };
+            let urls = endpoints.iter().map(|endpoint| endpoint.url.clone()).collect();
+            let all = endpoints.iter().map(|endpoint| endpoint.members()).max_by_key(|all| all.len());
+            let all = all.unwrap_or_default();
+            let members = (all.len(), all.iter().filter(|member| member.rests()).count());
+            let about = NameAbout { name: name.clone(), account, urls, members, reserved, seen: None };
             names.insert(name, about);
         }
         names.into_values().collect()

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hithe_cli_parser::Code;
@@ -13,7 +12,6 @@ use tokio::time::{Instant, sleep};
 use super::{NameSecret, Refusal};
 use crate::account::Account;
 use crate::config::ListenIp;
-use crate::endpoint::Endpoint;
 use crate::listen;
 
 /// A port that began to listen, for the edge to accept on.
@@ -21,7 +19,8 @@ use crate::listen;
 pub(crate) struct OpenedPort {
     /// In non-blocking mode.
     pub(crate) listener: TcpListener,
-    pub(crate) endpoint: Arc<Endpoint>,
+    /// Who answers there is asked of the registry.
+    pub(crate) port: u16,
 }
 
 pub(super) struct PortRange {

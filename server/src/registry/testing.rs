@@ -3,7 +3,7 @@
 #![cfg_attr(not(test), expect(dead_code, reason = "benches need little of it"))]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::{HostName, HostPattern};
@@ -19,6 +19,7 @@ pub(crate) struct FakeHolder {
     pub(crate) account: Account,
     pub(crate) rights: Rights,
     pub(crate) alive: AtomicBool,
+    pub(crate) displaced: AtomicUsize,
     registry: Registry,
 }
 
@@ -31,6 +32,7 @@ impl FakeHolder {
             account,
             rights: Rights::default(),
             alive: AtomicBool::new(true),
+            displaced: AtomicUsize::new(0),
             registry: registry.clone(),
         };
         let holder = Arc::new(holder);
@@ -52,6 +54,10 @@ impl Holder for FakeHolder {
         &self.rights
     }
 
+    fn displaced(&self) {
+        self.displaced.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn about(&self) -> SessionAbout {
         SessionAbout { credential: String::new(), source: String::new(), since: SystemTime::UNIX_EPOCH }
     }
@@ -67,7 +73,7 @@ impl Holder for FakeHolder {
     }
 
     fn evict(&self) {
-        self.registry.forget(self.id);
+        self.registry.forget(self.id, End::CutOff);
     }
 }
 
@@ -99,7 +105,13 @@ impl Registry {
             tcp_address: "127.0.0.1".parse().unwrap(),
             past: PastOwners::default(),
             reserved: Reservations::default(),
+            hold: Duration::from_secs(5),
         })
+    }
+
+    /// A port without a claim, whose listener the test opens.
+    pub(crate) fn open_port_for_test(&self, port: u16, endpoint: &Arc<Endpoint>) {
+        self.0.routes.put(&Key::Port(port), Slot::Plain, endpoint);
     }
 
     /// Routes without a claim, for tests of the public side. `*.w.test` is a wildcard.
@@ -109,6 +121,6 @@ impl Registry {
             Some(base) => Key::Wild(base.into()),
             None => Key::Exact(name.into()),
         };
-        self.route(&key, slot, &endpoint);
+        self.0.routes.put(&key, slot, &endpoint);
     }
 }

@@ -1,35 +1,26 @@
 //! Who gets which name.
 
-use hithe_cli_parser::{Code, HostPattern};
-use tokio_util::sync::CancellationToken;
+use std::sync::atomic::Ordering;
+
+use futures_util::FutureExt as _;
+use hithe_cli_parser::{Code, HostPattern, Parsed, parse};
 
 use super::testing::FakeHolder;
 use super::*;
 use crate::drain::Drain;
-use crate::endpoint::{EndpointId, Protocol};
+use crate::endpoint::{Endpoint, Member, Parts, Protocol};
 use crate::modules::ModuleChain;
-use crate::tunnel::{Dial, DialError, Tunnel, TunnelStream};
-use crate::visit::Visitor;
+use crate::tunnel::Tunnel;
+use crate::tunnel::testing::NoDial;
 
-struct NoDial;
-
-impl Dial for NoDial {
-    fn dial(&self, _: Visitor) -> BoxFuture<'_, Result<TunnelStream, DialError>> {
-        Box::pin(std::future::ready(Err(DialError::Gone)))
-    }
+fn member() -> Arc<Member> {
+    Member::new(Arc::new(Tunnel::new(Arc::new(NoDial), Drain::new().1, Default::default())), None)
 }
 
-fn endpoint() -> Arc<Endpoint> {
-    Arc::new(Endpoint {
-        id: EndpointId::next(),
-        protocol: Protocol::Https,
-        url: "https://app.w.test".into(),
-        modules: Arc::new(ModuleChain::default()),
-        tls: None,
-        tunnel: Arc::new(Tunnel::new(Arc::new(NoDial), Drain::new().1, Default::default())),
-        log: None,
-        withdrawn: CancellationToken::new(),
-    })
+fn endpoint() -> (Arc<Endpoint>, Arc<Member>) {
+    let member = member();
+    let chain = ModuleChain::default();
+    (Endpoint::for_test(Protocol::Https, "https://app.w.test", chain, Arc::clone(&member)), member)
 }
 
 fn name(text: &str) -> HostPattern {
@@ -37,7 +28,8 @@ fn name(text: &str) -> HostPattern {
 }
 
 fn publish(registry: &Registry, holder: &FakeHolder, text: &str) -> Result<Lease, Refusal> {
-    registry.claim_name(holder, &name(text))?.publish(&[(Slot::Secure, endpoint())])
+    let (endpoint, member) = endpoint();
+    registry.claim_name(holder, &name(text))?.publish(&[(Slot::Secure, endpoint)], &member)
 }
 
 fn refused(registry: &Registry, holder: &FakeHolder, text: &str) -> Code {
@@ -50,8 +42,8 @@ async fn a_claim_makes_nothing_public_and_a_dropped_lease_withdraws() {
     let ada = FakeHolder::enter(&registry, 1);
     let claim = registry.claim_name(&*ada, &name("app.w.test")).unwrap();
     assert!(!registry.is_live("app.w.test"));
-    let endpoint = endpoint();
-    let lease = claim.publish(&[(Slot::Secure, Arc::clone(&endpoint))]).unwrap();
+    let (endpoint, member) = endpoint();
+    let lease = claim.publish(&[(Slot::Secure, Arc::clone(&endpoint))], &member).unwrap();
     assert!(registry.is_live("app.w.test"));
     drop(lease);
     assert!(!registry.is_live("app.w.test"));
@@ -75,13 +67,120 @@ async fn one_key_may_have_a_name_on_both_ports_but_each_once() {
     let ada = FakeHolder::enter(&registry, 1);
     let _secure = publish(&registry, &ada, "app.w.test").unwrap();
     let plain = registry.claim_name(&*ada, &name("app.w.test")).unwrap();
-    let _plain = plain.publish(&[(Slot::Plain, endpoint())]).unwrap();
+    let (endpoint, member) = endpoint();
+    let _plain = plain.publish(&[(Slot::Plain, endpoint)], &member).unwrap();
     let again = publish(&registry, &ada, "app.w.test").unwrap_err();
     assert!(again.message.contains("already published by this session"));
-    let other_session = FakeHolder::enter(&registry, 1);
-    let living = publish(&registry, &other_session, "app.w.test").unwrap_err();
-    assert_eq!(living.code, Code::NAME_IN_USE);
-    assert!(living.message.contains("another session of your key"));
+}
+
+fn with_command(line: &str) -> (Arc<Endpoint>, Arc<Member>) {
+    let Ok(Parsed::Publish(command)) = parse(line) else { panic!("{line}") };
+    let member = member();
+    let endpoint = Endpoint::new(Parts {
+        protocol: Protocol::Https,
+        url: "https://app.w.test".into(),
+        modules: Arc::default(),
+        tls: None,
+        command: Arc::from(command),
+        member: Arc::clone(&member),
+    });
+    (endpoint, member)
+}
+
+fn publish_with(registry: &Registry, holder: &FakeHolder, line: &str) -> Result<Lease, Refusal> {
+    let (endpoint, member) = with_command(line);
+    registry.claim_name(holder, &name("app.w.test"))?.publish(&[(Slot::Secure, endpoint)], &member)
+}
+
+fn live(registry: &Registry, host: &str) -> Option<Arc<Endpoint>> {
+    registry.web(host, Slot::Secure).and_then(Place::live)
+}
+
+#[tokio::test]
+async fn a_newer_session_of_the_account_takes_over_and_the_older_is_told() {
+    let registry = Registry::for_test();
+    let (old, new) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 1));
+    let old_lease = publish(&registry, &old, "app.w.test").unwrap();
+    let before = live(&registry, "app.w.test").unwrap();
+    let _new_lease = publish(&registry, &new, "app.w.test").unwrap();
+    let after = live(&registry, "app.w.test").unwrap();
+    assert!(before.withdrawn.is_cancelled() && before.id != after.id);
+    assert_eq!(before.held().unwrap().next().unwrap().id, after.id);
+    assert_eq!((old.displaced.load(Ordering::Relaxed), new.displaced.load(Ordering::Relaxed)), (1, 0));
+    drop(old_lease);
+    assert_eq!(live(&registry, "app.w.test").unwrap().id, after.id);
+}
+
+#[tokio::test]
+async fn a_name_that_changes_hands_too_often_stays_where_it_is() {
+    let registry = Registry::for_test();
+    let sessions: Vec<_> = (0..6).map(|_| FakeHolder::enter(&registry, 1)).collect();
+    let leases: Vec<_> = sessions.iter().map(|it| publish(&registry, it, "app.w.test")).collect();
+    let fates: Vec<bool> = leases.iter().map(Result::is_ok).collect();
+    assert_eq!(fates, [true, true, true, true, false, false]);
+    assert!(leases[5].as_ref().unwrap_err().hint.contains("--pooling-enabled"));
+}
+
+#[tokio::test]
+async fn sessions_that_share_a_name_are_one_endpoint_until_the_last_leaves() {
+    let registry = Registry::for_test();
+    let (one, other) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 1));
+    let first = publish_with(&registry, &one, "http --pooling-enabled --compression").unwrap();
+    let second = publish_with(&registry, &other, "http --compression --pooling-enabled --name b").unwrap();
+    let shared = live(&registry, "app.w.test").unwrap();
+    assert_eq!((shared.members().len(), second.endpoints()[0].id), (2, shared.id));
+    drop(first);
+    assert_eq!((live(&registry, "app.w.test").unwrap().id, shared.members().len()), (shared.id, 1));
+    drop(second);
+    assert!(live(&registry, "app.w.test").is_none() && shared.withdrawn.is_cancelled());
+}
+
+#[tokio::test]
+async fn a_pool_has_one_set_of_rules_and_one_account() {
+    let registry = Registry::for_test();
+    let (one, other) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 1));
+    let stranger = FakeHolder::enter(&registry, 2);
+    let _lease =
+        publish_with(&registry, &one, "http --pooling-enabled --basic-auth ada:correct-horse").unwrap();
+    let refused = publish_with(&registry, &other, "http --pooling-enabled").unwrap_err();
+    assert_eq!(refused.code, Code::POOL_DIFFERS);
+    let refused = publish_with(&registry, &stranger, "http --pooling-enabled --basic-auth ada:correct-horse");
+    assert_eq!(refused.unwrap_err().code, Code::NAME_IN_USE);
+    let alone = publish_with(&registry, &other, "http").unwrap();
+    assert_eq!(
+        live(&registry, "app.w.test").unwrap().id,
+        alone.endpoints()[0].id,
+        "who does not share takes over"
+    );
+}
+
+#[tokio::test]
+async fn visitors_wait_for_who_was_cut_off_and_not_for_who_left() {
+    let registry = Registry::for_test();
+    let (old, new) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 1));
+    let _lease = publish(&registry, &old, "app.w.test").unwrap();
+    old.evict();
+    let Some(Place::Held(_, held)) = registry.web("app.w.test", Slot::Secure) else { panic!("not held") };
+    let waiting = tokio::spawn(async move { held.wait().await.then(|| held.next().map(|next| next.id)) });
+    tokio::task::yield_now().await;
+    let lease = publish(&registry, &new, "app.w.test").unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap(), Some(lease.endpoints()[0].id));
+    drop(lease);
+    assert!(registry.web("app.w.test", Slot::Secure).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_has_an_end_and_a_bound() {
+    let registry = Registry::for_test();
+    let ada = FakeHolder::enter(&registry, 1);
+    let _lease = publish(&registry, &ada, "app.w.test").unwrap();
+    let places = registry.forget(ada.id, End::CutOff);
+    let Some(Place::Held(_, held)) = registry.web("app.w.test", Slot::Secure) else { panic!("not held") };
+    let mut waiting: Vec<_> = (0..1000).map(|_| Box::pin(held.wait())).collect();
+    let turned_away = waiting.iter_mut().filter_map(|it| it.now_or_never()).filter(|it| !it).count();
+    assert!(turned_away > 700, "{turned_away}");
+    registry.hold_no_longer(&places);
+    assert!(registry.web("app.w.test", Slot::Secure).is_none() && held.wait().await);
 }
 
 #[tokio::test]
@@ -91,7 +190,8 @@ async fn an_evicted_session_gives_its_names_at_once_and_its_late_farewell_harms_
     let old_lease = publish(&registry, &old, "app.w.test").unwrap();
     let claim = registry.claim_name(&*new, &name("app.w.test")).unwrap();
     old.evict();
-    let _new_lease = claim.publish(&[(Slot::Secure, endpoint())]).unwrap();
+    let (endpoint, member) = endpoint();
+    let _new_lease = claim.publish(&[(Slot::Secure, endpoint)], &member).unwrap();
     drop(old_lease);
     assert!(registry.is_live("app.w.test"));
 }
@@ -122,7 +222,7 @@ async fn the_most_specific_name_answers_and_wildcards_match_any_depth() {
     let _wide = publish(&registry, &ada, "*.app.w.test").unwrap();
     let _narrow = publish(&registry, &ada, "*.b.app.w.test").unwrap();
     let exact = publish(&registry, &ada, "a.b.app.w.test").unwrap();
-    let id = |host: &str| registry.web(host, Slot::Secure).map(|endpoint| endpoint.id);
+    let id = |host: &str| live(&registry, host).map(|endpoint| endpoint.id);
     assert_ne!(id("a.b.app.w.test"), id("c.b.app.w.test"));
     assert_ne!(id("x.y.app.w.test"), id("c.b.app.w.test"));
     assert_eq!(id("app.w.test"), None);
@@ -170,7 +270,8 @@ async fn a_port_is_given_again_after_a_drop_and_to_nobody_else() {
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
     let claim = registry.claim_port(&*ada, None).unwrap();
     let port = claim.port().unwrap();
-    let lease = claim.publish_port(endpoint()).await.unwrap();
+    let (endpoint, member) = endpoint();
+    let lease = claim.publish_port(endpoint, &member).await.unwrap();
     let listener = opened.recv().await.unwrap();
     assert_eq!(listener.listener.local_addr().unwrap().port(), port);
     assert_eq!(registry.claim_port(&*bob, Some(port)).unwrap_err().code, Code::NAME_IN_USE);
@@ -185,7 +286,9 @@ async fn ports_that_are_only_remembered_are_given_to_others_when_there_are_no_mo
     let (gone, here) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
     let mut leases = Vec::new();
     for _ in 0..3 {
-        leases.push(registry.claim_port(&*gone, None).unwrap().publish_port(endpoint()).await.unwrap());
+        let (endpoint, member) = endpoint();
+        leases
+            .push(registry.claim_port(&*gone, None).unwrap().publish_port(endpoint, &member).await.unwrap());
     }
     assert_eq!(registry.claim_port(&*here, None).unwrap_err().code, Code::NAME_IN_USE);
     drop((leases, opened));

@@ -29,6 +29,7 @@ impl Upkeep {
         loop {
             ticks.tick().await;
             self.certificates.refresh();
+            self.registry.let_go();
             self.look_at_logins();
             if noted.elapsed() > NOTE_EVERY {
                 noted = Instant::now();

@@ -26,6 +26,14 @@ pub(super) struct Forward {
     alive: Arc<()>,
 }
 
+impl Forward {
+    /// Whether the server chooses its name or port. The flags of the command may still name one.
+    pub(super) fn is_random(&self) -> bool {
+        let names_port = self.bind.port != 0 && self.claim.as_ref().and_then(Claim::port).is_some();
+        self.name.is_none() && !names_port
+    }
+}
+
 /// A refused `-R` as it will be told: a request may be much longer than any name, and refusals are kept.
 pub(super) fn to_be_told(bind: &Bind) -> Bind {
     Bind { address: printable(&bind.address).into_owned(), port: bind.port }

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
 use hithe_cli_parser::{Bind, Command, MAX_LINE, UserName};
@@ -14,7 +14,7 @@ use russh::server::{
     VerifiedPublicKey,
 };
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty, Sig};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admitted;
@@ -36,6 +36,8 @@ pub(super) struct State {
     pulse: Arc<Pulse>,
     kill: CancellationToken,
     logged_in: CancellationToken,
+    /// Set at login.
+    publisher: Arc<OnceLock<Arc<Publisher>>>,
     /// Whether the client is known to send its forwards and its session before it answers anything.
     sends_first: bool,
     /// Given back at login.
@@ -109,6 +111,7 @@ impl Handler {
             pulse,
             kill,
             logged_in: CancellationToken::new(),
+            publisher: Arc::default(),
             sends_first: false,
             admitted: Some(admitted),
             login: Login::default(),
@@ -121,6 +124,11 @@ impl State {
     /// Cancelled when the client has logged in.
     pub(super) fn logged_in(&self) -> CancellationToken {
         self.logged_in.clone()
+    }
+
+    /// Who has logged in.
+    pub(super) fn publisher(&self) -> Arc<OnceLock<Arc<Publisher>>> {
+        Arc::clone(&self.publisher)
     }
 
     /// What the client's version line tells of its ways.
@@ -193,6 +201,9 @@ impl State {
             audit: self.context.audit.clone(),
             asking: Arc::new(AtomicBool::new(false)),
             ended: Arc::default(),
+            in_order: AtomicBool::new(false),
+            held: Mutex::default(),
+            displaced: Notify::new(),
             inboxes: Arc::default(),
         });
         tracing::info!(
@@ -203,6 +214,7 @@ impl State {
             "publisher logged in"
         );
         publisher.record("login", publisher.identity.credential.to_string(), "ok");
+        let _ = self.publisher.set(Arc::clone(&publisher));
         publisher.registry.enter(Arc::clone(&publisher) as _);
         let (events, queue) = mpsc::channel(EVENTS);
         let context = Arc::clone(&self.context);
@@ -228,7 +240,7 @@ impl Drop for State {
     fn drop(&mut self) {
         self.kill.cancel();
         if let Some(live) = &self.live {
-            live.publisher.registry.forget(live.publisher.session);
+            live.publisher.forget();
             live.publisher.inboxes.end();
         }
     }

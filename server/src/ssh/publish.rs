@@ -2,17 +2,19 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use hithe_cli_parser::{Bind, Code, Command, HostName, HostPattern, Placement};
 use rustls::ServerConfig;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Publishers;
 use super::forwards::Forward;
 use super::publisher::Publisher;
 use crate::certs::{Demands, Shown};
-use crate::endpoint::{Endpoint, EndpointId, Protocol};
+use crate::endpoint::{Endpoint, Member, Parts, Protocol};
 use crate::modules::{ModuleChain, Plan};
 use crate::registry::{Claim, Holder, Lease, Refusal, Slot};
 use crate::tunnel::Tunnel;
@@ -25,18 +27,30 @@ pub(super) struct Live {
     pub(super) bind: Bind,
     pub(super) tag: u32,
     pub(super) urls: Vec<Arc<str>>,
+    member: Arc<Member>,
     /// What it was published with.
     pub(super) command: Arc<Command>,
     /// Stops channels from being opened.
     cut: CancellationToken,
     inboxes: Arc<Inboxes>,
-    #[expect(dead_code, reason = "held for its drop")]
     lease: Lease,
     #[expect(dead_code, reason = "held for its drop: until then the same -R is a duplicate")]
     forward: Forward,
 }
 
 impl Live {
+    /// Whether other sessions serve in place of all its endpoints.
+    pub(super) fn is_displaced(&self) -> bool {
+        let displaced = |it: &Arc<Endpoint>| it.held().is_some_and(|held| held.next().is_some());
+        self.lease.endpoints().iter().all(displaced)
+    }
+
+    /// Waits until its visits are over, and ends those that last too long.
+    pub(super) async fn finish_visits(self) {
+        let _ = timeout(FINISH, self.member.idle()).await;
+        self.cut();
+    }
+
     /// Ends the running visits with the endpoint. Without this, only new visits are refused.
     pub(super) fn cut(self) {
         self.cut.cancel();
@@ -69,16 +83,12 @@ pub(super) async fn publish(
     results
 }
 
-/// Names of a session whose client is gone are given to its successor. Those that may stand in the way are asked, all
-/// at once.
+/// Which random name or port it will be depends on which of the account's sessions live: those that do not answer, all
+/// asked at once, give theirs to this one. What is asked for by its name passes to the newer session anyway.
 async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
-    let registry = &publisher.registry;
-    let others = match forwards.iter().all(|forward| forward.name.is_some()) {
-        true => {
-            forwards.iter().flat_map(|it| &it.claim).flat_map(|claim| registry.rivals_of(claim)).collect()
-        }
-        // Which random name or port it will be depends on which of them are live.
-        false => registry.others_of(publisher.account(), publisher.session),
+    let others = match forwards.iter().any(Forward::is_random) {
+        true => publisher.registry.others_of(publisher.account(), publisher.session),
+        false => Vec::new(),
     };
     join_all(others.iter().map(|other| async move {
         if !other.is_alive().await {
@@ -92,7 +102,7 @@ async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
 /// What the modules of a command come to for one forward.
 struct Planned {
     modules: Arc<ModuleChain>,
-    tunnel: Arc<Tunnel>,
+    member: Arc<Member>,
     demands: Demands,
     /// Whether TLS of a tls endpoint ends here.
     ends_tls: bool,
@@ -166,7 +176,17 @@ impl Publishing<'_> {
         };
         let inboxes = Arc::clone(&self.publisher.inboxes);
         let command = Arc::clone(self.command);
-        Ok(Live { bind, tag: forward.tag, urls, command, cut, inboxes, lease, forward })
+        Ok(Live {
+            bind,
+            tag: forward.tag,
+            urls,
+            member: planned.member,
+            command,
+            cut,
+            inboxes,
+            lease,
+            forward,
+        })
     }
 
     /// Claims what the flags of the command name, in place of what `-R` alone came to.
@@ -222,7 +242,7 @@ impl Publishing<'_> {
             })
             .collect::<Result<_, Refusal>>()?;
         let urls = endpoints.iter().map(|(_, endpoint)| endpoint.url.clone()).collect();
-        Ok((claim.publish(&endpoints)?, urls))
+        Ok((claim.publish(&endpoints, &planned.member)?, urls))
     }
 
     async fn tcp(
@@ -247,7 +267,7 @@ impl Publishing<'_> {
         let number = claim.port().unwrap_or_default();
         let url: Arc<str> = format!("tcp://{}:{number}", self.context.registry.domain()).into();
         let endpoint = self.endpoint(Protocol::Tcp, url.clone(), planned, None);
-        Ok((claim.publish_port(endpoint).await?, vec![url]))
+        Ok((claim.publish_port(endpoint, &planned.member).await?, vec![url]))
     }
 
     /// For handshakes with visitors, where the endpoint has demands of its own.
@@ -272,15 +292,13 @@ impl Publishing<'_> {
         planned: &Planned,
         tls: Option<Arc<ServerConfig>>,
     ) -> Arc<Endpoint> {
-        Arc::new(Endpoint {
-            id: EndpointId::next(),
+        Endpoint::new(Parts {
             protocol,
             url,
             modules: Arc::clone(&planned.modules),
             tls,
-            tunnel: Arc::clone(&planned.tunnel),
-            log: self.log.clone(),
-            withdrawn: CancellationToken::new(),
+            command: Arc::clone(self.command),
+            member: Arc::clone(&planned.member),
         })
     }
 
@@ -289,7 +307,7 @@ impl Publishing<'_> {
             .map_err(|error| Refusal::new(error.code(), error.to_string(), "see ssh HOST http --help"))?;
         Ok(Planned {
             modules: Arc::new(plan.chain),
-            tunnel: self.tunnel(forward, cut, plan.approach),
+            member: Member::new(self.tunnel(forward, cut, plan.approach), self.log.clone()),
             demands: Demands { raw: plan.ends_tls, ..plan.tls },
             ends_tls: plan.ends_tls,
         })
@@ -345,3 +363,6 @@ impl Publishing<'_> {
         }
     }
 }
+
+/// How long the visits of a forward may last whose place another session has taken.
+const FINISH: Duration = Duration::from_secs(600);

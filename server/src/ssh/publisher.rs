@@ -1,14 +1,14 @@
 //! One logged-in publisher, as the registry and the session's tasks see it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use russh::Disconnect;
 use russh::server::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ use super::text;
 use crate::access::{Access, Identity, Rights};
 use crate::account::Account;
 use crate::drain::DrainWatch;
-use crate::registry::{Holder, Registry, SessionAbout, SessionId};
+use crate::registry::{End, HeldPlaces, Holder, Registry, SessionAbout, SessionId};
 use crate::store::{Entry, Recorder};
 use crate::tunnel::channel::Inboxes;
 
@@ -39,6 +39,12 @@ pub(super) struct Publisher {
     /// One question at a time: a client that answers none must not gather a queue of them.
     pub(super) asking: Arc<AtomicBool>,
     pub(super) ended: Arc<Ended>,
+    /// Nobody has to wait for the client to return.
+    pub(super) in_order: AtomicBool,
+    /// Where visitors wait for the client to return.
+    pub(super) held: Mutex<HeldPlaces>,
+    /// Another session has taken the place of an endpoint of this one.
+    pub(super) displaced: Notify,
     /// What arrives for visits.
     pub(super) inboxes: Arc<Inboxes>,
 }
@@ -46,12 +52,28 @@ pub(super) struct Publisher {
 impl Publisher {
     /// Ends the connection with a text that the client shows. Only the first is sent.
     pub(super) fn disconnect(&self, text: &str) {
+        self.in_order.store(true, Ordering::Release);
         let (handle, kill) = (self.handle.clone(), self.kill.clone());
         let text = disconnect_text(text);
         self.tasks.spawn(async move {
             let _ = handle.disconnect(Disconnect::ByApplication, text, String::new()).await;
             cut_after_farewell(kill).await;
         });
+    }
+
+    /// Gives everything back that the session holds. Only the first time has an effect.
+    pub(super) fn forget(&self) {
+        let end = if self.in_order.load(Ordering::Acquire) { End::InOrder } else { End::CutOff };
+        let places = self.registry.forget(self.session, end);
+        if !places.is_empty() {
+            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = places;
+        }
+    }
+
+    /// The client has said that it leaves, which is known only after its connection is over.
+    pub(super) fn has_left(&self) {
+        let places = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        self.registry.hold_no_longer(&places);
     }
 
     /// Writes into the audit log what this publisher did, and what came of it.
@@ -98,6 +120,10 @@ impl Holder for Publisher {
         self.disconnect(why);
     }
 
+    fn displaced(&self) {
+        self.displaced.notify_one();
+    }
+
     fn reconsider(&self) {
         if !self.access.still_admits(&self.identity) {
             tracing::info!(session = %self.session, account = %self.identity.account, "login taken away");
@@ -117,7 +143,7 @@ impl Holder for Publisher {
     fn evict(&self) {
         // First, so that what it is just publishing elsewhere is not claimed again in between.
         self.kill.cancel();
-        self.registry.forget(self.session);
+        self.forget();
     }
 }
 

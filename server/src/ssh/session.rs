@@ -61,6 +61,8 @@ pub(super) struct Session {
     idle_since: Instant,
     live: Vec<(Owner, Live)>,
     settling: FuturesUnordered<BoxFuture<'static, Settled>>,
+    /// Displaced endpoints whose visits are being finished.
+    leaving: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Commands about the server that are being done; one for each session channel at most.
     answering: FuturesUnordered<BoxFuture<'static, (ChannelId, Answer)>>,
     /// Cancelled by the client while they were being published.
@@ -89,6 +91,8 @@ enum Next {
     Event(Option<Event>),
     Settled(Settled),
     Answered(ChannelId, Answer),
+    Displaced,
+    Left,
     Deadline,
     /// Visitors are being drained.
     Draining,
@@ -118,6 +122,7 @@ impl Session {
             idle_since: now,
             live: Vec::new(),
             settling: FuturesUnordered::new(),
+            leaving: FuturesUnordered::new(),
             answering: FuturesUnordered::new(),
             cancelled: Vec::new(),
         }
@@ -125,13 +130,14 @@ impl Session {
 
     /// Runs until the connection ends.
     pub(super) async fn run(mut self) {
-        let registry = self.publisher.registry.clone();
         let mut told = false;
         loop {
             match self.next(told).await {
                 Next::Event(Some(event)) => self.on_event(event),
                 Next::Settled(settled) => self.on_settled(settled),
                 Next::Answered(channel, answer) => self.answer(channel, &answer.text, answer.status),
+                Next::Displaced => self.on_displaced(),
+                Next::Left => self.on_left(),
                 Next::Deadline => self.on_deadline(),
                 Next::Draining => {
                     told = true;
@@ -141,7 +147,7 @@ impl Session {
                 Next::Event(None) | Next::Killed => break,
             }
         }
-        registry.forget(self.publisher.session);
+        self.publisher.forget();
         tracing::info!(session = %self.publisher.session, "publisher left");
     }
 
@@ -161,6 +167,8 @@ impl Session {
             () = self.publisher.kill.cancelled() => Next::Killed,
             event = self.events.recv() => Next::Event(event),
             Some(settled) = self.settling.next() => Next::Settled(settled),
+            () = self.publisher.displaced.notified() => Next::Displaced,
+            Some(()) = self.leaving.next() => Next::Left,
             Some((channel, answer)) = self.answering.next() => Next::Answered(channel, answer),
             () = ending => Next::Ending,
             () = draining => Next::Draining,
@@ -185,7 +193,7 @@ impl Session {
     }
 
     fn publishes_nothing(&self) -> bool {
-        self.live.is_empty() && self.settling.is_empty()
+        self.live.is_empty() && self.settling.is_empty() && self.leaving.is_empty()
     }
 
     fn on_deadline(&mut self) {
@@ -416,6 +424,30 @@ impl Session {
             }
             None => {}
         }
+    }
+
+    /// Newer sessions of the account serve in place of some endpoints. Their running visits are finished here; the
+    /// session ends when nothing else is left of it.
+    fn on_displaced(&mut self) {
+        let gone: Vec<_> = self.live.extract_if(.., |(_, live)| live.is_displaced()).collect();
+        for (owner, live) in gone {
+            for url in &live.urls {
+                tracing::info!(session = %self.publisher.session, %url, "another session took over");
+                if let Some(console) = self.console_of(owner) {
+                    console.print(text::taken_over(url));
+                }
+            }
+            self.leaving.push(Box::pin(live.finish_visits()));
+        }
+        self.note_idle();
+    }
+
+    /// The visits of a displaced endpoint are over.
+    fn on_left(&mut self) {
+        if self.leaving.is_empty() && self.publishes_nothing() && self.waiting.is_empty() {
+            self.say_farewell(&text::all_taken_over());
+        }
+        self.note_idle();
     }
 
     fn on_cancel(&mut self, address: &str, tag: u32) {

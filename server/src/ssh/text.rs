@@ -57,6 +57,16 @@ pub(super) fn no_forward() -> String {
     )
 }
 
+/// An endpoint that another session serves now.
+pub(super) fn taken_over(url: &str) -> String {
+    format!("Taken over  {url} by another session of your account; running visits are finished here\n")
+}
+
+/// Nothing is left of a session.
+pub(super) fn all_taken_over() -> String {
+    format!("{}: another session of your account has taken over", Code::TAKEN_OVER)
+}
+
 /// The key or token of a session that is there was removed, or may do less than it did.
 pub(super) fn login_taken_away() -> String {
     format!(

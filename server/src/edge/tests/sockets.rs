@@ -158,10 +158,11 @@ async fn a_tls_endpoint_without_an_upstream_answers_with_an_alert() {
 
 /// A tcp endpoint on a port of its own.
 async fn open_port(bench: &Bench, open: &mpsc::Sender<OpenedPort>) -> (SocketAddr, Arc<Endpoint>) {
-    let endpoint = Arc::new(bench.endpoint(Protocol::Tcp, "tcp://tunnel.test:1", ModuleChain::default()));
+    let endpoint = bench.endpoint(Protocol::Tcp, "tcp://tunnel.test:1", ModuleChain::default());
     let listener = listener();
     let address = listener.local_addr().unwrap();
-    open.send(OpenedPort { listener, endpoint: Arc::clone(&endpoint) }).await.unwrap();
+    bench.registry.open_port_for_test(address.port(), &endpoint);
+    open.send(OpenedPort { listener, port: address.port() }).await.unwrap();
     (address, endpoint)
 }
 

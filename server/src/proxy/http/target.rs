@@ -12,7 +12,8 @@ use super::super::respond::{ProxyError, redirect};
 use super::Secured;
 use crate::body::Body;
 use crate::endpoint::{Endpoint, Protocol};
-use crate::registry::{Registry, Slot};
+use crate::registry::{Place, Registry, Slot};
+use crate::tunnel::DialError;
 
 pub(super) enum Route {
     Endpoint(Arc<Endpoint>),
@@ -21,7 +22,7 @@ pub(super) enum Route {
 }
 
 /// Finds the endpoint, and brings the request into the form in which an upstream wants it: a path and a `Host`.
-pub(super) fn route(
+pub(super) async fn route(
     registry: &Registry,
     secured: Option<&Secured>,
     request: &mut Request<Body>,
@@ -29,7 +30,7 @@ pub(super) fn route(
     let host = host(request)?;
     let secure = secured.is_some();
     let slot = if secure { Slot::Secure } else { Slot::Plain };
-    if let Some(endpoint) = registry.web(host.as_str(), slot) {
+    if let Some(endpoint) = live(registry, &host, slot).await? {
         return match endpoint.protocol {
             Protocol::Tls | Protocol::TlsEnded => Err(misdirected(secured, &host)),
             _ if secured.is_some_and(|secured| !secured.suits(&endpoint)) => Err(misdirected(secured, &host)),
@@ -38,11 +39,27 @@ pub(super) fn route(
     }
     let elsewhere = if secure { None } else { registry.web(host.as_str(), Slot::Secure) };
     elsewhere
-        .filter(|endpoint| endpoint.protocol == Protocol::Https)
-        .and_then(|endpoint| redirect(&location(&host, &endpoint, request.uri())))
+        .filter(|place| place.endpoint().protocol == Protocol::Https)
+        .and_then(|place| redirect(&location(&host, place.endpoint(), request.uri())))
         .map(|response| Route::Redirect(Box::new(response)))
         .ok_or_else(|| ProxyError::NoEndpoint(host.as_str().to_owned()))
 }
+
+/// Where a publisher was cut off, its visitors wait a moment for it to return.
+async fn live(registry: &Registry, host: &HostName, slot: Slot) -> Result<Option<Arc<Endpoint>>, ProxyError> {
+    for _ in 0..=MOST_WAITS {
+        match registry.web(host.as_str(), slot) {
+            Some(Place::Live(endpoint)) => return Ok(Some(endpoint)),
+            Some(Place::Held(_, held)) if held.wait().await => {}
+            Some(Place::Held(..)) => return Err(ProxyError::from(DialError::Busy)),
+            None => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// For one that is cut off again and again.
+const MOST_WAITS: usize = 3;
 
 fn misdirected(secured: Option<&Secured>, host: &HostName) -> ProxyError {
     let made_for = secured.and_then(|secured| secured.facts.sni.as_deref());
