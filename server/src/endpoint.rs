@@ -85,7 +85,7 @@ impl Endpoint {
     }
 
     /// One more publisher shares the address.
-    pub(crate) fn join(&self, member: Arc<Member>) {
+    pub(crate) fn join(&self, member: &Arc<Member>) {
         self.members.add(member);
     }
 

@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use hithe_cli_parser::{Code, CommandError, HostName, HostPattern, NameError};
 use tokio::sync::mpsc;
 
-pub(crate) use ledger::{Claim, Lease, SessionId};
+pub(crate) use ledger::{Claim, Lease, SessionId, Takeover};
 pub(crate) use names::{NameRules, NameSecret};
 pub(crate) use overview::{SessionAbout, names_of};
 pub(crate) use ports::OpenedPort;
@@ -62,7 +62,7 @@ pub(crate) trait Holder: Send + Sync {
     /// Ends the session at once. Its names are free when this returns.
     fn evict(&self);
     /// Another session has taken the place of one of its endpoints.
-    fn displaced(&self);
+    fn displaced(&self, takeover: Takeover);
 }
 
 /// How a session ended.

@@ -8,6 +8,7 @@ mod console;
 mod forwards;
 mod handler;
 mod link;
+mod live;
 mod login;
 mod offer;
 mod publish;

@@ -52,6 +52,19 @@ impl Visitor {
         .await
     }
 
+    /// GET, again until the name is offline: how long a publisher takes to leave is its own affair. Gives the code.
+    pub async fn get_until_offline(&self, url: &str) -> Option<String> {
+        within("the endpoint is offline", async {
+            loop {
+                let reply = self.get(url).await;
+                if reply.status() != 200 {
+                    return reply.code().map(str::to_owned);
+                }
+            }
+        })
+        .await
+    }
+
     /// POST; returns the whole answer.
     pub async fn post(&self, url: &str, body: impl Into<Bytes>) -> Reply {
         self.send(Method::POST, url, body).await

@@ -25,6 +25,7 @@ mod misread;
 mod multiplex;
 mod mutual_tls;
 mod names;
+mod returning;
 mod robust;
 mod serving;
 mod smoke;

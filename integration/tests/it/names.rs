@@ -43,18 +43,6 @@ async fn a_taken_name_is_refused_at_the_forward_and_said_in_the_session() {
 }
 
 #[tokio::test]
-async fn a_living_session_of_the_same_key_keeps_its_name() {
-    let server = TestServer::start().await;
-    let origin = Origin::replying("hello").await;
-    let mut first = server.ssh().forward_to("app:443", &origin).command("http").publish().await;
-    let second = server.ssh().forward_to("app:443", &origin).command("http").run().await;
-    assert_eq!(second.code, Some(1));
-    assert!(second.stdout.contains("another session of your key"), "{}", second.output());
-    assert!(first.is_running());
-    assert_eq!(server.visitor().get("https://app.localhost/").await.text(), "hello");
-}
-
-#[tokio::test]
 async fn a_stopped_client_is_replaced_by_its_own_key() {
     let server = TestServer::start().await;
     let (old, new) = (Origin::replying("old").await, Origin::replying("new").await);

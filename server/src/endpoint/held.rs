@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Endpoint;
@@ -53,7 +53,7 @@ impl Held {
 
     /// As [`Self::wait`], for who holds nothing that would have to be bounded.
     pub(crate) async fn settled_or_over(&self) {
-        let _ = timeout_at(self.until.into(), self.settled.cancelled()).await;
+        let _ = timeout_at(self.until, self.settled.cancelled()).await;
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -5,10 +5,11 @@ use std::ops::Deref;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::tunnel::Tunnel;
 use crate::visit::VisitLogRef;
@@ -122,8 +123,8 @@ impl Members {
         Self { all: ArcSwap::from_pointee(vec![first]), next: AtomicUsize::new(0) }
     }
 
-    pub(super) fn add(&self, member: Arc<Member>) {
-        self.all.rcu(|all| [all.as_slice(), &[Arc::clone(&member)]].concat());
+    pub(super) fn add(&self, member: &Arc<Member>) {
+        self.all.rcu(|all| [all.as_slice(), &[Arc::clone(member)]].concat());
     }
 
     /// Whether any is left.
@@ -182,7 +183,7 @@ mod tests {
     fn pool(count: usize) -> (Members, Vec<Arc<Member>>) {
         let all: Vec<_> = (0..count).map(|_| member()).collect();
         let members = Members::of(Arc::clone(&all[0]));
-        all.iter().skip(1).for_each(|it| members.add(Arc::clone(it)));
+        all.iter().skip(1).for_each(|it| members.add(it));
         (members, all)
     }
 

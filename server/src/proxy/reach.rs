@@ -45,7 +45,10 @@ pub(super) async fn upstream(
         while others.next(turn).await {
             let wanted = if matches!(wanted, Wanted::Http1) { wanted } else { Wanted::Any };
             match connect(&turn.tunnel, visitor, wanted).await {
-                Ok(upstream) => return others.reached(turn, upstream),
+                Ok(upstream) => {
+                    turn.reached();
+                    return Ok(upstream);
+                }
                 Err(error) => others.error = error,
             }
         }
@@ -74,7 +77,10 @@ pub(super) async fn stream(
     Box::pin(async {
         while others.next(turn).await {
             match turn.tunnel.open(visitor).await {
-                Ok(stream) => return others.reached(turn, stream),
+                Ok(stream) => {
+                    turn.reached();
+                    return Ok(stream);
+                }
                 Err(error) => others.error = error,
             }
         }
@@ -127,12 +133,6 @@ impl Others {
         *turn = chosen;
         self.endpoint = next;
         true
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "what its callers return")]
-    fn reached<T>(&self, turn: &Turn, found: T) -> Result<T, DialError> {
-        turn.reached();
-        Ok(found)
     }
 }
 

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use hithe_cli_parser::{Code, HostName, HostPattern};
+use tokio::time::Instant;
 
 use super::{End, Holder, Refusal, Registry, Slot, ports};
 use crate::account::Account;
@@ -103,7 +104,7 @@ impl Claim {
         drop(ledger);
         for (session, endpoint) in changes.displaced {
             endpoint.withdrawn.cancel();
-            session.displaced();
+            session.displaced(Takeover { registry: registry.clone(), key: self.key.clone() });
         }
         Ok(Lease { claim: self, endpoints: changes.serving })
     }
@@ -167,7 +168,7 @@ struct Entry {
     /// More than one while sessions of one owner wait to settle who publishes.
     holds: Vec<(ClaimId, SessionId)>,
     public: Vec<Public>,
-    /// When it lately passed from one session to another.
+    /// When it lately passed from one living session to another.
     takeovers: Vec<Instant>,
     /// A claim alone gives no right to the name afterwards.
     was_public: bool,
@@ -176,6 +177,23 @@ struct Entry {
 impl Entry {
     fn session_of(&self, claim: ClaimId) -> Option<SessionId> {
         self.holds.iter().find(|(held, _)| *held == claim).map(|(_, session)| *session)
+    }
+}
+
+/// One session has taken the place of another.
+#[derive(Clone, Debug)]
+pub(crate) struct Takeover {
+    registry: Registry,
+    key: Key,
+}
+
+impl Takeover {
+    /// The other one is still there: the two may be fighting. Of who is cut off, and comes again and again, nothing is
+    /// counted.
+    pub(crate) fn note_living(&self) {
+        if let Some(entry) = self.registry.ledger().entries.get_mut(&self.key) {
+            entry.takeovers.push(Instant::now());
+        }
     }
 }
 
@@ -261,7 +279,7 @@ impl Ledger {
         for ((slot, endpoint), pool) in endpoints.iter().zip(pools) {
             let endpoint = match pool {
                 Some(pool) => {
-                    pool.join(Arc::clone(member));
+                    pool.join(member);
                     pool
                 }
                 None => {
@@ -276,9 +294,6 @@ impl Ledger {
             };
             changes.serving.push(Arc::clone(&endpoint));
             entry.public.push(Public { slot: *slot, claim: claim.id, endpoint, member: Arc::clone(member) });
-        }
-        if !changes.displaced.is_empty() {
-            entry.takeovers.push(Instant::now());
         }
         if !std::mem::replace(&mut entry.was_public, true) {
             // At once, so that it stays theirs when the server is killed.

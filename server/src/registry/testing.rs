@@ -54,7 +54,10 @@ impl Holder for FakeHolder {
         &self.rights
     }
 
-    fn displaced(&self) {
+    fn displaced(&self, takeover: Takeover) {
+        if self.alive.load(Ordering::Relaxed) {
+            takeover.note_living();
+        }
         self.displaced.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -122,6 +122,17 @@ async fn a_name_that_changes_hands_too_often_stays_where_it_is() {
 }
 
 #[tokio::test]
+async fn who_is_cut_off_again_and_again_has_its_name_each_time() {
+    let registry = Registry::for_test();
+    let mut leases = Vec::new();
+    for _ in 0..20 {
+        let session = FakeHolder::enter(&registry, 1);
+        session.alive.store(false, Ordering::Relaxed);
+        leases.push(publish(&registry, &session, "app.w.test").unwrap());
+    }
+}
+
+#[tokio::test]
 async fn sessions_that_share_a_name_are_one_endpoint_until_the_last_leaves() {
     let registry = Registry::for_test();
     let (one, other) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 1));
@@ -161,10 +172,10 @@ async fn visitors_wait_for_who_was_cut_off_and_not_for_who_left() {
     let _lease = publish(&registry, &old, "app.w.test").unwrap();
     old.evict();
     let Some(Place::Held(_, held)) = registry.web("app.w.test", Slot::Secure) else { panic!("not held") };
-    let waiting = tokio::spawn(async move { held.wait().await.then(|| held.next().map(|next| next.id)) });
-    tokio::task::yield_now().await;
-    let lease = publish(&registry, &new, "app.w.test").unwrap();
-    assert_eq!(waiting.await.unwrap().unwrap(), Some(lease.endpoints()[0].id));
+    let waiting = async { held.wait().await.then(|| held.next().map(|next| next.id)) };
+    let publishing = async { publish(&registry, &new, "app.w.test").unwrap() };
+    let (next, lease) = tokio::join!(waiting, publishing);
+    assert_eq!(next.unwrap(), Some(lease.endpoints()[0].id));
     drop(lease);
     assert!(registry.web("app.w.test", Slot::Secure).is_none());
 }

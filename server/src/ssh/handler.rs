@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admitted;
 use super::forwards::{ForwardTable, to_be_told};
 use super::link::Pulse;
+use super::live::Live;
 use super::login::Login;
 use super::publisher::{Publisher, cut_after_farewell, disconnect_text};
 use super::session::{Event, Session};
@@ -44,43 +45,6 @@ pub(super) struct State {
     admitted: Option<Admitted>,
     login: Login,
     live: Option<Live>,
-}
-
-/// What there is after login.
-struct Live {
-    events: mpsc::Sender<Event>,
-    publisher: Arc<Publisher>,
-    user_command: Option<Arc<Command>>,
-    forwards: ForwardTable,
-    terminals: Vec<ChannelId>,
-    /// Channels that have had their shell or exec: there is one for each (RFC 4254 §6.5).
-    started: Vec<ChannelId>,
-    /// Sessions (RFC 4254 §6.1) that are open.
-    sessions: Vec<ChannelId>,
-    /// How many of them we have closed: russh keeps something of each until the connection ends.
-    left_behind: usize,
-    /// Bytes received since the visits of this thread had their turn.
-    turn: usize,
-    /// Whether the client was asked to tell that it has sent everything.
-    asked: bool,
-}
-
-impl Live {
-    /// Whether the channel was an open session.
-    fn forget_session(&mut self, channel: ChannelId) -> bool {
-        let Some(place) = self.sessions.iter().position(|open| *open == channel) else { return false };
-        self.sessions.swap_remove(place);
-        self.terminals.retain(|terminal| *terminal != channel);
-        self.started.retain(|started| *started != channel);
-        true
-    }
-
-    fn has_room_for_a_session(&mut self) -> bool {
-        for channel in self.publisher.ended.take() {
-            self.left_behind += usize::from(self.forget_session(channel));
-        }
-        self.sessions.len() < MAX_SESSION_CHANNELS && self.left_behind < MAX_LEFT_BEHIND
-    }
 }
 
 impl Deref for Handler {
@@ -600,7 +564,3 @@ const EVENTS: usize = 128;
 /// What a session may receive at a stretch: the runtime itself would let it go on for megabytes, and all others on its
 /// thread wait.
 const TURN: usize = 128 * 1024;
-/// As sshd's `MaxSessions`.
-const MAX_SESSION_CHANNELS: usize = 10;
-/// Sessions of one connection that we may close, at some 4 KiB each.
-const MAX_LEFT_BEHIND: usize = 4096;

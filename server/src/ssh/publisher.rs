@@ -18,7 +18,7 @@ use super::text;
 use crate::access::{Access, Identity, Rights};
 use crate::account::Account;
 use crate::drain::DrainWatch;
-use crate::registry::{End, HeldPlaces, Holder, Registry, SessionAbout, SessionId};
+use crate::registry::{End, HeldPlaces, Holder, Registry, SessionAbout, SessionId, Takeover};
 use crate::store::{Entry, Recorder};
 use crate::tunnel::channel::Inboxes;
 
@@ -120,8 +120,15 @@ impl Holder for Publisher {
         self.disconnect(why);
     }
 
-    fn displaced(&self) {
+    fn displaced(&self, takeover: Takeover) {
         self.displaced.notify_one();
+        self.ask();
+        let (pulse, kill) = (Arc::clone(&self.pulse), self.kill.clone());
+        self.tasks.spawn(async move {
+            if pulse.beats_within(ANSWER_WAIT).await && !kill.is_cancelled() {
+                takeover.note_living();
+            }
+        });
     }
 
     fn reconsider(&self) {
@@ -164,6 +171,6 @@ pub(super) fn disconnect_text(text: &str) -> String {
 
 const MAX_DISCONNECT: usize = 299;
 /// How long a client may take to answer whether it is still there.
-const ANSWER_WAIT: Duration = Duration::from_secs(1);
+const ANSWER_WAIT: Duration = Duration::from_millis(700);
 /// Time for a disconnect to reach the client before the connection is cut.
 const FAREWELL: Duration = Duration::from_secs(2);
