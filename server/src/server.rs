@@ -338,7 +338,7 @@ fn key_ring(policy: &KeyPolicy) -> Result<KeyRing, StartError> {
     match policy {
         KeyPolicy::Open => Ok(KeyRing::Open),
         KeyPolicy::Authorized(path) => {
-            let (keys, complaints) = AuthorizedKeys::load(path).map_err(state)?;
+            let (keys, complaints) = AuthorizedKeys::load_unrestricted(path).map_err(state)?;
             upkeep::complain(&complaints);
             if keys.is_empty() {
                 tracing::warn!(path = %path.display(), "no key in here can be used: nobody can publish");

@@ -38,7 +38,7 @@ fn problems_of_files(options: &Options) -> Vec<Problem> {
         problems.extend(host::load(path).err().map(|it| Problem::of(&it)));
     }
     if let Some(path) = &options.authorized_keys {
-        match AuthorizedKeys::load(path) {
+        match AuthorizedKeys::load_unrestricted(path) {
             Ok((_, complaints)) => problems.extend(complaints.iter().map(|it| Problem::new(it.to_string()))),
             Err(error) => problems.push(Problem::of(&error)),
         }
@@ -89,7 +89,7 @@ fn publishers(keys: &KeyPolicy) -> String {
     match keys {
         KeyPolicy::Open => "ANY KEY (--open)".to_owned(),
         KeyPolicy::Authorized(path) => {
-            let count = AuthorizedKeys::load(path).map_or(0, |(keys, _)| keys.len());
+            let count = AuthorizedKeys::load_unrestricted(path).map_or(0, |(keys, _)| keys.len());
             format!("{count} authorized in {}", path.display())
         }
     }

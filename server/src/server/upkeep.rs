@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hithe_keys::{AuthorizedKeys, Complaint};
+use hithe_keys::{AuthorizedKeys, Complaint, Severity};
 use tokio::time::{Instant, interval_at};
 
 use super::with_causes;
@@ -54,7 +54,7 @@ impl Upkeep {
         let (KeyRing::Authorized(keys), KeyPolicy::Authorized(path)) = (&self.keys, &self.policy) else {
             return;
         };
-        match AuthorizedKeys::load(path) {
+        match AuthorizedKeys::load_unrestricted(path) {
             Ok((new, complaints)) => {
                 complain(&complaints);
                 tracing::info!(path = %path.display(), keys = new.len(), "authorized keys read again");
@@ -79,10 +79,13 @@ impl Upkeep {
     }
 }
 
-/// Lines of `authorized_keys` that are not used.
+/// Lines of `authorized_keys` that are not used, or not as a whole.
 pub(super) fn complain(complaints: &[Complaint]) {
-    for Complaint { path, line, text } in complaints {
-        tracing::warn!(path = %path.display(), line, "this key is not used: {text}");
+    for Complaint { path, line, severity, text } in complaints {
+        match severity {
+            Severity::Error => tracing::warn!(path = %path.display(), line, "this key is not used: {text}"),
+            Severity::Warning => tracing::warn!(path = %path.display(), line, "{text}"),
+        }
     }
 }
 
