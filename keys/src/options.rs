@@ -46,7 +46,6 @@ pub(crate) fn parse(text: &str, zone: &TimeZone) -> Result<Options, String> {
             }
         };
         rest = match after.strip_prefix(',') {
-            Some("") => return Err("has a comma after its last option".to_owned()),
             Some(rest) => rest,
             None if after.is_empty() => after,
             None => return Err(format!("has {:?} after the option {}", shortened(after), shortened(name))),
@@ -99,7 +98,7 @@ impl Options {
             | "no-user-rc"
             | "no-touch-required"
             | "no-verify-required" => {}
-            // sshd passes over an option without a name between two commas.
+            // sshd passes over nothing between two commas, or after the last one.
             "" => {}
             name @ ("verify-required" | "touch-required") => {
                 return Err(format!("demands {name}, which this server cannot see in a signature"));
@@ -227,7 +226,7 @@ mod tests {
                 true,
             ),
             ("no-touch-required,no-verify-required", true, true),
-            ("no-pty,,pty", true, true),
+            ("no-pty,,pty,", true, true),
         ] {
             let limits = read(text).restrictions;
             assert_eq!((limits.forwarding, limits.pty), (forwarding, pty), "{text}");
@@ -298,7 +297,6 @@ mod tests {
             (r#"command="x",command="x""#, "twice"),
             (r#"from="*",from="*""#, "twice"),
             (r#"cert-authority,principals="a",principals="a""#, "twice"),
-            ("no-pty,", "comma"),
             ("verify-required", "demands verify-required"),
             ("touch-required", "demands touch-required"),
             (r#"expiry-time="tomorrow""#, "expiry-time"),

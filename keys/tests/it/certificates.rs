@@ -40,7 +40,9 @@ fn a_certificate_of_a_trusted_authority_gets_in_as_its_principal() {
     assert_eq!(grant.account.to_string(), "ada");
     assert_eq!((grant.key_id.as_str(), grant.serial, grant.comment.as_str()), ("an id", 7, "ca"));
     assert!(grant.restrictions.is_none(), "{:?}", grant.restrictions);
-    assert!(grant.restrictions.may_listen("app", 443) && grant.restrictions.pty && grant.may_publish("any.test"));
+    assert!(
+        grant.restrictions.may_listen("app", 443) && grant.restrictions.pty && grant.may_publish("any.test")
+    );
 }
 
 #[test]
@@ -232,7 +234,8 @@ fn a_critical_option_that_is_not_understood_is_refused() {
 fn a_second_line_of_an_authority_is_tried_when_the_first_refuses() {
     let keys = Keygen::new();
     let ca = keys.line("ca");
-    let list = format!("cert-authority,principals=\"bob\" {ca}\ncert-authority,from=\"192.0.2.7\" {ca} second\n");
+    let list =
+        format!("cert-authority,principals=\"bob\" {ca}\ncert-authority,from=\"192.0.2.7\" {ca} second\n");
     let (list, _) = AuthorizedKeys::load(&keys.write("list", list)).unwrap();
     let certificate = keys.certificate(&["-n", "ada"]);
     let grant = list.authorities().check(&certificate, login("v2"), &Revocations::none()).unwrap();

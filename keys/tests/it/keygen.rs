@@ -55,7 +55,8 @@ impl Keygen {
 
     pub(crate) fn run(&self, arguments: &[&str]) {
         let mut command = Command::new("ssh-keygen");
-        let made = command.arg("-q").args(arguments).current_dir(self.0.path()).env("TZ", "UTC").output().unwrap();
+        let made =
+            command.arg("-q").args(arguments).current_dir(self.0.path()).env("TZ", "UTC").output().unwrap();
         let told = String::from_utf8_lossy(&made.stderr);
         assert!(made.status.success(), "ssh-keygen {arguments:?}: {told}");
     }

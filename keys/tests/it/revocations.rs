@@ -89,7 +89,8 @@ fn a_revoked_certificate_does_not_get_in() {
     let path = keys.write("list", format!("cert-authority {}", keys.line("ca")));
     let authorities = AuthorizedKeys::load(&path).unwrap().0.authorities().clone();
     let list = list(&keys, "serial: 7\n");
-    let answer = |serial| authorities.check(&keys.certificate(&["-n", "ada", "-z", serial]), login("v2"), &list);
+    let answer =
+        |serial| authorities.check(&keys.certificate(&["-n", "ada", "-z", serial]), login("v2"), &list);
     assert_eq!(answer("7"), Err(CertRefused::Revoked));
     assert!(answer("8").is_ok());
 }

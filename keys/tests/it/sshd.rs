@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::SystemTime;
 
-use hithe_keys::{AuthorizedKeys, Restrictions};
+use hithe_keys::{AuthorizedKeys, Login, Restrictions, Revocations};
 
-use crate::keygen::Keygen;
+use crate::keygen::{Keygen, read_certificate};
 
 const PROGRAM: &str = "/usr/sbin/sshd";
 
@@ -62,10 +62,23 @@ impl Sshd {
     /// Whether ssh, with these arguments too, gets in and gets what it asks for.
     fn admits(&self, arguments: &[&str]) -> bool {
         let port = self.address.port().to_string();
-        let options =
-            ["BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"];
+        let options = [
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+        ];
         let mut command = Command::new("ssh");
-        command.args(["-F", "none", "-p", &port, "-o", "ExitOnForwardFailure=yes", "-o", "ConnectTimeout=20"]);
+        command.args([
+            "-F",
+            "none",
+            "-p",
+            &port,
+            "-o",
+            "ExitOnForwardFailure=yes",
+            "-o",
+            "ConnectTimeout=20",
+        ]);
         command.args(options.iter().flat_map(|option| ["-o", option])).arg("-i").arg(self.keys.path("user"));
         let run = command.args(arguments).arg("127.0.0.1").arg("true").output().unwrap();
         run.status.code().expect("ssh ends by itself") != 255
@@ -90,7 +103,10 @@ fn a_line_admits_whom_it_admits_in_sshd() {
         ("KEY", true),
         ("restrict KEY", true),
         ("no-pty,,No-Agent-Forwarding KEY", true),
-        ("user-rc,X11-forwarding,agent-forwarding,pty,port-forwarding,no-X11-forwarding,no-user-rc KEY", true),
+        (
+            "user-rc,X11-forwarding,agent-forwarding,pty,port-forwarding,no-X11-forwarding,no-user-rc KEY",
+            true,
+        ),
         ("no-touch-required,no-verify-required KEY", true),
         (r#"from="127.0.0.1" KEY"#, true),
         (r#"from="127.0.0.0/8" KEY"#, true),
@@ -128,8 +144,8 @@ fn a_line_admits_whom_it_admits_in_sshd() {
         ("frob KEY", false),
         ("ptyx KEY", false),
         ("no-restrict KEY", false),
-        ("no-pty, KEY", false),
-        ("no-pty,\tKEY", false),
+        ("no-pty, KEY", true),
+        (",no-pty,\tKEY", true),
         ("no-pty\tKEY", true),
         ("cert-authority KEY", false),
         (r#"principals="a" KEY"#, false),
@@ -148,6 +164,52 @@ fn an_option_of_ours_is_refused_by_sshd() {
     let keys = sshd.write(r#"account="ada" KEY"#);
     assert!(!sshd.admits(&[]) && sshd.log().contains("unknown key option"), "{}", sshd.log());
     assert!(admitted(&keys, &sshd).is_some());
+}
+
+#[test]
+fn a_certificate_admits_whom_it_admits_in_sshd() {
+    let sshd = Sshd::start();
+    let user = user_name();
+    for (line, arguments, admits) in [
+        ("cert-authority CA", &[][..], true),
+        ("CA", &[], false),
+        ("cert-authority KEY", &[], false),
+        ("cert-authority,principals=\"someone,USER\" CA", &[], true),
+        ("cert-authority,principals=\"someone\" CA", &[], false),
+        ("cert-authority,from=\"10.0.0.0/8\" CA", &[], false),
+        ("cert-authority,from=\"10.0.0.0/8\" CA\ncert-authority CA", &[], true),
+        ("cert-authority,expiry-time=\"20200101Z\" CA", &[], false),
+        ("cert-authority CA", &["-V", "20200101:20200102"], false),
+        ("cert-authority CA", &["-V", "20200101:20990102"], true),
+        ("cert-authority CA", &["-h"], false),
+        ("cert-authority CA", &["-O", "source-address=127.0.0.0/8"], true),
+        ("cert-authority CA", &["-O", "source-address=10.0.0.0/8,::1"], false),
+        ("cert-authority CA", &["-O", "critical:source-address=127.0.0.1/8"], false),
+        ("cert-authority CA", &["-O", "critical:source-address=*"], false),
+        ("cert-authority CA", &["-O", "critical:x@example.com=y"], false),
+        ("cert-authority CA", &["-O", "extension:x@example.com=y"], true),
+        ("cert-authority CA", &["-O", "clear", "-O", "extension:permit-pty=y"], false),
+        ("cert-authority CA", &["-O", "critical:permit-pty"], false),
+        ("cert-authority CA", &["-O", "critical:force-command"], false),
+        ("cert-authority CA", &["-O", "force-command=true"], true),
+        ("cert-authority,command=\"true\" CA", &["-O", "force-command=true"], true),
+        ("cert-authority,command=\"false\" CA", &["-O", "force-command=true"], false),
+        ("restrict,cert-authority CA", &["-O", "clear"], true),
+    ] {
+        sshd.keys.run(&[&["-s", "ca", "-I", "id", "-n", &user], arguments, &["user.pub"]].concat());
+        let certificate = read_certificate(&sshd.keys.path("user-cert.pub"));
+        let keys = sshd.write(&line.replace("USER", &user).replace("CA", &sshd.keys.line("ca")));
+        assert_eq!(sshd.admits(&[]), admits, "sshd: {line} {arguments:?}\n{}", sshd.log());
+        let login = Login { user: &user, peer: sshd.address.ip(), now: SystemTime::now() };
+        let ours = keys.authorities().check(&certificate, login, &Revocations::none());
+        assert_eq!(ours.is_ok(), admits, "we: {line} {arguments:?}: {ours:?}");
+    }
+}
+
+/// The name that ssh logs in with.
+fn user_name() -> String {
+    let told = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(told.stdout).unwrap().trim().to_owned()
 }
 
 /// Lines on which we are deliberately stricter.
