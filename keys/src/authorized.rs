@@ -5,16 +5,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use jiff::tz::TimeZone;
 use russh::keys::PublicKey;
 
 use crate::files::{self, FileError};
-use crate::{CertAuthorities, Complaint, Fingerprint, Grant, Refused, line};
+use crate::{CertAuthorities, Complaint, Fingerprint, Grant, Login, Refused, Revocations, line};
 
 const WHAT: &str = "authorized keys";
 
@@ -74,12 +72,19 @@ impl AuthorizedKeys {
         Ok((all, complaints))
     }
 
-    /// The first line that lets this key in from this address at this time, as in sshd. Revocation is
-    /// [`crate::Revocations::revokes_key`].
-    pub fn admit(&self, key: &PublicKey, peer: IpAddr, now: SystemTime) -> Result<&Grant, Refused> {
+    /// The first line that lets this key in from this address at this time, as in sshd. The user name says nothing.
+    pub fn admit(
+        &self,
+        key: &PublicKey,
+        login: Login<'_>,
+        revocations: &Revocations,
+    ) -> Result<&Grant, Refused> {
+        if revocations.revokes_key(key) {
+            return Err(Refused::Revoked);
+        }
         let mut refused = Refused::Unknown;
         for grant in self.grants(key) {
-            match grant.admits(peer, now) {
+            match grant.admits(login.peer, login.now) {
                 Ok(()) => return Ok(grant),
                 Err(error) => refused = error,
             }

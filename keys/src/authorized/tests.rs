@@ -72,7 +72,17 @@ fn security_keys_are_admitted() {
 fn admitted(keys: &AuthorizedKeys, key: &str, peer: &str, seconds: u64) -> Result<usize, Refused> {
     let now = UNIX_EPOCH + Duration::from_secs(seconds);
     let key = PublicKey::from_openssh(key).unwrap();
-    keys.admit(&key, peer.parse().unwrap(), now).map(|grant| grant.at.line)
+    let login = Login { user: "v2", peer: peer.parse().unwrap(), now };
+    keys.admit(&key, login, &Revocations::none()).map(|grant| grant.at.line)
+}
+
+#[test]
+fn a_revoked_key_is_refused() {
+    let (keys, _) = load(ED25519);
+    let login = Login { user: "v2", peer: "10.0.0.1".parse().unwrap(), now: UNIX_EPOCH };
+    let key = PublicKey::from_openssh(ED25519).unwrap();
+    assert!(keys.admit(&key, login, &Revocations::none()).is_ok());
+    assert_eq!(keys.admit(&key, login, &Revocations::everything()), Err(Refused::Revoked));
 }
 
 #[test]

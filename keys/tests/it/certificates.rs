@@ -128,6 +128,16 @@ fn a_certificate_is_good_from_its_first_second_and_before_its_end() {
 }
 
 #[test]
+fn the_earlier_end_of_line_and_certificate_counts() {
+    for (line, certificate) in [("20240601Z", "20240101Z"), ("20240101Z", "20240601Z")] {
+        let options = format!("cert-authority,expiry-time=\"{line}\"");
+        let grant = granted(&options, &["-n", "ada", "-V", &format!("20200101Z:{certificate}")]);
+        let days = grant.restrictions.expiry.unwrap().duration_since(now()).unwrap().as_secs() / 86_400;
+        assert_eq!(days, 47, "until the end of 2023: {line} {certificate}");
+    }
+}
+
+#[test]
 fn a_certificate_without_principals_is_refused() {
     assert_eq!(refused("cert-authority", &[]), CertRefused::NoPrincipal);
     assert_eq!(refused("cert-authority,account=\"ada\"", &[]), CertRefused::NoPrincipal);

@@ -92,8 +92,8 @@ impl Sshd {
 /// Whether we let the user's key in, from the same address at the same time.
 fn admitted<'a>(keys: &'a AuthorizedKeys, sshd: &Sshd) -> Option<&'a Restrictions> {
     let key = sshd.keys.public("user");
-    let grant = keys.admit(&key, sshd.address.ip(), SystemTime::now());
-    grant.ok().map(|grant| &grant.restrictions)
+    let login = Login { user: "v2", peer: sshd.address.ip(), now: SystemTime::now() };
+    keys.admit(&key, login, &Revocations::none()).ok().map(|grant| &grant.restrictions)
 }
 
 #[test]
