@@ -82,11 +82,16 @@ pub(crate) fn parse_key(key_type: &str, rest: &str) -> Result<(PublicKey, String
     }
     let (blob, comment) = split_word(rest);
     let key = PublicKey::from_openssh(&format!("{key_type} {blob}"))
-        .map_err(|error| format!("is not a valid {} key: {error}", shortened(key_type)))?;
+        .map_err(|error| format!("is not a valid {} key: {}", shortened(key_type), told(&error)))?;
     if let Some(weakness) = weakness_of(key.key_data()) {
         return Err(weakness);
     }
     Ok((key, shortened(comment)))
+}
+
+/// What the library says repeats bytes of the key as they are.
+pub(crate) fn told(error: &impl std::fmt::Display) -> String {
+    shortened(&error.to_string())
 }
 
 /// Why this key proves nothing.

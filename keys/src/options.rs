@@ -57,7 +57,7 @@ pub(crate) fn parse(text: &str, zone: &TimeZone) -> Result<Options, String> {
 /// The value between double quotes, where `\"` stands for a quote and any other backslash for itself, and what follows.
 fn dequote<'a>(name: &str, text: &'a str) -> Result<(String, &'a str), String> {
     let name = shortened(name);
-    let mut rest = text.strip_prefix('"').ok_or_else(|| format!("needs quotes: {name}=\"…\""))?;
+    let mut rest = text.strip_prefix('"').ok_or_else(|| format!("needs quotes: {name}=\"...\""))?;
     let mut value = String::new();
     loop {
         let end = rest.find(['"', '\\']).ok_or_else(|| format!("has no quote at the end of {name}="))?;

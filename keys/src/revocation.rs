@@ -100,7 +100,7 @@ fn revoked_key(text: &[u8]) -> Result<Option<Fingerprint>, String> {
         if first.contains("-cert-v01@") {
             let blob = line::split_word(rest).0;
             let certificate = Certificate::from_openssh(&format!("{first} {blob}"))
-                .map_err(|error| format!("is not a valid certificate: {error}"))?;
+                .map_err(|error| format!("is not a valid certificate: {}", line::told(&error)))?;
             return Ok(Some(Fingerprint::of(&PublicKey::from(certificate.public_key().clone()))));
         }
     }

@@ -121,7 +121,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::write(at("hithed.toml"), "log-level = \"loud\"\n").unwrap();
-        fs::write(at("keys"), "restrict ssh-ed25519 AAAA\n").unwrap();
+        fs::write(at("keys"), "frob ssh-ed25519 AAAA\n").unwrap();
         fs::create_dir_all(at("certificates/empty")).unwrap();
         let (fine, told) = checked(Options {
             config: Some(at("hithed.toml")),
@@ -136,7 +136,7 @@ mod tests {
         for part in [
             "hithed.toml:1:13",
             "no-such-key",
-            "keys:1: the option restrict",
+            "keys:1: has the unknown option",
             "fullchain.pem",
             "no-such-authorities",
             "app.localhost",
