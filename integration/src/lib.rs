@@ -28,7 +28,7 @@ pub use origin::{Origin, Traffic};
 pub use protocol::ProtocolClient;
 pub use relay::Relay;
 pub use scene::{Download, Face, Guest, Line, Scene};
-pub use server::TestServer;
+pub use server::{TestServer, generate_key};
 pub use ssh::OpenSsh;
 pub use visitor::{Reply, Visitor};
 pub use wait::{eventually, patiently, within};

@@ -265,6 +265,14 @@ impl TestServer {
         .await
     }
 
+    /// Does something and waits for one more log line that contains `part` than there were before.
+    pub async fn logged_after(&self, part: &str, change: impl FnOnce()) {
+        let count = || self.log().matches(part).count();
+        let before = count();
+        change();
+        eventually(&format!("the server logs {part:?} again"), || (count() > before).then_some(())).await;
+    }
+
     /// SIGTERM: asks for an orderly end.
     pub fn sigterm(&self) {
         self.signal(Signal::TERM);

@@ -23,6 +23,7 @@ pub struct OpenSsh {
     words: Vec<String>,
     input: Input,
     secret: Option<PathBuf>,
+    first: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ impl OpenSsh {
             words: Vec::new(),
             input: Input::Pipe,
             secret: None,
+            first: Vec::new(),
         }
     }
 
@@ -100,6 +102,12 @@ impl OpenSsh {
     /// `-o NAME=VALUE`.
     pub fn option(self, option: &str) -> Self {
         self.flag("-o").flag(option)
+    }
+
+    /// `-o NAME=VALUE` in place of what every client of the tests is given.
+    pub fn first_option(mut self, option: &str) -> Self {
+        self.first.push(option.to_owned());
+        self
     }
 
     /// `-N`: no session, only forwards.
@@ -181,6 +189,7 @@ impl OpenSsh {
     fn build(self) -> Command {
         let mut command = Command::new("ssh");
         command.args(["-F", "none", "-p", &self.server.port().to_string()]).arg("-i").arg(&self.key);
+        command.args(self.first.iter().flat_map(|option| ["-o", option]));
         let options = [
             "IdentitiesOnly=yes",
             "IdentityAgent=none",

@@ -1,6 +1,9 @@
 //! The server's own keys: what the client sees in its known_hosts.
 //!
-//! [`load`] reads a key that the operator gives, [`load_or_create`] keeps one in the state directory.
+//! [`load`] reads a key that the operator gives, [`load_or_create`] keeps one in the state directory. Where a
+//! certificate lies beside a key, [`certificate`] reads it.
+
+mod certificate;
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Write as _};
@@ -11,6 +14,8 @@ use russh::keys::key::safe_rng;
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, Error as KeyError, PrivateKey, decode_secret_key};
 use tempfile::NamedTempFile;
+
+pub use certificate::{HostCertificate, HostCertificateError, certificate};
 
 /// The name that sshd gives to such a key too.
 const FILE_NAME: &str = "ssh_host_ed25519_key";
@@ -59,9 +64,14 @@ pub fn load(path: &Path) -> Result<PrivateKey, HostKeyError> {
     decode(path, &text)
 }
 
+/// Where [`load_or_create`] keeps the key of this state directory.
+pub fn path_in(directory: &Path) -> PathBuf {
+    directory.join(FILE_NAME)
+}
+
 /// The ed25519 key of this state directory. The first start makes directory and key.
 pub fn load_or_create(directory: &Path) -> Result<PrivateKey, HostKeyError> {
-    let path = directory.join(FILE_NAME);
+    let path = path_in(directory);
     if !path.exists() {
         create(directory, &path)?;
     }

@@ -1,8 +1,10 @@
-//! Who may log in: keys that the operator wrote down or put into the database, tokens, or any key on an open server.
+//! Who may log in: keys and authorities that the operator wrote down, keys and tokens of the database, or any key on an
+//! open server.
 //!
 //! Logins read snapshots and never wait for a disk. [`Access::refresh`] looks whether files or database changed;
 //! [`Access::still_admits`] says of a session that is there whether it would be let in today.
 
+mod identity;
 mod rights;
 
 use std::path::{Path, PathBuf};
@@ -10,9 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use hithe_keys::{AuthorizedKeys, AuthorizedKeysError, Complaint, Fingerprint};
-use russh::keys::{Algorithm, PublicKey};
+use hithe_keys::{
+    AuthorizedKeys, CertAuthorities, CertRefused, Complaint, FileError, Fingerprint, Refused,
+    RevocationError, Revocations,
+};
+use russh::keys::{Algorithm, Certificate, PublicKey};
 
+pub(crate) use identity::{Credential, Identity, Origin};
 pub(crate) use rights::Rights;
 
 use crate::account::Account;
@@ -25,10 +31,18 @@ pub(crate) struct Access(Arc<Inner>);
 
 struct Inner {
     policy: KeyPolicy,
-    file: ArcSwap<AuthorizedKeys>,
+    files: ArcSwap<Files>,
     people: ArcSwap<People>,
     database: Database,
     seen: Mutex<Seen>,
+}
+
+/// What the files of the operator say.
+struct Files {
+    keys: AuthorizedKeys,
+    /// Those of `--trusted-user-ca`, and those of `cert-authority` lines.
+    authorities: CertAuthorities,
+    revoked: Revocations,
 }
 
 /// By what a change is noticed.
@@ -42,61 +56,32 @@ struct Seen {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccessError {
     #[error(transparent)]
-    Keys(#[from] AuthorizedKeysError),
+    Keys(#[from] FileError),
     #[error(transparent)]
     Database(#[from] DatabaseError),
-}
-
-/// By what somebody logged in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Credential {
-    Key(Fingerprint),
-    /// By its public half.
-    Token(String),
-}
-
-impl std::fmt::Display for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Key(fingerprint) => fingerprint.fmt(f),
-            Self::Token(id) => write!(f, "token {id}"),
-        }
-    }
-}
-
-/// Somebody who has proved to hold a credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) account: Account,
-    pub(crate) credential: Credential,
-    /// What the operator wrote beside it.
-    pub(crate) comment: String,
-    pub(crate) rights: Rights,
 }
 
 impl Access {
     /// Reads what there is, with complaints about lines that admit nobody.
     pub(crate) fn load(policy: KeyPolicy, database: Database) -> Result<(Self, Vec<Complaint>), AccessError> {
-        let seen = Seen { files: key_files(&policy), database: Some(database.version_of_data()?) };
-        let (file, complaints) = match &policy {
-            KeyPolicy::Known { keys: Some(path) } => AuthorizedKeys::load(path)?,
-            KeyPolicy::Known { keys: None } | KeyPolicy::Open => <_>::default(),
-        };
+        let seen = Seen { files: watched(&policy), database: Some(database.version_of_data()?) };
+        let (files, complaints) = Files::read(&policy)?;
         let people = ArcSwap::from_pointee(database.people()?);
-        let inner =
-            Inner { policy, file: ArcSwap::from_pointee(file), people, database, seen: Mutex::new(seen) };
+        let files = ArcSwap::from_pointee(files);
+        let inner = Inner { policy, files, people, database, seen: Mutex::new(seen) };
         Ok((Self(Arc::new(inner)), complaints))
     }
 
     /// Whether any key may log in.
-    pub(crate) fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         self.0.policy == KeyPolicy::Open
     }
 
     /// Whether nobody could log in.
     pub(crate) fn admits_nobody(&self) -> bool {
-        let people = self.0.people.load();
-        !self.is_open() && self.0.file.load().is_empty() && people.keys.is_empty() && !people.has_tokens()
+        let (people, files) = (self.0.people.load(), self.0.files.load());
+        let listed = !files.keys.is_empty() || !files.authorities.is_empty();
+        !(self.is_open() || listed || people.has_tokens() || !people.keys.is_empty())
     }
 
     /// Whether there is any token that could be shown.
@@ -104,49 +89,90 @@ impl Access {
         self.0.people.load().has_tokens()
     }
 
-    /// The identity of a key, if it may log in. The operator's file counts before the database, that before `--open`.
-    pub(crate) fn by_key(&self, key: &PublicKey, algorithm: &Algorithm) -> Option<Identity> {
-        // SHA-1.
-        if *algorithm == (Algorithm::Rsa { hash: None }) {
-            return None;
-        }
-        self.of_key(Fingerprint::of(key))
+    /// Whether a key is worth a signature: it may log in, or the certificate that it may come from may.
+    pub(crate) fn may_know(&self, key: &PublicKey, algorithm: &Algorithm, origin: &Origin) -> bool {
+        let certificates = !self.0.files.load().authorities.is_empty() && !is_weak(algorithm);
+        certificates || self.by_key(key, algorithm, origin).is_some()
     }
 
-    fn of_key(&self, fingerprint: Fingerprint) -> Option<Identity> {
-        let people = self.0.people.load();
+    /// The identity of a key, if it may log in.
+    pub(crate) fn by_key(&self, key: &PublicKey, algorithm: &Algorithm, origin: &Origin) -> Option<Identity> {
+        if is_weak(algorithm) { None } else { self.of_key(key, origin) }
+    }
+
+    /// The operator's file counts before the database, that before `--open`. What the file restricts, the database does
+    /// not give back.
+    fn of_key(&self, key: &PublicKey, origin: &Origin) -> Option<Identity> {
+        let fingerprint = Fingerprint::of(key);
+        let (files, people) = (self.0.files.load(), self.0.people.load());
         let known = people.keys.get(&fingerprint);
         let identity = |account, comment: String, rights| Identity {
             account,
-            credential: Credential::Key(fingerprint),
+            credential: Credential::Key(Arc::new(key.clone())),
             comment,
             rights,
+            origin: origin.clone(),
         };
-        if let Some(listed) = self.0.file.load().by_fingerprint(&fingerprint) {
-            let account = known.map_or_else(|| Account::of_key(fingerprint), |key| key.account.clone());
-            return Some(identity(account, listed.comment.clone(), Rights::default()));
+        match files.keys.admit(key, origin.now(), &files.revoked) {
+            Ok(grant) => {
+                let of_database = |_: &hithe_keys::Account| known.map(|key| key.account.clone());
+                let account = account_of(&grant.account, of_database);
+                let rights = Rights { options: grant.restrictions.clone(), ..Rights::default() };
+                return Some(identity(account, grant.comment.clone(), rights));
+            }
+            Err(Refused::Unknown) => {}
+            Err(refused) => {
+                tracing::info!(peer = %origin.peer, key = %fingerprint, "login refused: {refused}");
+                return None;
+            }
         }
         if let Some(key) = known {
-            return Some(identity(
-                key.account.clone(),
-                key.description.clone(),
-                Rights { acl: key.acl.clone() },
-            ));
+            let rights = Rights { acl: key.acl.clone(), ..Rights::default() };
+            return Some(identity(key.account.clone(), key.description.clone(), rights));
         }
-        self.is_open().then(|| identity(Account::of_key(fingerprint), "anyone".to_owned(), Rights::default()))
+        let anyone = || identity(Account::of_key(fingerprint), "anyone".to_owned(), Rights::default());
+        self.is_open().then(anyone)
+    }
+
+    /// The identity of a certificate whose key its holder has, if it may log in.
+    pub(crate) fn by_certificate(&self, certificate: &Certificate, origin: &Origin) -> Option<Identity> {
+        let files = self.0.files.load();
+        let granted = files.authorities.check(certificate, origin.now(), &files.revoked);
+        let granted = granted.inspect_err(|refused| {
+            let level_of = matches!(refused, CertRefused::UnknownAuthority(_));
+            if !level_of {
+                tracing::info!(peer = %origin.peer, "certificate refused: {refused}");
+            }
+        });
+        let grant = granted.ok()?;
+        let people = self.0.people.load();
+        let of_database =
+            |_: &hithe_keys::Account| people.keys.get(&grant.fingerprint).map(|key| key.account.clone());
+        let name = format!("{} certificate {:?} serial {}", grant.fingerprint, grant.key_id, grant.serial);
+        Some(Identity {
+            account: account_of(&grant.account, of_database),
+            credential: Credential::Certificate(Arc::new(certificate.clone()), name.into()),
+            comment: grant.comment,
+            rights: Rights { acl: <_>::default(), options: grant.restrictions, names: grant.names },
+            origin: origin.clone(),
+        })
     }
 
     /// The identity behind a token that was typed in place of a password.
-    pub(crate) fn by_token(&self, text: &str) -> Option<Identity> {
+    pub(crate) fn by_token(&self, text: &str, origin: &Origin) -> Option<Identity> {
         let people = self.0.people.load();
-        people.token(text.trim()).and_then(of_token)
+        people.token(text.trim()).and_then(|token| of_token(token, origin))
     }
 
-    /// Whether this login would be let in today, as the account that it is and with no fewer rights.
+    /// Whether this login would be let in today, as the account that it is and with the same rights.
     pub(crate) fn still_admits(&self, identity: &Identity) -> bool {
+        let origin = &identity.origin;
         let now = match &identity.credential {
-            Credential::Key(fingerprint) => self.of_key(*fingerprint),
-            Credential::Token(id) => self.0.people.load().token_by_id(id).and_then(of_token),
+            Credential::Key(key) => self.of_key(key, origin),
+            Credential::Certificate(certificate, _) => self.by_certificate(certificate, origin),
+            Credential::Token(id) => {
+                self.0.people.load().token_by_id(id).and_then(|token| of_token(token, origin))
+            }
         };
         now.is_some_and(|now| now.account == identity.account && now.rights == identity.rights)
     }
@@ -154,21 +180,20 @@ impl Access {
     /// Whether who logged in so may use all commands: the account is marked, and nothing restricts the login. A token
     /// made for one name must not be able to make itself another.
     pub(crate) fn is_admin(&self, identity: &Identity) -> bool {
-        identity.rights == Rights::default() && self.0.people.load().is_admin(&identity.account)
+        identity.rights.are_whole() && self.0.people.load().is_admin(&identity.account)
     }
 
     /// Reads again what has changed since the last look: whether anything has, and the complaints.
     pub(crate) fn refresh(&self) -> Result<(bool, Vec<Complaint>), AccessError> {
-        let now =
-            Seen { files: key_files(&self.0.policy), database: Some(self.0.database.version_of_data()?) };
-        let before = std::mem::replace(&mut *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner), now);
-        let now = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (files, database) = (now.files != before.files, now.database != before.database);
-        drop(now);
+        let now = Seen { files: watched(&self.0.policy), database: Some(self.0.database.version_of_data()?) };
+        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (files, database) = (now.files != seen.files, now.database != seen.database);
+        *seen = now;
+        drop(seen);
         if database {
             self.reload_people()?;
         }
-        let complaints = if files { self.reload_file()? } else { Vec::new() };
+        let complaints = if files { self.reload_files()? } else { Vec::new() };
         Ok((files || database, complaints))
     }
 
@@ -178,13 +203,79 @@ impl Access {
         Ok(())
     }
 
-    fn reload_file(&self) -> Result<Vec<Complaint>, AccessError> {
-        let KeyPolicy::Known { keys: Some(path) } = &self.0.policy else { return Ok(Vec::new()) };
-        let (keys, complaints) = AuthorizedKeys::load(path)?;
-        tracing::info!(path = %path.display(), keys = keys.len(), "authorized keys read again");
-        self.0.file.store(Arc::new(keys));
+    fn reload_files(&self) -> Result<Vec<Complaint>, AccessError> {
+        let read = Files::read(&self.0.policy);
+        if read.is_err()
+            && let KeyPolicy::Known(files) = &self.0.policy
+        {
+            // What is revoked counts at once, whatever became of the other files.
+            let before = self.0.files.load();
+            let (keys, authorities) = (before.keys.clone(), before.authorities.clone());
+            let revoked = revocations(files.revoked.as_deref());
+            self.0.files.store(Arc::new(Files { keys, authorities, revoked }));
+        }
+        let (files, complaints) = read?;
+        tracing::info!(
+            keys = files.keys.len(),
+            authorities = files.authorities.len(),
+            "authorized keys read again"
+        );
+        self.0.files.store(Arc::new(files));
         Ok(complaints)
     }
+}
+
+impl Files {
+    fn read(policy: &KeyPolicy) -> Result<(Self, Vec<Complaint>), FileError> {
+        let KeyPolicy::Known(files) = policy else {
+            let (keys, authorities) = <_>::default();
+            return Ok((Self { keys, authorities, revoked: Revocations::none() }, Vec::new()));
+        };
+        let (keys, mut complaints) =
+            files.keys.as_deref().map_or(Ok(<_>::default()), AuthorizedKeys::load)?;
+        let listed = files.authorities.as_deref().map_or(Ok(<_>::default()), CertAuthorities::load)?;
+        let (mut authorities, more): (CertAuthorities, Vec<_>) = listed;
+        complaints.extend(more);
+        authorities.extend(keys.authorities());
+        let revoked = revocations(files.revoked.as_deref());
+        Ok((Self { keys, authorities, revoked }, complaints))
+    }
+}
+
+/// A list that cannot be read revokes everything.
+fn revocations(path: Option<&Path>) -> Revocations {
+    let Some(path) = path else { return Revocations::none() };
+    let (revoked, error): (_, Option<RevocationError>) = Revocations::load(path);
+    if let Some(error) = error {
+        tracing::error!("nobody with a key or certificate can log in: {error}");
+    }
+    revoked
+}
+
+fn account_of(
+    account: &hithe_keys::Account,
+    of_database: impl Fn(&hithe_keys::Account) -> Option<Account>,
+) -> Account {
+    match account {
+        hithe_keys::Account::Named(name) => Account::named(name),
+        hithe_keys::Account::Key(key) => of_database(account).unwrap_or_else(|| Account::of_key(*key)),
+    }
+}
+
+/// SHA-1.
+fn is_weak(algorithm: &Algorithm) -> bool {
+    *algorithm == (Algorithm::Rsa { hash: None })
+}
+
+fn of_token(token: &Token, origin: &Origin) -> Option<Identity> {
+    let valid = !token.has_expired(seconds(SystemTime::now()));
+    valid.then(|| Identity {
+        account: token.account.clone(),
+        credential: Credential::Token(token.id.as_str().into()),
+        comment: token.description.clone(),
+        rights: Rights { acl: token.acl.clone(), ..Rights::default() },
+        origin: origin.clone(),
+    })
 }
 
 impl std::fmt::Debug for Access {
@@ -193,24 +284,15 @@ impl std::fmt::Debug for Access {
     }
 }
 
-fn of_token(token: &Token) -> Option<Identity> {
-    let valid = !token.has_expired(seconds(SystemTime::now()));
-    valid.then(|| Identity {
-        account: token.account.clone(),
-        credential: Credential::Token(token.id.clone()),
-        comment: token.description.clone(),
-        rights: Rights { acl: token.acl.clone() },
-    })
-}
-
-/// Name and time of change of each file of keys.
-fn key_files(policy: &KeyPolicy) -> Vec<(PathBuf, Option<SystemTime>)> {
-    let KeyPolicy::Known { keys: Some(path) } = policy else { return Vec::new() };
+/// Name and time of change of each file that decides about logins.
+fn watched(policy: &KeyPolicy) -> Vec<(PathBuf, Option<SystemTime>)> {
+    let KeyPolicy::Known(files) = policy else { return Vec::new() };
     let changed = |path: &Path| std::fs::metadata(path).and_then(|file| file.modified()).ok();
-    let mut files = vec![(path.clone(), changed(path))];
-    if let Ok(entries) = std::fs::read_dir(path) {
-        files.extend(entries.flatten().map(|entry| (entry.path(), changed(&entry.path()))));
+    let named = [&files.keys, &files.authorities, &files.revoked].into_iter().flatten();
+    let mut watched: Vec<_> = named.map(|path| (path.clone(), changed(path))).collect();
+    if let Some(Ok(entries)) = files.keys.as_ref().map(std::fs::read_dir) {
+        watched.extend(entries.flatten().map(|entry| (entry.path(), changed(&entry.path()))));
     }
-    files.sort();
-    files
+    watched.sort();
+    watched
 }

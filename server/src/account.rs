@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use hithe_keys::Fingerprint;
+use hithe_keys::{AccountName, Fingerprint};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use acl::{Acl, AclError};
@@ -19,14 +19,16 @@ pub(crate) struct Account(Arc<str>);
 
 /// The text is no name of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "an account's name is 1 to {MAX_NAME} of the characters a-z 0-9 . _ - @ +, and begins with a letter or a digit"
-)]
+#[error("an account's name is 1 to 128 printable characters without blanks and without any of \" , : * ? /")]
 pub(crate) struct AccountError;
 
 impl Account {
     pub(crate) fn of_key(fingerprint: Fingerprint) -> Self {
         Self(fingerprint.to_string().into())
+    }
+
+    pub(crate) fn named(name: &AccountName) -> Self {
+        Self(name.as_str().into())
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -46,10 +48,10 @@ impl FromStr for Account {
         if text.starts_with(KEY) {
             return text.parse().map(Self::of_key).map_err(|_| AccountError);
         }
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_@+".contains(c);
-        let begins_well = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        let is_name = begins_well && text.len() <= MAX_NAME && text.chars().all(fits);
-        is_name.then(|| Self(text.into())).ok_or(AccountError)
+        AccountName::new(text)
+            .filter(|_| !text.starts_with('-'))
+            .map(|name| Self::named(&name))
+            .ok_or(AccountError)
     }
 }
 
@@ -75,8 +77,6 @@ impl fmt::Display for Account {
 
 /// How a fingerprint begins; no name does.
 const KEY: &str = "SHA256:";
-/// Characters of a name.
-const MAX_NAME: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_could_be_taken_for_something_else_is_no_account() {
         for text in
-            ["", "Ada", "a b", "-a", "--json", "SHA256:", "sha256:x", "a\n", "\u{e4}", "a*", &"a".repeat(65)]
+            ["", "a b", "-a", "--json", "SHA256:", "sha256:x", "a\n", "\u{e4}", "a*", &"a".repeat(129)]
         {
             assert_eq!(text.parse::<Account>(), Err(AccountError), "{text:?}");
         }

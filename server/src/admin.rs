@@ -7,6 +7,7 @@ mod change;
 mod show;
 
 use std::fmt;
+use std::sync::Arc;
 
 use hithe_cli_parser::{Accounts, Admin, Audit, Code, HostName, Keys, Names, Sessions, Tokens};
 use hithe_keys::Fingerprint;
@@ -33,7 +34,7 @@ pub(crate) enum Asker {
     /// Who may read and write the state directory.
     Operator,
     /// A publisher. The source is its address.
-    Publisher { identity: Identity, session: SessionId, source: String },
+    Publisher { identity: Arc<Identity>, session: SessionId, source: String },
 }
 
 /// Why it was not done. Who asked reads it.

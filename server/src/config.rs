@@ -84,7 +84,18 @@ pub enum KeyPolicy {
     /// Any key.
     Open,
     /// The keys and tokens of the database, and the keys of this file, or of the files of this directory.
-    Known { keys: Option<PathBuf> },
+    Known(KeyFiles),
+}
+
+/// Files of the operator that decide about logins, beside the database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// A file in the format of `authorized_keys`, or a directory of such files.
+    pub keys: Option<PathBuf>,
+    /// Authorities whose certificates let their holders in.
+    pub authorities: Option<PathBuf>,
+    /// Keys and certificates that are refused.
+    pub revoked: Option<PathBuf>,
 }
 
 /// How much is logged, and in which shape.
@@ -199,6 +210,7 @@ impl TryFrom<Options> for Config {
 }
 
 fn complete(options: Options) -> Result<Config, Problem> {
+    let keys = key_policy(&options)?;
     let state_dir = state_dir(options.state_dir)?;
     Ok(Config {
         domain: given(options.domain, "--domain")?,
@@ -210,7 +222,7 @@ fn complete(options: Options) -> Result<Config, Problem> {
         tcp_listen_address: given(options.tcp_listen_address, "--tcp-listen-address")?,
         public_http_port: options.public_http_port.map(NonZeroU16::get),
         public_https_port: options.public_https_port.map(NonZeroU16::get),
-        keys: key_policy(options.open, options.authorized_keys)?,
+        keys,
         host_keys: options.host_key,
         workers: options.workers.map_or_else(one_for_each_cpu, |it| it.0),
         ssh_cipher: given(options.ssh_cipher, "--ssh-cipher")?,
@@ -236,12 +248,18 @@ fn given<T>(value: Option<T>, option: &str) -> Result<T, Problem> {
     value.ok_or_else(|| Problem::new(format!("{option} has no value")))
 }
 
-fn key_policy(open: Option<bool>, authorized: Option<PathBuf>) -> Result<KeyPolicy, Problem> {
-    match (open.unwrap_or(false), authorized) {
-        (true, None) => Ok(KeyPolicy::Open),
-        (false, keys) => Ok(KeyPolicy::Known { keys }),
-        (true, Some(_)) => Err(Problem::new(
-            "--open lets any key publish, so --authorized-keys would restrict nobody: give one of the two",
+fn key_policy(options: &Options) -> Result<KeyPolicy, Problem> {
+    let files = KeyFiles {
+        keys: options.authorized_keys.clone(),
+        authorities: options.trusted_user_ca.clone(),
+        revoked: options.revoked_keys.clone(),
+    };
+    match options.open.unwrap_or(false) {
+        false => Ok(KeyPolicy::Known(files)),
+        true if files == KeyFiles::default() => Ok(KeyPolicy::Open),
+        true => Err(Problem::new(
+            "--open lets any key publish, so --authorized-keys, --trusted-user-ca and --revoked-keys would restrict \
+             nobody: give one of the two",
         )),
     }
 }
@@ -249,7 +267,7 @@ fn key_policy(open: Option<bool>, authorized: Option<PathBuf>) -> Result<KeyPoli
 /// What is wrong although each value is right by itself.
 fn contradictions(options: &Options) -> Vec<Problem> {
     let mut problems = Vec::new();
-    problems.extend(key_policy(options.open, options.authorized_keys.clone()).err());
+    problems.extend(key_policy(options).err());
     problems.extend(state_dir(options.state_dir.clone()).err());
     problems.extend(options.domain.as_ref().and_then(address_as_domain));
     problems.extend(double_listeners(options));
@@ -361,7 +379,7 @@ mod tests {
 
     #[test]
     fn without_a_file_of_keys_those_of_the_database_count() {
-        assert_eq!(Config::load(Options::default()).unwrap().keys, KeyPolicy::Known { keys: None });
+        assert_eq!(Config::load(Options::default()).unwrap().keys, KeyPolicy::Known(KeyFiles::default()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod upkeep;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hithe_keys::host;
 use serde::Serialize;
@@ -26,7 +26,7 @@ use crate::edge::{self, EdgeContext};
 use crate::listen;
 use crate::modules::{Commons, check_client_cas};
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
-use crate::ssh::{self, Admission, Algorithms, PublicPorts, Publishers};
+use crate::ssh::{self, Admission, Algorithms, HostKeys, PublicPorts, Publishers};
 use crate::store::{Recorder, Store};
 use crate::tunnel::spool::Spool;
 use crate::workers::{Parcel, Workers};
@@ -328,11 +328,22 @@ fn public_port(said: Option<u16>, bound: &[SocketAddr]) -> u16 {
     said.or_else(|| bound.first().map(SocketAddr::port)).unwrap_or_default()
 }
 
-fn host_keys(config: &Config) -> Result<Vec<russh::keys::PrivateKey>, StartError> {
-    if config.host_keys.is_empty() {
-        return Ok(vec![host::load_or_create(&config.state_dir).map_err(state)?]);
+fn host_keys(config: &Config) -> Result<HostKeys, StartError> {
+    let mut found = HostKeys::default();
+    let own = [host::path_in(&config.state_dir)];
+    let paths = if config.host_keys.is_empty() { &own[..] } else { &config.host_keys };
+    for path in paths {
+        let key = match config.host_keys.is_empty() {
+            true => host::load_or_create(&config.state_dir).map_err(state)?,
+            false => host::load(path).map_err(state)?,
+        };
+        if let Some(certificate) = host::certificate(path, &key, SystemTime::now()).map_err(state)? {
+            certificate.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            found.certificates.push(certificate.certificate);
+        }
+        found.keys.push(key);
     }
-    config.host_keys.iter().map(|path| host::load(path).map_err(state)).collect()
+    Ok(found)
 }
 
 fn open_spool(config: &Config) -> Result<Arc<Spool>, StartError> {

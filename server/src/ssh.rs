@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
+use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKey};
 use russh::server::{Config, run_stream};
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 use tokio::net::TcpStream;
@@ -135,6 +135,14 @@ fn version_line(seen: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(line).trim_end().to_owned())
 }
 
+/// What the server shows to publishers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HostKeys {
+    pub(crate) keys: Vec<PrivateKey>,
+    /// Of some of the keys, for clients that trust their authority.
+    pub(crate) certificates: Vec<Certificate>,
+}
+
 /// russh's settings, one set for each kind of client.
 pub(crate) struct Algorithms {
     /// What a client has to have to get the wanted ciphers alone.
@@ -145,7 +153,7 @@ pub(crate) struct Algorithms {
 }
 
 impl Algorithms {
-    pub(crate) fn new(host_keys: Vec<PrivateKey>, preference: CipherPreference) -> Self {
+    pub(crate) fn new(host: HostKeys, preference: CipherPreference) -> Self {
         let aes = match preference {
             CipherPreference::AesGcm => true,
             CipherPreference::Chacha20 => false,
@@ -156,8 +164,8 @@ impl Algorithms {
         } else {
             (&["chacha20-poly1305@openssh.com"], CHACHA20)
         };
-        let alone = Arc::new(config(host_keys.clone(), ciphers));
-        Self { wanted, alone, all: Arc::new(config(host_keys, ALL_CIPHERS)) }
+        let alone = Arc::new(config(host.clone(), ciphers));
+        Self { wanted, alone, all: Arc::new(config(host, ALL_CIPHERS)) }
     }
 
     fn for_client(&self, offer: &CipherOffer) -> Arc<Config> {
@@ -178,7 +186,7 @@ fn has_aes_instructions() -> bool {
     false
 }
 
-fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name]) -> Config {
+fn config(host: HostKeys, ciphers: &'static [cipher::Name]) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(VERSION)),
         methods: MethodSet::from(
@@ -187,7 +195,8 @@ fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name]) -> Config {
         // Keys are looked up by hash and nothing depends on the user name: there is no time to hide.
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
-        keys,
+        keys: host.keys,
+        certificates: host.certificates,
         // A rekey that the server starts can end a busy session; clients start it by themselves (RFC 4253 §9).
         limits: Limits {
             rekey_write_limit: usize::MAX,

@@ -21,6 +21,7 @@ type Need = (Sign, &'static str);
 const TESTS: &[Need] = &[
     (Sign::Program("ssh"), "openssh-client"),
     (Sign::Program("ssh-keygen"), "openssh-client"),
+    (Sign::Program("/usr/sbin/sshd"), "openssh-server"),
     (Sign::Program("dbclient"), "dropbear-bin"),
     (Sign::Program("dropbearconvert"), "dropbear-bin"),
     (Sign::Program("plink"), "putty-tools"),

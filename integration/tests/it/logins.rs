@@ -44,12 +44,12 @@ async fn on_an_open_server_any_key_publishes() {
 }
 
 #[tokio::test]
-async fn an_authorized_keys_option_makes_its_line_unusable_and_the_log_says_so() {
+async fn an_unknown_option_in_authorized_keys_makes_its_line_unusable_and_the_log_says_so() {
     let server = TestServer::start().await;
     let key = server.another_key("restricted", "ed25519");
     let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
     let all = std::fs::read_to_string(server.authorized_keys()).unwrap();
-    std::fs::write(server.authorized_keys(), format!("{all}from=\"10.0.0.0/8\" {public}")).unwrap();
+    std::fs::write(server.authorized_keys(), format!("{all}from-mars=\"yes\" {public}")).unwrap();
     server.logged("this key is not used").await;
     assert_eq!(server.ssh().key(key).command("http").run().await.code, Some(255));
 }

@@ -12,6 +12,7 @@ mod converter;
 mod demo;
 mod early_answers;
 mod forwards;
+mod grants;
 mod guards;
 mod h2_abuse;
 mod harness;

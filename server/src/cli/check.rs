@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use hithe_keys::{AuthorizedKeys, host};
+use hithe_keys::{AuthorizedKeys, CertAuthorities, Complaint, Revocations, Severity, host};
 
 use crate::certs;
-use crate::config::{Config, KeyPolicy, Options, Problem, layered};
+use crate::config::{Config, KeyFiles, KeyPolicy, Options, Problem, layered};
 use crate::modules::check_client_cas;
 
 /// Prints all problems, or a summary; true when there is none.
@@ -39,9 +39,18 @@ fn problems_of_files(options: &Options) -> Vec<Problem> {
     }
     if let Some(path) = &options.authorized_keys {
         match AuthorizedKeys::load(path) {
-            Ok((_, complaints)) => problems.extend(complaints.iter().map(|it| Problem::new(it.to_string()))),
+            Ok((_, complaints)) => problems.extend(unused(&complaints)),
             Err(error) => problems.push(Problem::of(&error)),
         }
+    }
+    if let Some(path) = &options.trusted_user_ca {
+        match CertAuthorities::load(path) {
+            Ok((_, complaints)) => problems.extend(unused(&complaints)),
+            Err(error) => problems.push(Problem::of(&error)),
+        }
+    }
+    if let Some(path) = &options.revoked_keys {
+        problems.extend(Revocations::load(path).1.map(|error| Problem::of(&error)));
     }
     if let Some(path) = &options.certificates {
         problems.extend(certs::check_directory(path).into_iter().map(Problem::new));
@@ -50,6 +59,12 @@ fn problems_of_files(options: &Options) -> Vec<Problem> {
         problems.extend(check_client_cas(path).into_iter().map(Problem::new));
     }
     problems
+}
+
+/// Lines that admit nobody.
+fn unused(complaints: &[Complaint]) -> impl Iterator<Item = Problem> {
+    let errors = complaints.iter().filter(|it| it.severity == Severity::Error);
+    errors.map(|it| Problem::new(it.to_string()))
 }
 
 fn list(problems: &[Problem], out: &mut dyn Write) -> io::Result<()> {
@@ -88,8 +103,10 @@ fn summarize(config: &Config, out: &mut dyn Write) -> io::Result<()> {
 fn publishers(keys: &KeyPolicy) -> String {
     match keys {
         KeyPolicy::Open => "ANY KEY (--open)".to_owned(),
-        KeyPolicy::Known { keys: None } => "those of the database in the state directory".to_owned(),
-        KeyPolicy::Known { keys: Some(path) } => {
+        KeyPolicy::Known(KeyFiles { keys: None, .. }) => {
+            "those of the database in the state directory".to_owned()
+        }
+        KeyPolicy::Known(KeyFiles { keys: Some(path), .. }) => {
             let count = AuthorizedKeys::load(path).map_or(0, |(keys, _)| keys.len());
             format!("{count} authorized in {}", path.display())
         }
@@ -122,7 +139,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::write(at("hithed.toml"), "log-level = \"loud\"\n").unwrap();
-        fs::write(at("keys"), "restrict ssh-ed25519 AAAA\n").unwrap();
+        fs::write(at("keys"), "frob ssh-ed25519 AAAA\n").unwrap();
         fs::create_dir_all(at("certificates/empty")).unwrap();
         let (fine, told) = checked(Options {
             config: Some(at("hithed.toml")),
@@ -137,7 +154,7 @@ mod tests {
         for part in [
             "hithed.toml:1:13",
             "no-such-key",
-            "keys:1: the option restrict",
+            "keys:1: has the unknown option",
             "fullchain.pem",
             "no-such-authorities",
             "app.localhost",

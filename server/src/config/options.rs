@@ -107,6 +107,14 @@ layered! {
         /// Public keys that may publish: a file in the format of sshd's authorized_keys, or a directory of such files
         #[arg(long, value_name = "FILE|DIR", help_heading = "Access")]
         pub authorized_keys: Option<PathBuf>,
+        /// Authorities whose user certificates let their holders publish: public keys, one a line, as sshd's
+        /// TrustedUserCAKeys
+        #[arg(long, value_name = "FILE", help_heading = "Access")]
+        pub trusted_user_ca: Option<PathBuf>,
+        /// Keys and certificates that are refused: a list of ssh-keygen -k, or public keys, as sshd's RevokedKeys. If it
+        /// cannot be read, all are refused
+        #[arg(long, value_name = "FILE", help_heading = "Access")]
+        pub revoked_keys: Option<PathBuf>,
         /// Let any key publish. Only for a network in which you trust everybody
         #[arg(
             long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hithe_keys::Complaint;
+use hithe_keys::{Complaint, Severity};
 use tokio::time::{Instant, interval_at};
 
 use super::with_causes;
@@ -71,10 +71,13 @@ impl Upkeep {
     }
 }
 
-/// Lines of `authorized_keys` that are not used.
+/// Lines of `authorized_keys` that are not used, or not as a whole.
 pub(super) fn complain(complaints: &[Complaint]) {
-    for Complaint { path, line, text } in complaints {
-        tracing::warn!(path = %path.display(), line, "this key is not used: {text}");
+    for Complaint { path, line, severity, text } in complaints {
+        match severity {
+            Severity::Error => tracing::warn!(path = %path.display(), line, "this key is not used: {text}"),
+            Severity::Warning => tracing::warn!(path = %path.display(), line, "{text}"),
+        }
     }
 }
 

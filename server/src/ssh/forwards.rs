@@ -72,6 +72,7 @@ impl ForwardTable {
             self.check_number(&bind)?;
         }
         let registry = &publisher.registry;
+        allow(publisher, &bind)?;
         let name = bind.requested_name(registry.domain())?;
         let claim = claim(registry, publisher, user_command, &bind, name.as_ref())?;
         let tag = match bind.port {
@@ -116,6 +117,20 @@ impl ForwardTable {
         self.given.insert(number);
         Ok(number)
     }
+}
+
+/// `permitlisten` and its like.
+pub(super) fn allow(publisher: &Publisher, bind: &Bind) -> Result<(), Refusal> {
+    let rights = &publisher.identity.rights;
+    if rights.allow_forward(bind, publisher.registry.domain()) {
+        return Ok(());
+    }
+    let message = format!("your key may not bind {}", printable(&bind.to_string()));
+    Err(Refusal::new(
+        Code::NAME_NOT_GRANTED,
+        message,
+        format!("it may bind {rights}; ask the operator for more"),
+    ))
 }
 
 fn claim(

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
-use hithe_cli_parser::{Bind, Command, MAX_LINE, UserName};
+use hithe_cli_parser::{Bind, Command, MAX_LINE, Parsed, UserName, parse};
 use russh::keys::ssh_key::Certificate;
 use russh::server::{
     Auth, ChannelOpenHandle, Handler as RusshHandler, Msg, PublicKeyOffer, Response, Session as RusshSession,
@@ -78,7 +78,7 @@ impl Handler {
             publisher: Arc::default(),
             sends_first: false,
             admitted: Some(admitted),
-            login: Login::default(),
+            login: Login::from(peer.ip()),
             live: None,
         }))
     }
@@ -150,6 +150,11 @@ impl State {
 
     fn begin(&mut self, session: &RusshSession, user_command: Option<Arc<Command>>) {
         let Some(identity) = self.login.identity.clone() else { return };
+        let user_command = match identity.rights.forced_command().map(parse) {
+            Some(Ok(Parsed::Publish(forced))) => Some(Arc::from(forced)),
+            Some(_) => None,
+            None => user_command,
+        };
         let publisher = Arc::new(Publisher {
             session: SessionId::next(),
             identity,
@@ -215,16 +220,16 @@ impl RusshHandler for Handler {
 
     async fn auth_publickey_offered(
         &mut self,
-        _user: &str,
+        user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
         let this = &mut *self.0;
-        Ok(this.login.offer(&this.context.access, offer.public_key, offer.algorithm))
+        Ok(this.login.offer(&this.context.access, user, &offer))
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         let this = &mut *self.0;
-        Ok(this.login.key(&this.context.access, user, key.public_key, key.algorithm))
+        Ok(this.login.key(&this.context.access, user, &key))
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
@@ -232,8 +237,13 @@ impl RusshHandler for Handler {
         Ok(this.login.password(&this.context.access, user, password))
     }
 
-    async fn auth_openssh_certificate(&mut self, _: &str, _: &Certificate) -> Result<Auth, Self::Error> {
-        Ok(Auth::reject())
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
+        let this = &mut *self.0;
+        Ok(this.login.certificate(&this.context.access, user, certificate))
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -353,6 +363,11 @@ impl RusshHandler for Handler {
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
         if self.is_visit(channel) {
+            return session.channel_failure(channel);
+        }
+        if let Some(live) = &mut self.live
+            && !live.publisher.identity.rights.options.pty
+        {
             return session.channel_failure(channel);
         }
         if let Some(live) = &mut self.live

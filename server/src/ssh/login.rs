@@ -1,49 +1,60 @@
 //! A login: keys that are offered, and tokens in place of a password (RFC 4252, RFC 4256). It says why it fails where
 //! the protocol lets a client see a reason.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
 use hithe_cli_parser::Code;
 use hithe_keys::Fingerprint;
-use russh::keys::{Algorithm, PublicKey};
-use russh::server::Auth;
+use russh::keys::Certificate;
+use russh::server::{Auth, PublicKeyOffer, VerifiedPublicKey};
 use russh::{MethodKind, MethodSet};
 
-use crate::access::{Access, Identity};
+use crate::access::{Access, Identity, Origin};
 
 /// What a client has shown so far.
 #[derive(Debug, Default)]
 pub(super) struct Login {
     /// What it calls itself; says only what to do, never who it is.
     pub(super) user: String,
-    pub(super) identity: Option<Identity>,
+    peer: Option<IpAddr>,
+    pub(super) identity: Option<Arc<Identity>>,
     offered: Option<Fingerprint>,
     /// Rounds of questions that it was sent.
     rounds: u8,
 }
 
 impl Login {
+    pub(super) fn from(peer: IpAddr) -> Self {
+        Self { peer: Some(peer), ..Self::default() }
+    }
+
+    fn origin(&self, user: &str) -> Origin {
+        Origin { user: user.into(), peer: self.peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) }
+    }
+
     /// Whether it is worth a signature.
-    pub(super) fn offer(&mut self, access: &Access, key: &PublicKey, algorithm: &Algorithm) -> Auth {
-        self.offered = Some(Fingerprint::of(key));
-        match access.by_key(key, algorithm) {
-            Some(_) => Auth::Accept,
-            None => Auth::reject(),
+    pub(super) fn offer(&mut self, access: &Access, user: &str, offer: &PublicKeyOffer<'_>) -> Auth {
+        self.offered = Some(Fingerprint::of(offer.public_key));
+        match access.may_know(offer.public_key, offer.algorithm, &self.origin(user)) {
+            true => Auth::Accept,
+            false => Auth::reject(),
         }
     }
 
     /// The client has proved to hold the key.
-    pub(super) fn key(
-        &mut self,
-        access: &Access,
-        user: &str,
-        key: &PublicKey,
-        algorithm: &Algorithm,
-    ) -> Auth {
-        self.is_in(user, access.by_key(key, algorithm))
+    pub(super) fn key(&mut self, access: &Access, user: &str, key: &VerifiedPublicKey<'_>) -> Auth {
+        self.is_in(user, access.by_key(key.public_key, key.algorithm, &self.origin(user)))
+    }
+
+    /// The client has proved to hold the certificate's key.
+    pub(super) fn certificate(&mut self, access: &Access, user: &str, certificate: &Certificate) -> Auth {
+        self.is_in(user, access.by_certificate(certificate, &self.origin(user)))
     }
 
     /// What was typed as a password is a token, or nothing.
     pub(super) fn password(&mut self, access: &Access, user: &str, password: &str) -> Auth {
-        self.is_in(user, access.by_token(password))
+        self.is_in(user, access.by_token(password, &self.origin(user)))
     }
 
     /// The first round tells why no key helped, and asks for a token where there are any. It is the only place where a
@@ -66,7 +77,7 @@ impl Login {
     /// The answer to the questions of a round.
     pub(super) fn answer(&mut self, access: &Access, user: &str, answer: Option<&[u8]>) -> Auth {
         let token = answer.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
-        match self.is_in(user, access.by_token(token)) {
+        match self.is_in(user, access.by_token(token, &self.origin(user))) {
             Auth::Accept => Auth::Accept,
             _ if self.rounds < TRIES && access.knows_tokens() => Auth::reject(),
             _ => rejected_for_good(),
@@ -75,7 +86,7 @@ impl Login {
 
     fn is_in(&mut self, user: &str, identity: Option<Identity>) -> Auth {
         user.clone_into(&mut self.user);
-        self.identity = identity;
+        self.identity = identity.map(Arc::new);
         if self.identity.is_some() { Auth::Accept } else { Auth::reject() }
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Publishers;
-use super::forwards::Forward;
+use super::forwards::{Forward, allow};
 use super::publisher::Publisher;
 use crate::certs::{Demands, Shown};
 use crate::endpoint::{Endpoint, Member, Parts, Protocol};
@@ -192,6 +192,7 @@ impl Publishing<'_> {
     /// Claims what the flags of the command name, in place of what `-R` alone came to.
     fn claim_anew(&self, forward: &mut Forward, asked: &Bind, placement: Placement) -> Result<(), Refusal> {
         let registry = &self.context.registry;
+        allow(self.publisher, asked)?;
         forward.claim = None;
         let name = asked.requested_name(registry.domain()).map_err(Refusal::from)?;
         match (placement, name) {

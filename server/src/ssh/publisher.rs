@@ -24,7 +24,7 @@ use crate::tunnel::channel::Inboxes;
 
 pub(super) struct Publisher {
     pub(super) session: SessionId,
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
     pub(super) peer: SocketAddr,
     pub(super) since: SystemTime,
     pub(super) handle: Handle,

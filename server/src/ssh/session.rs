@@ -262,8 +262,15 @@ impl Session {
         }
     }
 
-    fn on_exec(&mut self, channel: ChannelId, line: &str) {
-        match parse(line) {
+    fn on_exec(&mut self, channel: ChannelId, asked: &str) {
+        let line = match self.publisher.identity.rights.forced_command() {
+            Some(forced) => {
+                self.tell_forced(channel, asked);
+                forced.to_owned()
+            }
+            None => asked.to_owned(),
+        };
+        match parse(&line) {
             Ok(Parsed::Publish(command)) => self.on_command(channel, Arc::from(command)),
             Ok(Parsed::Admin(command)) => self.on_admin(channel, command),
             Ok(Parsed::Help(help)) => self.answer(channel, &help, 0),
@@ -300,7 +307,19 @@ impl Session {
         }
     }
 
+    /// Another command runs than the client asked for, as sshd has it.
+    fn tell_forced(&self, channel: ChannelId, asked: &str) {
+        let asked = printable(asked);
+        tracing::info!(session = %self.publisher.session, SSH_ORIGINAL_COMMAND = %asked, "a forced command runs");
+        if let Some(console) = self.consoles.get(&channel).filter(|_| !asked.is_empty()) {
+            console.print(format!("SSH_ORIGINAL_COMMAND={asked}\n"));
+        }
+    }
+
     fn on_shell(&mut self, channel: ChannelId) {
+        if self.publisher.identity.rights.forced_command().is_some() {
+            return self.on_exec(channel, "");
+        }
         match (&self.phase, &self.user_command) {
             (Phase::Serving(first), _) if !self.waiting.is_empty() => {
                 let command = first.clone();
