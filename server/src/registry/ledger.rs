@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hithe_cli_parser::{Code, HostName, HostPattern};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use super::{End, Holder, Refusal, Registry, Slot, ports};
 use crate::account::Account;
@@ -95,8 +97,23 @@ impl Claim {
         endpoints: &[(Slot, Arc<Endpoint>)],
         member: &Arc<Member>,
     ) -> Result<Lease, Refusal> {
+        self.publish_at(endpoints, member, None)
+    }
+
+    /// With the permit to hand over a listener, or to the one that is open.
+    fn publish_at(
+        self,
+        endpoints: &[(Slot, Arc<Endpoint>)],
+        member: &Arc<Member>,
+        listens: Option<&mpsc::OwnedPermit<ports::OpenedPort>>,
+    ) -> Result<Lease, Refusal> {
         let registry = self.registry.clone();
         let mut ledger = registry.ledger();
+        if let (Key::Port(port), None) = (&self.key, listens)
+            && !registry.0.routes.is_open(*port)
+        {
+            return Err(ports::closed_just_now(*port));
+        }
         let changes = ledger.publish(&self, endpoints, member)?;
         for (slot, endpoint) in &changes.put {
             registry.0.routes.put(&self.key, *slot, endpoint);
@@ -107,6 +124,23 @@ impl Claim {
             session.displaced(Takeover { registry: registry.clone(), key: self.key.clone() });
         }
         Ok(Lease { claim: self, endpoints: changes.serving })
+    }
+
+    /// A listener, unless there is one already. A predecessor may still be closing its own, or another session of the
+    /// account opening it, which is worth a short wait.
+    async fn listen(&mut self, port: u16) -> Result<Option<TcpListener>, Refusal> {
+        let deadline = Instant::now() + ports::PREDECESSOR_WAIT;
+        loop {
+            let bound = self.socket.take();
+            if self.registry.0.routes.is_open(port) {
+                return Ok(None);
+            }
+            match self.registry.0.range.listen(port, bound) {
+                Ok(listener) => return Ok(Some(listener)),
+                Err(refusal) if Instant::now() >= deadline => return Err(refusal),
+                Err(_) => sleep(ports::PREDECESSOR_STEP).await,
+            }
+        }
     }
 
     /// Makes a TCP endpoint public: listens, and hands the listener to the edge.
@@ -121,14 +155,10 @@ impl Claim {
         let endpoints = [(Slot::Plain, endpoint)];
         let Some(port) = self.port() else { return self.publish(&endpoints, member) };
         self.registry.ledger().check(&self, &endpoints)?;
-        let bound = self.socket.take();
-        if self.registry.0.routes.is_open(port) {
-            return self.publish(&endpoints, member);
-        }
-        let listener = self.registry.0.range.listen(port, bound).await?;
+        let Some(listener) = self.listen(port).await? else { return self.publish(&endpoints, member) };
         let opened = self.registry.0.opened.clone();
-        let permit = opened.try_reserve().map_err(|_| ports::too_many_at_once())?;
-        let lease = self.publish(&endpoints, member)?;
+        let permit = opened.try_reserve_owned().map_err(|_| ports::too_many_at_once())?;
+        let lease = self.publish_at(&endpoints, member, Some(&permit))?;
         permit.send(ports::OpenedPort { listener, port });
         Ok(lease)
     }

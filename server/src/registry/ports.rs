@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hithe_cli_parser::Code;
 use socket2::Socket;
-use tokio::time::{Instant, sleep};
 
 use super::{NameSecret, Refusal};
 use crate::account::Account;
@@ -68,24 +67,11 @@ impl PortRange {
         listen::bind(self.address.with_port(port)).map_err(|error| in_use(port, &error))
     }
 
-    /// Listens on `bound`, or on a fresh socket. A predecessor that was withdrawn a moment ago may still be
-    /// closing its listener, which is worth a short wait.
-    pub(super) async fn listen(&self, port: u16, bound: Option<Socket>) -> Result<TcpListener, Refusal> {
-        let deadline = Instant::now() + PREDECESSOR_WAIT;
-        let mut next = bound;
-        loop {
-            let socket = match next.take() {
-                Some(socket) => Ok(socket),
-                None => self.bind(port),
-            };
-            let listening = socket
-                .and_then(|s| s.listen(listen::BACKLOG).map(|()| s).map_err(|error| in_use(port, &error)));
-            match listening {
-                Ok(socket) => return Ok(socket.into()),
-                Err(refusal) if Instant::now() >= deadline => return Err(refusal),
-                Err(_) => sleep(PREDECESSOR_STEP).await,
-            }
-        }
+    /// Listens on `bound`, or on a fresh socket.
+    pub(super) fn listen(&self, port: u16, bound: Option<Socket>) -> Result<TcpListener, Refusal> {
+        let socket = bound.map_or_else(|| self.bind(port), Ok)?;
+        socket.listen(listen::BACKLOG).map_err(|error| in_use(port, &error))?;
+        Ok(socket.into())
     }
 }
 
@@ -104,6 +90,11 @@ pub(super) fn range_exhausted(range: &RangeInclusive<u16>) -> Refusal {
     Refusal::new(Code::NAME_IN_USE, message, "try again later, or ask the operator for a wider --tcp-ports")
 }
 
+/// Its listener closed at the very moment when it was wanted again.
+pub(super) fn closed_just_now(port: u16) -> Refusal {
+    Refusal::new(Code::NAME_IN_USE, format!("port {port} is just being closed"), "connect again")
+}
+
 pub(super) fn too_many_at_once() -> Refusal {
     let hint = "connect again in a moment";
     Refusal::new(Code::NAME_IN_USE, "the server is opening too many ports at once", hint)
@@ -113,5 +104,6 @@ pub(super) fn too_many_at_once() -> Refusal {
 const OWN_PORTS: u32 = 64;
 /// Ports on their way to the edge, which takes them at once; more are refused.
 pub(super) const OPENED_BACKLOG: usize = 256;
-const PREDECESSOR_WAIT: Duration = Duration::from_secs(1);
-const PREDECESSOR_STEP: Duration = Duration::from_millis(10);
+/// For how long a port is tried that was closed a moment ago.
+pub(super) const PREDECESSOR_WAIT: Duration = Duration::from_secs(1);
+pub(super) const PREDECESSOR_STEP: Duration = Duration::from_millis(10);
