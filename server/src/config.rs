@@ -17,13 +17,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hithe_cli_parser::{HostName, HostPattern};
+use hithe_cli_parser::{HostName, HostPattern, Network};
 
 pub(crate) use file::default_text;
 pub use options::Options;
 pub use values::{
-    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, PortRange, Size,
-    ValueError, WorkerCount,
+    CipherPreference, LabelPattern, ListenAddress, ListenIp, ListenerKind, LogFormat, LogLevel, PortRange,
+    Size, ValueError, WorkerCount,
 };
 
 /// A configuration that makes sense.
@@ -42,6 +42,8 @@ pub struct Config {
     pub tcp_ports: RangeInclusive<u16>,
     /// Where the ports of tcp endpoints are opened.
     pub tcp_listen_address: ListenIp,
+    /// Who stands in front.
+    pub proxies: Proxies,
     /// What URLs show; the bound port when there is none.
     pub public_http_port: Option<u16>,
     /// As above.
@@ -74,6 +76,15 @@ pub struct Listen {
     pub ssh: Vec<ListenAddress>,
     pub http: Vec<ListenAddress>,
     pub https: Vec<ListenAddress>,
+}
+
+/// The proxies in front of the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Where they are.
+    pub trusted: Vec<Network>,
+    /// At which listeners their connections begin with a PROXY header.
+    pub announced: Vec<ListenerKind>,
 }
 
 /// Who may publish.
@@ -206,6 +217,7 @@ fn complete(options: Options) -> Result<Config, Problem> {
         listen: Listen { ssh: options.ssh_listen, http: options.http_listen, https: options.https_listen },
         tcp_ports: given(options.tcp_ports, "--tcp-ports")?.0,
         tcp_listen_address: given(options.tcp_listen_address, "--tcp-listen-address")?,
+        proxies: Proxies { trusted: options.trusted_proxies, announced: options.proxy_protocol },
         public_http_port: options.public_http_port.map(NonZeroU16::get),
         public_https_port: options.public_https_port.map(NonZeroU16::get),
         keys: key_policy(options.open, options.authorized_keys)?,
@@ -253,6 +265,11 @@ fn contradictions(options: &Options) -> Vec<Problem> {
     if options.open == Some(true) && !options.allow_domain.is_empty() {
         problems.push(Problem::new(
             "--allow-domain has no effect with --open: a custom domain needs keys that you authorized",
+        ));
+    }
+    if options.trusted_proxies.is_empty() && !options.proxy_protocol.is_empty() {
+        problems.push(Problem::new(
+            "--proxy-protocol has no effect without --trusted-proxies: a header is read from those only",
         ));
     }
     if let Some(domain) = &options.domain {
@@ -371,6 +388,12 @@ mod tests {
     fn open_gives_no_custom_domains() {
         let told = refused(Options { allow_domain: vec!["example.org".parse().unwrap()], ..open() });
         assert!(told.contains("--allow-domain has no effect with --open"), "{told}");
+    }
+
+    #[test]
+    fn nobody_can_announce_a_visitor_unless_somebody_is_trusted() {
+        let told = refused(Options { proxy_protocol: vec![ListenerKind::Https], ..open() });
+        assert!(told.contains("--proxy-protocol has no effect without --trusted-proxies"), "{told}");
     }
 
     #[test]

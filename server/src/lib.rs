@@ -17,6 +17,9 @@ pub mod demo;
 pub mod drain;
 mod edge;
 mod endpoint;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod listen;
 pub mod logging;
 mod modules;
@@ -26,6 +29,7 @@ pub mod server;
 mod ssh;
 mod stall;
 mod store;
+mod trust;
 mod tunnel;
 mod visit;
 mod workers;

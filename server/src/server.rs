@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hithe_keys::host;
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use shutdown::Shutdown;
@@ -20,14 +20,17 @@ pub use shutdown::Shutdown;
 use crate::access::Access;
 use crate::admin::Desk;
 use crate::certs::Certificates;
-use crate::config::{Config, KeyPolicy, ListenAddress};
+use crate::config::{Config, KeyPolicy, ListenAddress, ListenerKind};
 use crate::drain::{Drain, DrainWatch, Outcome};
+use crate::edge::arrival::introduce;
 use crate::edge::{self, EdgeContext};
 use crate::listen;
 use crate::modules::{Commons, check_client_cas};
+use crate::proxy::Site;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Admission, Algorithms, PublicPorts, Publishers};
 use crate::store::{Recorder, Store};
+use crate::trust::Trust;
 use crate::tunnel::spool::Spool;
 use crate::workers::{Parcel, Workers};
 
@@ -95,6 +98,7 @@ pub struct Server {
     visitors: (Drain, DrainWatch),
     workers: Arc<Workers>,
     edge: Arc<EdgeContext>,
+    trust: Trust,
 }
 
 impl std::fmt::Debug for Server {
@@ -137,14 +141,14 @@ impl Server {
         });
         let workers = Workers::start(config.workers).map_err(StartError::Workers)?;
         let visitors = Drain::new();
-        let edge = EdgeContext::new(
-            registry.clone(),
-            &certificates,
-            &config.domain,
-            visitors.1.clone(),
-            Arc::clone(&workers),
-        );
-        let edge = edge.map_err(state)?;
+        let site = Site {
+            registry: registry.clone(),
+            domain: config.domain.clone(),
+            trust: Trust::new(config.proxies.clone()),
+            visits: visitors.1.clone(),
+        };
+        let trust = site.trust.clone();
+        let edge = EdgeContext::new(site, &certificates, Arc::clone(&workers)).map_err(state)?;
         let sockets = Sockets {
             ssh: listen_on("ssh-listen", &config.listen.ssh)?,
             http: listen_on("http-listen", &config.listen.http)?,
@@ -172,6 +176,7 @@ impl Server {
             visitors,
             workers,
             edge,
+            trust,
         })
     }
 
@@ -235,6 +240,7 @@ impl Server {
             spool: self.spool,
             commons: Arc::new(Commons::new(self.config.client_cas.clone())),
             open_admission: (self.config.keys == KeyPolicy::Open).then(Admission::when_open),
+            trust: self.trust,
         });
         accept_publishers(self.sockets.ssh, &context, &visitors, publishers, &self.workers);
         let listeners =
@@ -297,7 +303,7 @@ fn accept_publishers(
                 let Ok(parcel) = Parcel::pack(socket) else { return };
                 let served = async move {
                     if let Ok(socket) = parcel.unpack() {
-                        ssh::serve(context, socket, peer).await;
+                        attend_publisher(context, socket, peer).await;
                     }
                     drop((permit, engaged));
                 };
@@ -305,6 +311,14 @@ fn accept_publishers(
             })
             .await;
         });
+    }
+}
+
+/// Serves a publisher, who may have come through a proxy.
+async fn attend_publisher(context: Arc<Publishers>, mut socket: TcpStream, peer: SocketAddr) {
+    let introduced = introduce(&mut socket, peer, ListenerKind::Ssh, &context.trust).await;
+    if let Some(publisher) = introduced {
+        ssh::serve(context, socket, publisher.socket_addr()).await;
     }
 }
 

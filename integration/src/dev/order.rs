@@ -7,14 +7,14 @@ use anyhow::Context;
 /// The server's items from the top down. An item uses what stands in lower rows, and its own inside; those of
 /// the first row may use one another.
 const ROWS: &[&[&str]] = &[
-    &["main", "bench", "server", "api", "demo", "cli", "logging"],
+    &["main", "bench", "fuzzing", "server", "api", "demo", "cli", "logging"],
     &["ssh", "edge"],
     &["proxy", "admin"],
     &["registry"],
     &["endpoint"],
     &["modules"],
     &["tunnel", "access"],
-    &["certs", "store", "events", "listen"],
+    &["certs", "store", "events", "listen", "trust"],
     &["body"],
     &["visit", "drain", "workers", "metrics", "config", "stall", "wrapped", "account"],
 ];

@@ -21,6 +21,7 @@ mod logins;
 mod multiplex;
 mod mutual_tls;
 mod names;
+mod proxied;
 mod robust;
 mod serving;
 mod smoke;

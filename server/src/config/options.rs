@@ -6,11 +6,11 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::Args;
-use hithe_cli_parser::{HostName, HostPattern, Period};
+use hithe_cli_parser::{HostName, HostPattern, Network, Period};
 
 use super::values::{
-    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, PortRange, Size,
-    WorkerCount,
+    CipherPreference, LabelPattern, ListenAddress, ListenIp, ListenerKind, LogFormat, LogLevel, PortRange,
+    Size, WorkerCount,
 };
 
 /// The lowest layer, in the words of the file.
@@ -92,6 +92,12 @@ layered! {
         /// Port that visitors use for HTTPS, if something forwards it to the bound one; URLs show it
         #[arg(long, value_name = "PORT", help_heading = "Listeners")]
         pub public_https_port: Option<NonZeroU16>,
+        /// Proxies in front of the server, which are believed about where connections come from; a list or repeated
+        #[arg(long, value_name = "CIDR", value_delimiter = ',', help_heading = "Listeners")]
+        pub trusted_proxies: Vec<Network>,
+        /// Listeners at which connections from trusted proxies begin with a PROXY header, version 1 or 2; a list
+        #[arg(long, value_name = "LISTENER", value_delimiter = ',', help_heading = "Listeners")]
+        pub proxy_protocol: Vec<ListenerKind>,
 
         /// Endpoints get names below this domain
         #[arg(long, value_name = "NAME", help_heading = "Names")]
