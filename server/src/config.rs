@@ -70,12 +70,13 @@ pub struct Config {
     pub reserved_labels: ReservedLabels,
 }
 
-/// The addresses of the listeners, at least one of each kind.
+/// The addresses of the listeners, at least one of each kind but the last.
 #[derive(Clone, Debug)]
 pub struct Listen {
     pub ssh: Vec<ListenAddress>,
     pub http: Vec<ListenAddress>,
     pub https: Vec<ListenAddress>,
+    pub health: Vec<ListenAddress>,
 }
 
 /// The proxies in front of the server.
@@ -214,7 +215,12 @@ fn complete(options: Options) -> Result<Config, Problem> {
         spool_dir: options.spool_dir.unwrap_or_else(|| state_dir.join("spool")),
         spool_limit: options.spool_limit.map(|it| it.0),
         state_dir,
-        listen: Listen { ssh: options.ssh_listen, http: options.http_listen, https: options.https_listen },
+        listen: Listen {
+            ssh: options.ssh_listen,
+            http: options.http_listen,
+            https: options.https_listen,
+            health: options.health_listen,
+        },
         tcp_ports: given(options.tcp_ports, "--tcp-ports")?.0,
         tcp_listen_address: given(options.tcp_listen_address, "--tcp-listen-address")?,
         proxies: Proxies { trusted: options.trusted_proxies, announced: options.proxy_protocol },
@@ -287,8 +293,10 @@ fn address_as_domain(domain: &HostName) -> Option<Problem> {
 
 fn double_listeners(options: &Options) -> Vec<Problem> {
     let mut seen = HashSet::new();
-    let all = options.ssh_listen.iter().chain(&options.http_listen).chain(&options.https_listen);
-    all.filter(|it| it.address.port() != 0 && !seen.insert(it.address))
+    let all = [&options.ssh_listen, &options.http_listen, &options.https_listen, &options.health_listen];
+    all.into_iter()
+        .flatten()
+        .filter(|it| it.address.port() != 0 && !seen.insert(it.address))
         .map(|it| Problem::new(format!("two listeners want {it}: each needs an address and port of its own")))
         .collect()
 }

@@ -22,6 +22,11 @@ fn main() -> ExitCode {
         Command::Admin(options) => cli::admin(*options, &mut io::stdout().lock())
             .map(|done| if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Demo(options) => run(demo::run(options)),
+        Command::Health(options) => {
+            let listen = std::env::var("HITHED_HEALTH_LISTEN").ok();
+            cli::health(&options, listen.as_deref(), &mut io::stdout().lock())
+                .map(|well| if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Check(options) => {
             let fine = cli::check(*options, &mut io::stdout().lock());
             Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -2,25 +2,28 @@
 //!
 //! Visitors drain first, publishers last: a visit needs the session that carries it.
 
+mod health;
 mod shutdown;
+mod sockets;
 mod upkeep;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hithe_keys::host;
-use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
+use health::Health;
 pub use shutdown::Shutdown;
+pub use sockets::Addresses;
+use sockets::Sockets;
 
 use crate::access::Access;
 use crate::admin::Desk;
 use crate::certs::Certificates;
-use crate::config::{Config, KeyPolicy, ListenAddress, ListenerKind};
+use crate::config::{Config, KeyPolicy, ListenerKind};
 use crate::drain::{Drain, DrainWatch, Outcome};
 use crate::edge::arrival::introduce;
 use crate::edge::{self, EdgeContext};
@@ -75,14 +78,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Every bound address.
-#[derive(Clone, Debug, Serialize)]
-pub struct Addresses {
-    pub ssh: Vec<SocketAddr>,
-    pub http: Vec<SocketAddr>,
-    pub https: Vec<SocketAddr>,
-}
-
 /// A server whose sockets are bound and listen; [`Self::run`] serves them.
 pub struct Server {
     config: Config,
@@ -105,12 +100,6 @@ impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
     }
-}
-
-struct Sockets {
-    ssh: Vec<std::net::TcpListener>,
-    http: Vec<std::net::TcpListener>,
-    https: Vec<std::net::TcpListener>,
 }
 
 impl Server {
@@ -149,18 +138,10 @@ impl Server {
         };
         let trust = site.trust.clone();
         let edge = EdgeContext::new(site, &certificates, Arc::clone(&workers)).map_err(state)?;
-        let sockets = Sockets {
-            ssh: listen_on("ssh-listen", &config.listen.ssh)?,
-            http: listen_on("http-listen", &config.listen.http)?,
-            https: listen_on("https-listen", &config.listen.https)?,
-        };
-        let addresses = Addresses {
-            ssh: addresses(&sockets.ssh),
-            http: addresses(&sockets.http),
-            https: addresses(&sockets.https),
-        };
+        let sockets = Sockets::bind(&config.listen)?;
+        let addresses = sockets.addresses();
         if let Some(path) = &config.ready_file {
-            write_ready_file(path, &addresses)?;
+            addresses.write(path)?;
         }
         Ok(Self {
             config,
@@ -190,7 +171,7 @@ impl Server {
     }
 
     /// Serves until `shutdown` begins and the drain is over.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: Shutdown) {
         self.announce();
         let (publishers, publisher_tasks) = Drain::new();
         let audit = Recorder::default();
@@ -204,7 +185,11 @@ impl Server {
         let grace = self.config.grace;
         // Ends them when everything else has ended.
         let _workers = Arc::clone(&self.workers);
+        let (questions, question_tasks) = Drain::new();
+        let health = Health::new(self.registry.clone(), self.visitors.1.clone());
+        health.serve(std::mem::take(&mut self.sockets.health), &question_tasks);
         let visitors = self.serve(&publisher_tasks, audit);
+        health.note_serving();
         tokio::select! {
             () = shutdown.begun() => {}
             () = upkeep.run() => {}
@@ -213,6 +198,7 @@ impl Server {
         let visits = visitors.drain(grace, shutdown.hurried()).await;
         let sessions = publishers.drain(PUBLISHER_GRACE, shutdown.hurried()).await;
         upkeep.save();
+        questions.drain(Duration::ZERO, std::future::pending()).await;
         match (visits, sessions) {
             (Outcome::Cut(visits), _) => tracing::warn!(visits, "shut down; visits were cut"),
             (Outcome::Drained, _) => tracing::info!("shut down; every visit was finished"),
@@ -322,21 +308,6 @@ async fn attend_publisher(context: Arc<Publishers>, mut socket: TcpStream, peer:
     }
 }
 
-fn listen_on(
-    option: &'static str,
-    wanted: &[ListenAddress],
-) -> Result<Vec<std::net::TcpListener>, StartError> {
-    let listen = |wanted: &ListenAddress| {
-        let failed = |source| StartError::Listen { option, address: wanted.address, source };
-        listen::listen(*wanted).map_err(failed)
-    };
-    wanted.iter().map(listen).collect()
-}
-
-fn addresses(sockets: &[std::net::TcpListener]) -> Vec<SocketAddr> {
-    sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
-}
-
 fn public_port(said: Option<u16>, bound: &[SocketAddr]) -> u16 {
     said.or_else(|| bound.first().map(SocketAddr::port)).unwrap_or_default()
 }
@@ -371,15 +342,6 @@ fn access(config: &Config, store: &Store) -> Result<Access, StartError> {
         );
     }
     Ok(access)
-}
-
-fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), StartError> {
-    let failed = |source| StartError::ReadyFile { path: path.to_owned(), source };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    serde_json::to_writer(&file, addresses).map_err(|error| failed(error.into()))?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }
 
 /// Connections of publishers, logged in or not; more wait in the kernel's queue.

@@ -13,6 +13,7 @@ mod forwards;
 mod guards;
 mod harness;
 mod headers;
+mod health;
 mod http;
 mod https;
 mod isolation;

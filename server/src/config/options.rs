@@ -80,6 +80,9 @@ layered! {
         /// Listen here for visitors over HTTPS and TLS; repeatable
         #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', help_heading = "Listeners")]
         pub https_listen: Vec<ListenAddress>,
+        /// Answer here how the server is: GET /healthz and /readyz; none by default, not for the public
+        #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', help_heading = "Listeners")]
+        pub health_listen: Vec<ListenAddress>,
         /// Ports that tcp endpoints may have
         #[arg(long, value_name = "FIRST-LAST", help_heading = "Listeners")]
         pub tcp_ports: Option<PortRange>,
