@@ -157,6 +157,11 @@ impl Access {
         identity.rights == Rights::default() && self.0.people.load().is_admin(&identity.account)
     }
 
+    /// Lets the next look read everything again, changed or not.
+    pub(crate) fn forget_look(&self) {
+        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+    }
+
     /// Reads again what has changed since the last look: whether anything has, and the complaints.
     pub(crate) fn refresh(&self) -> Result<(bool, Vec<Complaint>), AccessError> {
         let now =

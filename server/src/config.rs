@@ -68,6 +68,15 @@ pub struct Config {
     pub allow_domains: Vec<HostPattern>,
     /// Labels below the domain that nobody can claim.
     pub reserved_labels: ReservedLabels,
+    /// What all this was made of: on the command line and in the environment, and with the file and the defaults.
+    pub(crate) sources: Box<Sources>,
+}
+
+/// What a configuration was made of, to make another when the file has changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    pub(crate) said: Options,
+    pub(crate) layered: Options,
 }
 
 /// The addresses of the listeners, at least one of each kind but the last.
@@ -172,9 +181,13 @@ impl Error for ConfigError {}
 impl Config {
     /// Reads `options.config` if there is one and checks everything together.
     pub fn load(options: Options) -> Result<Self, ConfigError> {
+        let said = options.clone();
         let (options, problems) = layered(options)?;
         match Self::try_from(options) {
-            Ok(config) if problems.is_empty() => Ok(config),
+            Ok(mut config) if problems.is_empty() => {
+                config.sources.said = said;
+                Ok(config)
+            }
             Ok(_) => Err(ConfigError(problems)),
             Err(more) => Err(ConfigError(problems.into_iter().chain(more.0).collect())),
         }
@@ -209,6 +222,7 @@ impl TryFrom<Options> for Config {
 }
 
 fn complete(options: Options) -> Result<Config, Problem> {
+    let sources = Box::new(Sources { said: options.clone(), layered: options.clone() });
     let state_dir = state_dir(options.state_dir)?;
     Ok(Config {
         domain: given(options.domain, "--domain")?,
@@ -240,6 +254,7 @@ fn complete(options: Options) -> Result<Config, Problem> {
         },
         allow_domains: options.allow_domain,
         reserved_labels: ReservedLabels(options.reserved_labels),
+        sources,
     })
 }
 
@@ -396,6 +411,16 @@ mod tests {
     fn open_gives_no_custom_domains() {
         let told = refused(Options { allow_domain: vec!["example.org".parse().unwrap()], ..open() });
         assert!(told.contains("--allow-domain has no effect with --open"), "{told}");
+    }
+
+    #[test]
+    fn what_a_running_server_cannot_change_is_named() {
+        let before = Options { grace: Some("5s".parse().unwrap()), ..open() };
+        let fresh =
+            Options { grace: Some("6s".parse().unwrap()), workers: Some("3".parse().unwrap()), ..open() };
+        let (renewed, taken, left) = before.renewed(&fresh);
+        assert_eq!((taken, left), (vec!["grace"], vec!["workers"]));
+        assert_eq!((renewed.grace, renewed.workers), (fresh.grace, None));
     }
 
     #[test]

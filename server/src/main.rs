@@ -40,9 +40,9 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> anyhow::Result<()> {
     let config = Config::load(options).map_err(|error| anyhow!("the configuration is wrong:\n{error}"))?;
-    logging::start(config.log);
+    let level = logging::start(config.log);
     run(async {
-        let server = Server::bind(config)?;
+        let server = Server::bind(config)?.with_log_level(level);
         let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
         server.run(shutdown).await;
         Ok(())

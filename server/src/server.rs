@@ -3,6 +3,7 @@
 //! Visitors drain first, publishers last: a visit needs the session that carries it.
 
 mod health;
+mod reload;
 mod shutdown;
 mod sockets;
 mod upkeep;
@@ -11,11 +12,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hithe_keys::host;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use health::Health;
+use reload::Reload;
 pub use shutdown::Shutdown;
 pub use sockets::Addresses;
 use sockets::Sockets;
@@ -28,6 +31,7 @@ use crate::drain::{Drain, DrainWatch, Outcome};
 use crate::edge::arrival::introduce;
 use crate::edge::{self, EdgeContext};
 use crate::listen;
+use crate::logging::Level;
 use crate::modules::{Commons, check_client_cas};
 use crate::proxy::Site;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
@@ -94,6 +98,7 @@ pub struct Server {
     workers: Arc<Workers>,
     edge: Arc<EdgeContext>,
     trust: Trust,
+    level: Option<Level>,
 }
 
 impl std::fmt::Debug for Server {
@@ -116,8 +121,7 @@ impl Server {
         let certificates = Arc::new(Certificates::load(&config).map_err(state)?);
         let rules = NameRules {
             domain: config.domain.clone(),
-            reserved: config.reserved_labels.clone(),
-            custom: config.allow_domains.clone(),
+            choice: ArcSwap::from_pointee(reload::name_choice(&config)),
             open: config.keys == KeyPolicy::Open,
             secret: NameSecret::new(&store.name_secret().map_err(state)?),
         };
@@ -158,11 +162,17 @@ impl Server {
             workers,
             edge,
             trust,
+            level: None,
         })
     }
 
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Lets the configuration file change how much is logged, while the server runs.
+    pub fn with_log_level(self, level: Level) -> Self {
+        Self { level: Some(level), ..self }
     }
 
     /// Where the server's own certificate authority stands, for visitors to trust.
@@ -182,7 +192,8 @@ impl Server {
             store: self.store.clone(),
             audit: audit.clone(),
         };
-        let grace = self.config.grace;
+        let level = self.level.clone();
+        let mut reload = Reload::new(&self.config, self.registry.clone(), self.trust.clone(), level);
         // Ends them when everything else has ended.
         let _workers = Arc::clone(&self.workers);
         let (questions, question_tasks) = Drain::new();
@@ -190,10 +201,17 @@ impl Server {
         health.serve(std::mem::take(&mut self.sockets.health), &question_tasks);
         let visitors = self.serve(&publisher_tasks, audit);
         health.note_serving();
-        tokio::select! {
-            () = shutdown.begun() => {}
-            () = upkeep.run() => {}
+        loop {
+            tokio::select! {
+                () = shutdown.begun() => break,
+                () = upkeep.run() => {}
+                () = shutdown.reload() => {
+                    reload.read_again();
+                    upkeep.look_again();
+                }
+            }
         }
+        let grace = reload.grace();
         tracing::info!(?grace, "shutting down: finishing running visits");
         let visits = visitors.drain(grace, shutdown.hurried()).await;
         let sessions = publishers.drain(PUBLISHER_GRACE, shutdown.hurried()).await;

@@ -16,7 +16,6 @@ impl Trust {
         Self(Arc::new(ArcSwap::from_pointee(proxies)))
     }
 
-    #[cfg(test)]
     /// Holds for connections and requests that begin from now on.
     pub(crate) fn set(&self, proxies: Proxies) {
         self.0.store(Arc::new(proxies));

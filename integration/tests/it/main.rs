@@ -23,6 +23,7 @@ mod multiplex;
 mod mutual_tls;
 mod names;
 mod proxied;
+mod reload;
 mod robust;
 mod serving;
 mod smoke;

@@ -59,13 +59,19 @@ macro_rules! layered {
             pub(crate) fn over(self, below: Self) -> Self {
                 Self { $($field: Layer::over(self.$field, below.$field),)* }
             }
+
+            /// The fields that are not the same in `other`.
+            pub(crate) fn differing(&self, other: &Self) -> Vec<&'static str> {
+                let all = [$((stringify!($field), self.$field == other.$field),)*];
+                all.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+            }
         }
     };
 }
 
 layered! {
     /// What the operator said, with types checked but not yet taken together.
-    #[derive(Clone, Debug, Default, Args)]
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
     pub struct Options {
         /// Read options from this TOML file; its keys are the names of these flags without the dashes
         #[arg(long, value_name = "FILE")]
@@ -170,6 +176,23 @@ layered! {
 }
 
 impl Options {
+    /// These options with what a running server can change taken from `fresh`, and the names of all that differ: first
+    /// those that were taken, then those that need a restart.
+    pub(crate) fn renewed(&self, fresh: &Self) -> (Self, Vec<&'static str>, Vec<&'static str>) {
+        let new = fresh.clone();
+        let renewed = Self {
+            allow_domain: new.allow_domain,
+            reserved_labels: new.reserved_labels,
+            trusted_proxies: new.trusted_proxies,
+            proxy_protocol: new.proxy_protocol,
+            grace: new.grace,
+            log_level: new.log_level,
+            ..self.clone()
+        };
+        let (taken, left) = (self.differing(&renewed), renewed.differing(fresh));
+        (renewed, taken, left)
+    }
+
     /// A default address gives way where IPv6 is off; one that was asked for does not.
     pub(crate) fn may_fall_back(mut self) -> Self {
         let lists = [&mut self.ssh_listen, &mut self.http_listen, &mut self.https_listen];
