@@ -9,6 +9,7 @@ pub mod autobahn;
 pub mod child;
 pub mod clients;
 pub mod dev;
+pub mod front;
 pub mod origin;
 pub mod payload;
 pub mod program;

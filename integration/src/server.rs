@@ -37,6 +37,8 @@ struct Ready {
     ssh: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
     https: Vec<SocketAddr>,
+    /// Empty unless asked for.
+    health: Vec<SocketAddr>,
 }
 
 impl TestServer {
@@ -53,7 +55,7 @@ impl TestServer {
         authorize(folder.path(), &folder.path().join("id"));
         let ports = PortBlock::reserve();
         let process = options.spawn(folder.path(), &ports.range());
-        let unready = Ready { ssh: Vec::new(), http: Vec::new(), https: Vec::new() };
+        let unready = Ready { ssh: Vec::new(), http: Vec::new(), https: Vec::new(), health: Vec::new() };
         let mut server = Self { process, options, ready: unready, ports, folder };
         server.await_ready().await;
         server
@@ -127,6 +129,11 @@ impl TestServer {
         *self.ready.https.first().expect("an https address in the ready file")
     }
 
+    /// Where it says how it is, with `--health-listen`.
+    pub fn health_address(&self) -> SocketAddr {
+        *self.ready.health.first().expect("a health address in the ready file")
+    }
+
     /// Every bound address: of ssh, http and https.
     pub fn addresses(&self) -> [&[SocketAddr]; 3] {
         [&self.ready.ssh, &self.ready.http, &self.ready.https]
@@ -187,6 +194,14 @@ impl TestServer {
         let mut command = Command::new(crate::program::hithed());
         command.env_remove("HITHED_CONFIG").arg("admin").args(words).args(["--domain", self.domain()]);
         command.arg("--state-dir").arg(self.state_dir()).output().expect("hithed runs")
+    }
+
+    /// `hithed health …`: its exit status and what it printed.
+    pub fn health(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(crate::program::hithed());
+        command.env("HITHED_HEALTH_LISTEN", self.health_address().to_string()).arg("health").args(arguments);
+        let output = command.output().expect("hithed runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The public half of a key.
@@ -314,11 +329,17 @@ impl Ready {
     fn parse(text: &str) -> Self {
         let json: serde_json::Value = serde_json::from_str(text).expect("the ready file is JSON");
         let addresses = |key: &str| -> Vec<SocketAddr> {
-            let list = json.get(key).and_then(|list| list.as_array()).expect("a list of addresses");
-            let text = list.iter().map(|address| address.as_str().expect("an address is a string"));
+            let list = json.get(key).and_then(|list| list.as_array());
+            let text =
+                list.into_iter().flatten().map(|address| address.as_str().expect("an address is a string"));
             text.map(|address| address.parse().expect("ADDRESS:PORT")).collect()
         };
-        Self { ssh: addresses("ssh"), http: addresses("http"), https: addresses("https") }
+        Self {
+            ssh: addresses("ssh"),
+            http: addresses("http"),
+            https: addresses("https"),
+            health: addresses("health"),
+        }
     }
 }
 

@@ -183,6 +183,11 @@ impl Access {
         identity.rights.are_whole() && self.0.people.load().is_admin(&identity.account)
     }
 
+    /// Lets the next look read everything again, changed or not.
+    pub(crate) fn forget_look(&self) {
+        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+    }
+
     /// Reads again what has changed since the last look: whether anything has, and the complaints.
     pub(crate) fn refresh(&self) -> Result<(bool, Vec<Complaint>), AccessError> {
         let now = Seen { files: watched(&self.0.policy), database: Some(self.0.database.version_of_data()?) };

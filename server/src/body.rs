@@ -255,6 +255,19 @@ pub(crate) fn remove_claims(headers: &mut HeaderMap) {
     }
 }
 
+/// What even a trusted proxy cannot say: what we know of certificates, and names that would be taken for others.
+pub(crate) fn remove_false_claims(headers: &mut HeaderMap) {
+    let is_false = |name: &str| is_claim(name) && (name.contains('_') || !is_forwarded(name));
+    let claimed: Vec<HeaderName> = headers.keys().filter(|name| is_false(name.as_str())).cloned().collect();
+    for name in claimed {
+        headers.remove(name);
+    }
+}
+
+fn is_forwarded(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || name == "forwarded" || name == "x-real-ip"
+}
+
 /// Also with underscores: CGI, and what follows it, makes the same variable of both (RFC 3875 §4.1.18).
 fn is_claim(name: &str) -> bool {
     let matches = |claim: &str, whole: bool| {

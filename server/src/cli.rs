@@ -2,6 +2,7 @@
 
 mod admin;
 mod check;
+mod health;
 
 use std::ffi::OsString;
 
@@ -11,6 +12,7 @@ use crate::config::{Options, default_text};
 
 pub use admin::{AdminOptions, Offline, admin};
 pub use check::check;
+pub use health::{HealthOptions, health};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,6 +64,10 @@ pub enum Command {
     /// there is none and 1 otherwise.
     #[command(after_long_help = LAYERS)]
     Check(Box<Options>),
+    /// Ask a running server how it is: the exit status is 0 if it is well, else 1
+    ///
+    /// The server answers at --health-listen. For the HEALTHCHECK of a container image, and scripts.
+    Health(HealthOptions),
     /// Accounts, keys, tokens, names and the audit log, in the state directory; also beside a running server
     ///
     /// The same commands that admins type over ssh: ssh HOST accounts --help.

@@ -17,13 +17,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hithe_cli_parser::{HostName, HostPattern};
+use hithe_cli_parser::{HostName, HostPattern, Network};
 
 pub(crate) use file::default_text;
 pub use options::Options;
 pub use values::{
-    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, PortRange, Size,
-    ValueError, WorkerCount,
+    CipherPreference, LabelPattern, ListenAddress, ListenIp, ListenerKind, LogFormat, LogLevel, PortRange,
+    Size, ValueError, WorkerCount,
 };
 
 /// A configuration that makes sense.
@@ -44,6 +44,8 @@ pub struct Config {
     pub tcp_ports: RangeInclusive<u16>,
     /// Where the ports of tcp endpoints are opened.
     pub tcp_listen_address: ListenIp,
+    /// Who stands in front.
+    pub proxies: Proxies,
     /// What URLs show; the bound port when there is none.
     pub public_http_port: Option<u16>,
     /// As above.
@@ -68,14 +70,33 @@ pub struct Config {
     pub allow_domains: Vec<HostPattern>,
     /// Labels below the domain that nobody can claim.
     pub reserved_labels: ReservedLabels,
+    /// What all this was made of: on the command line and in the environment, and with the file and the defaults.
+    pub(crate) sources: Box<Sources>,
 }
 
-/// The addresses of the listeners, at least one of each kind.
+/// What a configuration was made of, to make another when the file has changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    pub(crate) said: Options,
+    pub(crate) layered: Options,
+}
+
+/// The addresses of the listeners, at least one of each kind but the last.
 #[derive(Clone, Debug)]
 pub struct Listen {
     pub ssh: Vec<ListenAddress>,
     pub http: Vec<ListenAddress>,
     pub https: Vec<ListenAddress>,
+    pub health: Vec<ListenAddress>,
+}
+
+/// The proxies in front of the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// Where they are.
+    pub trusted: Vec<Network>,
+    /// At which listeners their connections begin with a PROXY header.
+    pub announced: Vec<ListenerKind>,
 }
 
 /// Who may publish.
@@ -173,9 +194,13 @@ impl Error for ConfigError {}
 impl Config {
     /// Reads `options.config` if there is one and checks everything together.
     pub fn load(options: Options) -> Result<Self, ConfigError> {
+        let said = options.clone();
         let (options, problems) = layered(options)?;
         match Self::try_from(options) {
-            Ok(config) if problems.is_empty() => Ok(config),
+            Ok(mut config) if problems.is_empty() => {
+                config.sources.said = said;
+                Ok(config)
+            }
             Ok(_) => Err(ConfigError(problems)),
             Err(more) => Err(ConfigError(problems.into_iter().chain(more.0).collect())),
         }
@@ -210,6 +235,7 @@ impl TryFrom<Options> for Config {
 }
 
 fn complete(options: Options) -> Result<Config, Problem> {
+    let sources = Box::new(Sources { said: options.clone(), layered: options.clone() });
     let keys = key_policy(&options)?;
     let state_dir = state_dir(options.state_dir)?;
     Ok(Config {
@@ -217,9 +243,15 @@ fn complete(options: Options) -> Result<Config, Problem> {
         spool_dir: options.spool_dir.unwrap_or_else(|| state_dir.join("spool")),
         spool_limit: options.spool_limit.map(|it| it.0),
         state_dir,
-        listen: Listen { ssh: options.ssh_listen, http: options.http_listen, https: options.https_listen },
+        listen: Listen {
+            ssh: options.ssh_listen,
+            http: options.http_listen,
+            https: options.https_listen,
+            health: options.health_listen,
+        },
         tcp_ports: given(options.tcp_ports, "--tcp-ports")?.0,
         tcp_listen_address: given(options.tcp_listen_address, "--tcp-listen-address")?,
+        proxies: Proxies { trusted: options.trusted_proxies, announced: options.proxy_protocol },
         public_http_port: options.public_http_port.map(NonZeroU16::get),
         public_https_port: options.public_https_port.map(NonZeroU16::get),
         keys,
@@ -237,6 +269,7 @@ fn complete(options: Options) -> Result<Config, Problem> {
         },
         allow_domains: options.allow_domain,
         reserved_labels: ReservedLabels(options.reserved_labels),
+        sources,
     })
 }
 
@@ -276,6 +309,11 @@ fn contradictions(options: &Options) -> Vec<Problem> {
             "--allow-domain has no effect with --open: a custom domain needs keys that you authorized",
         ));
     }
+    if options.trusted_proxies.is_empty() && !options.proxy_protocol.is_empty() {
+        problems.push(Problem::new(
+            "--proxy-protocol has no effect without --trusted-proxies: a header is read from those only",
+        ));
+    }
     if let Some(domain) = &options.domain {
         problems.extend(options.allow_domain.iter().filter_map(|it| needless_pattern(domain, it)));
     }
@@ -291,8 +329,10 @@ fn address_as_domain(domain: &HostName) -> Option<Problem> {
 
 fn double_listeners(options: &Options) -> Vec<Problem> {
     let mut seen = HashSet::new();
-    let all = options.ssh_listen.iter().chain(&options.http_listen).chain(&options.https_listen);
-    all.filter(|it| it.address.port() != 0 && !seen.insert(it.address))
+    let all = [&options.ssh_listen, &options.http_listen, &options.https_listen, &options.health_listen];
+    all.into_iter()
+        .flatten()
+        .filter(|it| it.address.port() != 0 && !seen.insert(it.address))
         .map(|it| Problem::new(format!("two listeners want {it}: each needs an address and port of its own")))
         .collect()
 }
@@ -392,6 +432,22 @@ mod tests {
     fn open_gives_no_custom_domains() {
         let told = refused(Options { allow_domain: vec!["example.org".parse().unwrap()], ..open() });
         assert!(told.contains("--allow-domain has no effect with --open"), "{told}");
+    }
+
+    #[test]
+    fn what_a_running_server_cannot_change_is_named() {
+        let before = Options { grace: Some("5s".parse().unwrap()), ..open() };
+        let fresh =
+            Options { grace: Some("6s".parse().unwrap()), workers: Some("3".parse().unwrap()), ..open() };
+        let (renewed, taken, left) = before.renewed(&fresh);
+        assert_eq!((taken, left), (vec!["grace"], vec!["workers"]));
+        assert_eq!((renewed.grace, renewed.workers), (fresh.grace, None));
+    }
+
+    #[test]
+    fn nobody_can_announce_a_visitor_unless_somebody_is_trusted() {
+        let told = refused(Options { proxy_protocol: vec![ListenerKind::Https], ..open() });
+        assert!(told.contains("--proxy-protocol has no effect without --trusted-proxies"), "{told}");
     }
 
     #[test]

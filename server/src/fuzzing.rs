@@ -4,3 +4,8 @@
 pub fn hello(data: &[u8]) {
     crate::edge::hello::fuzzing::hello(data);
 }
+
+/// What a connection from a trusted proxy begins with.
+pub fn proxy_header(data: &[u8]) {
+    crate::edge::announced::fuzzing::proxy_header(data);
+}

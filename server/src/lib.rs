@@ -29,6 +29,7 @@ pub mod server;
 mod ssh;
 mod stall;
 mod store;
+mod trust;
 mod tunnel;
 mod visit;
 mod workers;

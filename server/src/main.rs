@@ -22,6 +22,11 @@ fn main() -> ExitCode {
         Command::Admin(options) => cli::admin(*options, &mut io::stdout().lock())
             .map(|done| if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Demo(options) => run(demo::run(options)),
+        Command::Health(options) => {
+            let listen = std::env::var("HITHED_HEALTH_LISTEN").ok();
+            cli::health(&options, listen.as_deref(), &mut io::stdout().lock())
+                .map(|well| if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Check(options) => {
             let fine = cli::check(*options, &mut io::stdout().lock());
             Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -35,9 +40,9 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> anyhow::Result<()> {
     let config = Config::load(options).map_err(|error| anyhow!("the configuration is wrong:\n{error}"))?;
-    logging::start(config.log);
+    let level = logging::start(config.log);
     run(async {
-        let server = Server::bind(config)?;
+        let server = Server::bind(config)?.with_log_level(level);
         let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
         server.run(shutdown).await;
         Ok(())

@@ -16,12 +16,15 @@ use hithe_cli_parser::HostName;
 
 use crate::drain::DrainWatch;
 use crate::registry::Registry;
+use crate::trust::Trust;
 
 /// What the proxy needs to know of the server.
 pub(crate) struct Site {
     pub(crate) registry: Registry,
     /// The server's own domain, which no upstream may set a cookie for.
     pub(crate) domain: HostName,
+    /// Whom to believe about who a visitor is.
+    pub(crate) trust: Trust,
     /// Owns the tasks of visits that outlive their HTTP connection.
     pub(crate) visits: DrainWatch,
 }

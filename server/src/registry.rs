@@ -19,7 +19,7 @@ use hithe_cli_parser::{Code, CommandError, HostName, HostPattern, NameError};
 use tokio::sync::mpsc;
 
 pub(crate) use ledger::{Claim, Lease, SessionId, Takeover};
-pub(crate) use names::{NameRules, NameSecret};
+pub(crate) use names::{NameChoice, NameRules, NameSecret};
 pub(crate) use overview::{SessionAbout, names_of};
 pub(crate) use ports::OpenedPort;
 pub(crate) use routes::{Place, Slot};
@@ -151,6 +151,11 @@ impl Registry {
 
     pub(crate) fn domain(&self) -> &HostName {
         &self.0.rules.domain
+    }
+
+    /// Which names may be claimed from now on; those that are live stay.
+    pub(crate) fn choose_names(&self, choice: NameChoice) {
+        self.0.rules.choice.store(Arc::new(choice));
     }
 
     pub(crate) fn tcp_ports(&self) -> &RangeInclusive<u16> {

@@ -2,32 +2,42 @@
 //!
 //! Visitors drain first, publishers last: a visit needs the session that carries it.
 
+mod health;
+mod reload;
 mod shutdown;
+mod sockets;
 mod upkeep;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use hithe_keys::host;
-use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
+use health::Health;
+use reload::Reload;
 pub use shutdown::Shutdown;
+pub use sockets::Addresses;
+use sockets::Sockets;
 
 use crate::access::Access;
 use crate::admin::Desk;
 use crate::certs::Certificates;
-use crate::config::{Config, KeyPolicy, ListenAddress};
+use crate::config::{Config, KeyPolicy, ListenerKind};
 use crate::drain::{Drain, DrainWatch, Outcome};
+use crate::edge::arrival::introduce;
 use crate::edge::{self, EdgeContext};
 use crate::listen;
+use crate::logging::Level;
 use crate::modules::{Commons, check_client_cas};
+use crate::proxy::Site;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Admission, Algorithms, HostKeys, PublicPorts, Publishers};
 use crate::store::{Recorder, Store};
+use crate::trust::Trust;
 use crate::tunnel::spool::Spool;
 use crate::workers::{Parcel, Workers};
 
@@ -72,14 +82,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Every bound address.
-#[derive(Clone, Debug, Serialize)]
-pub struct Addresses {
-    pub ssh: Vec<SocketAddr>,
-    pub http: Vec<SocketAddr>,
-    pub https: Vec<SocketAddr>,
-}
-
 /// A server whose sockets are bound and listen; [`Self::run`] serves them.
 pub struct Server {
     config: Config,
@@ -95,18 +97,14 @@ pub struct Server {
     visitors: (Drain, DrainWatch),
     workers: Arc<Workers>,
     edge: Arc<EdgeContext>,
+    trust: Trust,
+    level: Option<Level>,
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
     }
-}
-
-struct Sockets {
-    ssh: Vec<std::net::TcpListener>,
-    http: Vec<std::net::TcpListener>,
-    https: Vec<std::net::TcpListener>,
 }
 
 impl Server {
@@ -123,8 +121,7 @@ impl Server {
         let certificates = Arc::new(Certificates::load(&config).map_err(state)?);
         let rules = NameRules {
             domain: config.domain.clone(),
-            reserved: config.reserved_labels.clone(),
-            custom: config.allow_domains.clone(),
+            choice: ArcSwap::from_pointee(reload::name_choice(&config)),
             open: config.keys == KeyPolicy::Open,
             secret: NameSecret::new(&store.name_secret().map_err(state)?),
         };
@@ -138,26 +135,18 @@ impl Server {
         });
         let workers = Workers::start(config.workers).map_err(StartError::Workers)?;
         let visitors = Drain::new();
-        let edge = EdgeContext::new(
-            registry.clone(),
-            &certificates,
-            &config.domain,
-            visitors.1.clone(),
-            Arc::clone(&workers),
-        );
-        let edge = edge.map_err(state)?;
-        let sockets = Sockets {
-            ssh: listen_on("ssh-listen", &config.listen.ssh)?,
-            http: listen_on("http-listen", &config.listen.http)?,
-            https: listen_on("https-listen", &config.listen.https)?,
+        let site = Site {
+            registry: registry.clone(),
+            domain: config.domain.clone(),
+            trust: Trust::new(config.proxies.clone()),
+            visits: visitors.1.clone(),
         };
-        let addresses = Addresses {
-            ssh: addresses(&sockets.ssh),
-            http: addresses(&sockets.http),
-            https: addresses(&sockets.https),
-        };
+        let trust = site.trust.clone();
+        let edge = EdgeContext::new(site, &certificates, Arc::clone(&workers)).map_err(state)?;
+        let sockets = Sockets::bind(&config.listen)?;
+        let addresses = sockets.addresses();
         if let Some(path) = &config.ready_file {
-            write_ready_file(path, &addresses)?;
+            addresses.write(path)?;
         }
         Ok(Self {
             config,
@@ -173,11 +162,18 @@ impl Server {
             visitors,
             workers,
             edge,
+            trust,
+            level: None,
         })
     }
 
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// Lets the configuration file change how much is logged, while the server runs.
+    pub fn with_log_level(self, level: Level) -> Self {
+        Self { level: Some(level), ..self }
     }
 
     /// Where the server's own certificate authority stands, for visitors to trust.
@@ -186,7 +182,7 @@ impl Server {
     }
 
     /// Serves until `shutdown` begins and the drain is over.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: Shutdown) {
         self.announce();
         let (publishers, publisher_tasks) = Drain::new();
         let audit = Recorder::default();
@@ -197,18 +193,31 @@ impl Server {
             store: self.store.clone(),
             audit: audit.clone(),
         };
-        let grace = self.config.grace;
+        let level = self.level.clone();
+        let mut reload = Reload::new(&self.config, self.registry.clone(), self.trust.clone(), level);
         // Ends them when everything else has ended.
         let _workers = Arc::clone(&self.workers);
+        let (questions, question_tasks) = Drain::new();
+        let health = Health::new(self.registry.clone(), self.visitors.1.clone());
+        health.serve(std::mem::take(&mut self.sockets.health), &question_tasks);
         let visitors = self.serve(&publisher_tasks, audit);
-        tokio::select! {
-            () = shutdown.begun() => {}
-            () = upkeep.run() => {}
+        health.note_serving();
+        loop {
+            tokio::select! {
+                () = shutdown.begun() => break,
+                () = upkeep.run() => {}
+                () = shutdown.reload() => {
+                    reload.read_again();
+                    upkeep.look_again();
+                }
+            }
         }
+        let grace = reload.grace();
         tracing::info!(?grace, "shutting down: finishing running visits");
         let visits = visitors.drain(grace, shutdown.hurried()).await;
         let sessions = publishers.drain(PUBLISHER_GRACE, shutdown.hurried()).await;
         upkeep.save();
+        questions.drain(Duration::ZERO, std::future::pending()).await;
         match (visits, sessions) {
             (Outcome::Cut(visits), _) => tracing::warn!(visits, "shut down; visits were cut"),
             (Outcome::Drained, _) => tracing::info!("shut down; every visit was finished"),
@@ -236,6 +245,7 @@ impl Server {
             spool: self.spool,
             commons: Arc::new(Commons::new(self.config.client_cas.clone())),
             open_admission: (self.config.keys == KeyPolicy::Open).then(Admission::when_open),
+            trust: self.trust,
         });
         accept_publishers(self.sockets.ssh, &context, &visitors, publishers, &self.workers);
         let listeners =
@@ -298,7 +308,7 @@ fn accept_publishers(
                 let Ok(parcel) = Parcel::pack(socket) else { return };
                 let served = async move {
                     if let Ok(socket) = parcel.unpack() {
-                        ssh::serve(context, socket, peer).await;
+                        attend_publisher(context, socket, peer).await;
                     }
                     drop((permit, engaged));
                 };
@@ -309,19 +319,12 @@ fn accept_publishers(
     }
 }
 
-fn listen_on(
-    option: &'static str,
-    wanted: &[ListenAddress],
-) -> Result<Vec<std::net::TcpListener>, StartError> {
-    let listen = |wanted: &ListenAddress| {
-        let failed = |source| StartError::Listen { option, address: wanted.address, source };
-        listen::listen(*wanted).map_err(failed)
-    };
-    wanted.iter().map(listen).collect()
-}
-
-fn addresses(sockets: &[std::net::TcpListener]) -> Vec<SocketAddr> {
-    sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+/// Serves a publisher, who may have come through a proxy.
+async fn attend_publisher(context: Arc<Publishers>, mut socket: TcpStream, peer: SocketAddr) {
+    let introduced = introduce(&mut socket, peer, ListenerKind::Ssh, &context.trust).await;
+    if let Some(publisher) = introduced {
+        ssh::serve(context, socket, publisher.socket_addr()).await;
+    }
 }
 
 fn public_port(said: Option<u16>, bound: &[SocketAddr]) -> u16 {
@@ -369,15 +372,6 @@ fn access(config: &Config, store: &Store) -> Result<Access, StartError> {
         );
     }
     Ok(access)
-}
-
-fn write_ready_file(path: &Path, addresses: &Addresses) -> Result<(), StartError> {
-    let failed = |source| StartError::ReadyFile { path: path.to_owned(), source };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    serde_json::to_writer(&file, addresses).map_err(|error| failed(error.into()))?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }
 
 /// Connections of publishers, logged in or not; more wait in the kernel's queue.

@@ -38,6 +38,7 @@ use crate::drain::DrainWatch;
 use crate::modules::Commons;
 use crate::registry::Registry;
 use crate::store::Recorder;
+use crate::trust::Trust;
 use crate::tunnel::channel::MIN_WINDOW;
 use crate::tunnel::spool::Spool;
 use handler::Handler;
@@ -64,6 +65,8 @@ pub(crate) struct Publishers {
     pub(crate) spool: Arc<Spool>,
     /// What the modules of all endpoints share.
     pub(crate) commons: Arc<Commons>,
+    /// Whom to believe about who a publisher is.
+    pub(crate) trust: Trust,
     /// On an open server: counts every connection.
     pub(crate) open_admission: Option<Admission>,
 }

@@ -17,12 +17,28 @@ pub(crate) struct Visitor {
     /// Where it connected to.
     local: Option<SocketAddr>,
     since: SystemTime,
+    is_proxy: bool,
 }
 
 impl Visitor {
     /// One that connects now.
     pub(crate) fn new(peer: SocketAddr, local: Option<SocketAddr>) -> Self {
-        Self { peer, local, since: SystemTime::now() }
+        Self { peer, local, since: SystemTime::now(), is_proxy: false }
+    }
+
+    /// The same as a trusted proxy, if it is one.
+    pub(crate) fn as_proxy(self, is_proxy: bool) -> Self {
+        Self { is_proxy, ..self }
+    }
+
+    /// Whether this is a trusted proxy, whose requests are those of others.
+    pub(crate) fn is_proxy(self) -> bool {
+        self.is_proxy
+    }
+
+    /// Who asks through this proxy. The port it has there is not known.
+    pub(crate) fn on_behalf_of(self, address: IpAddr) -> Self {
+        Self { peer: SocketAddr::new(address, 0), is_proxy: false, ..self }
     }
 
     /// The peer's address; an IPv4 address mapped into IPv6 is written as IPv4.

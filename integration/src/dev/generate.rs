@@ -41,7 +41,13 @@ fn options() -> anyhow::Result<String> {
         "<!-- Written by `cargo dev generate`; do not edit. -->\n\n# Options of hithed\n\n\
          Each option is a flag, an environment variable, and a key of the same name in the file that `--config` names.\n",
     );
-    for command in [&["--help"][..], &["serve", "--help"], &["demo", "--help"], &["check", "--help"]] {
+    for command in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["demo", "--help"],
+        &["check", "--help"],
+        &["health", "--help"],
+    ] {
         // A clean environment, so that nothing of this machine shows in the defaults.
         let output = Command::new(program).args(command).env_clear().env("HOME", "/home/you").output();
         let output = output.context("cannot start hithed")?;

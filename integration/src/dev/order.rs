@@ -14,7 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["endpoint"],
     &["modules"],
     &["tunnel", "access"],
-    &["certs", "store", "events", "listen"],
+    &["certs", "store", "events", "listen", "trust"],
     &["body"],
     &["visit", "drain", "workers", "metrics", "config", "stall", "wrapped", "account"],
 ];

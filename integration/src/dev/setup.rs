@@ -30,6 +30,8 @@ const TESTS: &[Need] = &[
     (Sign::Program("openssl"), "openssl"),
     (Sign::Program("zstd"), "zstd"),
     (Sign::Program("/usr/sbin/nginx"), "nginx"),
+    (Sign::Program("/usr/lib/nginx/modules/ngx_stream_module.so"), "libnginx-mod-stream"),
+    (Sign::Program("/usr/sbin/haproxy"), "haproxy"),
     (Sign::Program("node"), "nodejs"),
     (Sign::Program("/usr/bin/python3"), "python3"),
     (Sign::PythonModule("paramiko"), "python3-paramiko"),

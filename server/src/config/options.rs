@@ -6,11 +6,11 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::Args;
-use hithe_cli_parser::{HostName, HostPattern, Period};
+use hithe_cli_parser::{HostName, HostPattern, Network, Period};
 
 use super::values::{
-    CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, PortRange, Size,
-    WorkerCount,
+    CipherPreference, LabelPattern, ListenAddress, ListenIp, ListenerKind, LogFormat, LogLevel, PortRange,
+    Size, WorkerCount,
 };
 
 /// The lowest layer, in the words of the file.
@@ -60,13 +60,19 @@ macro_rules! layered {
             pub(crate) fn over(self, below: Self) -> Self {
                 Self { $($field: Layer::over(self.$field, below.$field),)* }
             }
+
+            /// The fields that are not the same in `other`.
+            pub(crate) fn differing(&self, other: &Self) -> Vec<&'static str> {
+                let all = [$((stringify!($field), self.$field == other.$field),)*];
+                all.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
+            }
         }
     };
 }
 
 layered! {
     /// What the operator said, with types checked but not yet taken together.
-    #[derive(Clone, Debug, Default, Args)]
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
     pub struct Options {
         /// Read options from this TOML file; its keys are the names of these flags without the dashes
         #[arg(long, value_name = "FILE")]
@@ -81,6 +87,9 @@ layered! {
         /// Listen here for visitors over HTTPS and TLS; repeatable
         #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', help_heading = "Listeners")]
         pub https_listen: Vec<ListenAddress>,
+        /// Answer here how the server is: GET /healthz and /readyz; none by default, not for the public
+        #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', help_heading = "Listeners")]
+        pub health_listen: Vec<ListenAddress>,
         /// Ports that tcp endpoints may have
         #[arg(long, value_name = "FIRST-LAST", help_heading = "Listeners")]
         pub tcp_ports: Option<PortRange>,
@@ -93,6 +102,12 @@ layered! {
         /// Port that visitors use for HTTPS, if something forwards it to the bound one; URLs show it
         #[arg(long, value_name = "PORT", help_heading = "Listeners")]
         pub public_https_port: Option<NonZeroU16>,
+        /// Proxies in front of the server, which are believed about where connections come from; a list or repeated
+        #[arg(long, value_name = "CIDR", value_delimiter = ',', help_heading = "Listeners")]
+        pub trusted_proxies: Vec<Network>,
+        /// Listeners at which connections from trusted proxies begin with a PROXY header, version 1 or 2; a list
+        #[arg(long, value_name = "LISTENER", value_delimiter = ',', help_heading = "Listeners")]
+        pub proxy_protocol: Vec<ListenerKind>,
 
         /// Endpoints get names below this domain
         #[arg(long, value_name = "NAME", help_heading = "Names")]
@@ -175,6 +190,23 @@ layered! {
 }
 
 impl Options {
+    /// These options with what a running server can change taken from `fresh`, and the names of all that differ: first
+    /// those that were taken, then those that need a restart.
+    pub(crate) fn renewed(&self, fresh: &Self) -> (Self, Vec<&'static str>, Vec<&'static str>) {
+        let new = fresh.clone();
+        let renewed = Self {
+            allow_domain: new.allow_domain,
+            reserved_labels: new.reserved_labels,
+            trusted_proxies: new.trusted_proxies,
+            proxy_protocol: new.proxy_protocol,
+            grace: new.grace,
+            log_level: new.log_level,
+            ..self.clone()
+        };
+        let (taken, left) = (self.differing(&renewed), renewed.differing(fresh));
+        (renewed, taken, left)
+    }
+
     /// A default address gives way where IPv6 is off; one that was asked for does not.
     pub(crate) fn may_fall_back(mut self) -> Self {
         let lists = [&mut self.ssh_listen, &mut self.http_listen, &mut self.https_listen];

@@ -160,6 +160,16 @@ impl FromStr for LabelPattern {
     }
 }
 
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListenerKind {
+    Ssh,
+    Http,
+    Https,
+    /// The ports of tcp endpoints.
+    Tcp,
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {

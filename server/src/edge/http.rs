@@ -22,9 +22,11 @@ use self::patience::Patience;
 use self::streams::{Heads, Spawner, upload};
 use super::EdgeContext;
 use super::accept::accept;
+use super::arrival::introduce;
 use super::linger::{hurried, linger};
 use super::place::{by_host, place};
 use crate::body::Body;
+use crate::config::ListenerKind;
 use crate::drain::DrainWatch;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::{Connection, Secured};
@@ -71,19 +73,20 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Serves plain HTTP until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
-    accept(&listener, permits, edge.visits.draining(), |stream, peer, permit| {
+    accept(&listener, permits, edge.visits.draining(), |mut stream, peer, permit| {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
         drain.spawn(async move {
+            let introduced = introduce(&mut stream, peer, ListenerKind::Http, &edge.site.trust).await;
+            let Some(visitor) = introduced else { return };
             let Some((parcel, worker)) = place(&edge, stream, by_host).await else { return };
             let drain = edge.visits.clone();
             let served = async move {
                 let Ok(stream) = parcel.unpack() else { return };
-                let local = stream.local_addr().ok();
                 let stream = StallGuard::new(stream, STALL_LIMIT);
                 let activity = Activity::new(permit);
                 let stream = ResetIfBroken::new(stream, Arc::clone(&activity));
-                http1(&edge, stream, Visitor::new(peer, local), None, activity).await;
+                http1(&edge, stream, visitor, None, activity).await;
             };
             drain.spawn_on(served, worker.runtime());
         });

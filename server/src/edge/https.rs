@@ -7,10 +7,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::EdgeContext;
 use super::accept::accept;
+use super::arrival::introduce;
 use super::facts::facts;
 use super::http::{http1, http2};
 use super::place::{by_sni, place};
 use super::tls::{Shaken, shake};
+use crate::config::ListenerKind;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::Secured;
 use crate::proxy::tcp::{STALL_LIMIT, carry};
@@ -20,16 +22,17 @@ use crate::visit::Visitor;
 /// Serves HTTPS and TLS until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
-    accept(&listener, permits, edge.visits.draining(), |stream, peer, permit| {
+    accept(&listener, permits, edge.visits.draining(), |mut stream, peer, permit| {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
         drain.spawn(async move {
+            let introduced = introduce(&mut stream, peer, ListenerKind::Https, &edge.site.trust).await;
+            let Some(visitor) = introduced else { return };
             let Some((parcel, worker)) = place(&edge, stream, by_sni).await else { return };
             let drain = edge.visits.clone();
             let served = async move {
                 let Ok(stream) = parcel.unpack() else { return };
-                let local = stream.local_addr().ok();
-                attend(&edge, stream, Visitor::new(peer, local), permit).await;
+                attend(&edge, stream, visitor, permit).await;
             };
             drain.spawn_on(served, worker.runtime());
         });

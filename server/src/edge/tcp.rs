@@ -7,11 +7,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::EdgeContext;
 use super::accept::accept;
+use super::arrival::introduce;
+use crate::config::ListenerKind;
 use crate::endpoint::Endpoint;
 use crate::proxy::tcp::{STALL_LIMIT, carry};
 use crate::registry::{OpenedPort, Place};
 use crate::stall::StallGuard;
-use crate::visit::Visitor;
 use crate::workers::Worker;
 
 /// Serves every port that is opened, until the drain begins.
@@ -86,11 +87,13 @@ async fn attend(listener: &TcpListener, endpoint: &Arc<Endpoint>, edge: &EdgeCon
             () = edge.visits.draining() => {}
         }
     };
-    accept(listener, permits, stop, |stream, peer, permit| {
-        let endpoint = Arc::clone(endpoint);
+    accept(listener, permits, stop, |mut stream, peer, permit| {
+        let (endpoint, trust) = (Arc::clone(endpoint), edge.site.trust.clone());
         edge.visits.spawn(async move {
-            let local = stream.local_addr().ok();
-            carry(&endpoint, StallGuard::new(stream, STALL_LIMIT), Visitor::new(peer, local)).await;
+            let introduced = introduce(&mut stream, peer, ListenerKind::Tcp, &trust).await;
+            if let Some(visitor) = introduced {
+                carry(&endpoint, StallGuard::new(stream, STALL_LIMIT), visitor).await;
+            }
             drop(permit);
         });
     })

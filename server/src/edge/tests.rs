@@ -12,9 +12,11 @@ use super::*;
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, Member, Protocol};
 use crate::modules::ModuleChain;
+use crate::proxy::Site;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::Secured;
-use crate::registry::Slot;
+use crate::registry::{Registry, Slot};
+use crate::trust::Trust;
 use crate::tunnel::approach::Approach;
 use crate::tunnel::{Dial, DialError, Tunnel, TunnelStream};
 use crate::visit::{VisitLog, VisitRecord, Visitor};
@@ -74,13 +76,9 @@ impl Bench {
         let (dial, dialled) = mpsc::unbounded_channel();
         let registry = Registry::for_test();
         let domain = HostName::from_authority("tunnel.test").unwrap();
-        let edge = EdgeContext::with_tls(
-            registry.clone(),
-            sockets::server_config(),
-            &domain,
-            watch.clone(),
-            Workers::here(),
-        );
+        let site =
+            Site { registry: registry.clone(), domain, trust: Trust::default(), visits: watch.clone() };
+        let edge = EdgeContext::with_tls(site, sockets::server_config(), Workers::here());
         let tunnel = Arc::new(Tunnel::new(Arc::new(Pipes(dial)), watch, Approach::default()));
         Self { edge, dialled, log: Arc::default(), tunnel, registry, _drain: drain }
     }
@@ -98,9 +96,13 @@ impl Bench {
 
     /// A visitor on HTTP/1.
     fn connect(&self, secure: bool) -> DuplexStream {
+        let visitor = Visitor::new("[::ffff:192.0.2.7]:4000".parse().unwrap(), None);
+        self.connect_as(visitor, secure)
+    }
+
+    fn connect_as(&self, visitor: Visitor, secure: bool) -> DuplexStream {
         let (near, far) = duplex(64 * 1024);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let visitor = Visitor::new("[::ffff:192.0.2.7]:4000".parse().unwrap(), None);
         let edge = Arc::clone(&self.edge);
         self.edge.visits.spawn(async move {
             http1(&edge, far, visitor, secure.then(Secured::default), Activity::new(permit)).await

@@ -3,10 +3,12 @@
 //! What belongs to one connection only goes (RFC 9110 §7.6.1), what a visitor says about where it comes from is
 //! replaced by what is known, and cookies stay with the endpoint that sets them.
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::body::{ERROR_CODE, remove_claims};
+use crate::body::{ERROR_CODE, remove_claims, remove_false_claims};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -17,10 +19,12 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 
 /// What is told to the upstream of where a request came from.
 pub(crate) struct Origin {
-    /// The visitor's address.
+    /// The address that it came from.
     pub(crate) address: HeaderValue,
     /// `http` or `https`.
     pub(crate) scheme: HeaderValue,
+    /// Whether it came from a trusted proxy, which knows more.
+    pub(crate) is_proxy: bool,
 }
 
 /// Prepares the headers of a request for the upstream, all but `Host`. Gives the protocol that the visitor asks
@@ -36,7 +40,11 @@ pub(super) fn prepare_request(headers: &mut HeaderMap, origin: &Origin) -> Optio
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     join_cookies(headers);
-    replace_forwarded(headers, origin);
+    if origin.is_proxy {
+        extend_forwarded(headers, origin)
+    } else {
+        replace_forwarded(headers, origin)
+    }
     upgrade
 }
 
@@ -120,6 +128,63 @@ fn replace_forwarded(headers: &mut HeaderMap, origin: &Origin) {
     }
 }
 
+/// Adds the proxy to what it says of the way that a request has come.
+fn extend_forwarded(headers: &mut HeaderMap, origin: &Origin) {
+    remove_false_claims(headers);
+    append_to_list(headers, X_FORWARDED_FOR, origin.address.as_bytes());
+    // RFC 7239 §4: no name is made up for a proxy that leaves it to `X-Forwarded-For`.
+    if headers.contains_key(FORWARDED) {
+        let (address, scheme) = (origin.address.as_bytes(), origin.scheme.as_bytes());
+        let quote: &[u8] = if address.contains(&b':') { b"\"[" } else { b"" };
+        let unquote: &[u8] = if quote.is_empty() { b"" } else { b"]\"" };
+        let hop = [b"for=", quote, address, unquote, b";proto=", scheme].concat();
+        append_to_list(headers, FORWARDED, &hop);
+    }
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, origin.scheme.clone());
+    }
+    if let Some(host) = headers.get(HOST).cloned().filter(|_| !headers.contains_key(X_FORWARDED_HOST)) {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+/// Makes one line of a list that may have many (RFC 9110 §5.3), and puts `last` at its end.
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, last: &[u8]) {
+    let mut list = Vec::new();
+    for value in headers.get_all(&name) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(last);
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, list);
+    }
+}
+
+/// On whose behalf a trusted proxy asks: the last address in `X-Forwarded-For` that is no trusted proxy's. What stands
+/// before it was written by nobody that is trusted. `None` if the proxy does not say.
+pub(super) fn visitor_of(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+    let mut farthest = None;
+    for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+        let Ok(list) = value.to_str() else { return farthest };
+        for hop in list.rsplit(',').map(str::trim).filter(|hop| !hop.is_empty()) {
+            let Some(address) = address_of(hop) else { return farthest };
+            farthest = Some(address);
+            if !is_trusted(address) {
+                return farthest;
+            }
+        }
+    }
+    farthest
+}
+
+/// Some write a port too, and brackets around IPv6.
+fn address_of(hop: &str) -> Option<IpAddr> {
+    let bare = || hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop).parse().ok();
+    let address = hop.parse::<SocketAddr>().map(|socket| socket.ip()).ok().or_else(bare)?;
+    Some(address.to_canonical())
+}
+
 /// Takes the `Domain` attribute from cookies that would reach beyond this endpoint's own names. `domain` is the
 /// server's. Comes after the modules: a publisher's own header rule may set a cookie too.
 pub(super) fn keep_cookies_here(headers: &mut HeaderMap, domain: &str) {
@@ -186,10 +251,15 @@ mod tests {
     }
 
     fn prepared(lines: &[(&str, &str)]) -> HeaderMap {
+        prepared_from(lines, false)
+    }
+
+    fn prepared_from(lines: &[(&str, &str)], is_proxy: bool) -> HeaderMap {
         let mut headers = headers(lines);
         let origin = Origin {
             address: HeaderValue::from_static("192.0.2.7"),
             scheme: HeaderValue::from_static("https"),
+            is_proxy,
         };
         prepare_request(&mut headers, &origin);
         headers
@@ -255,6 +325,62 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "a.test:8443");
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_says_is_kept_and_it_is_added_itself() {
+        let headers = prepared_from(
+            &[
+                ("host", "a.test:8443"),
+                ("x-forwarded-for", "203.0.113.9"),
+                ("x-forwarded-for", "10.0.0.2"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-host", "shown.test"),
+                ("x-forwarded-port", "80"),
+                ("forwarded", "for=203.0.113.9"),
+                ("x-real-ip", "203.0.113.9"),
+                ("x_real-ip", "10.0.0.1"),
+                ("x_forwarded_for", "10.0.0.1"),
+                ("hithe-mtls-subject-cn", "root"),
+            ],
+            true,
+        );
+        assert_eq!(headers.len(), 7);
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 10.0.0.2, 192.0.2.7");
+        assert_eq!(headers["forwarded"], "for=203.0.113.9, for=192.0.2.7;proto=https");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "shown.test");
+        assert_eq!(headers["x-real-ip"], "203.0.113.9");
+        let silent = prepared_from(&[("host", "a.test")], true);
+        assert_eq!(silent["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(silent["x-forwarded-host"], "a.test");
+        assert!(!silent.contains_key("forwarded"));
+    }
+
+    #[test]
+    fn the_visitor_is_the_last_address_that_no_trusted_proxy_has() {
+        let of = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+            let is_trusted = |address: IpAddr| address.to_string().starts_with("10.");
+            visitor_of(&headers(&lines), is_trusted).map(|address| address.to_string())
+        };
+        for (lines, visitor) in [
+            (&["1.2.3.4, 203.0.113.9"][..], Some("203.0.113.9")),
+            (&["1.2.3.4, 203.0.113.9, 10.0.0.2,, 10.0.0.3"], Some("203.0.113.9")),
+            (&["1.2.3.4", "203.0.113.9", "10.0.0.2"], Some("203.0.113.9")),
+            (&["203.0.113.9:4711"], Some("203.0.113.9")),
+            (&["[2001:db8::1]:4711"], Some("2001:db8::1")),
+            (&["[2001:db8::1]"], Some("2001:db8::1")),
+            (&["::ffff:203.0.113.9"], Some("203.0.113.9")),
+            (&["10.0.0.1, 10.0.0.2"], Some("10.0.0.1")),
+            (&["1.2.3.4, unknown, 10.0.0.2"], Some("10.0.0.2")),
+            (&["1.2.3.4, unknown"], None),
+            (&["1.2.3.4, \u{e4}"], None),
+            (&[""], None),
+            (&[], None),
+        ] {
+            assert_eq!(of(lines).as_deref(), visitor, "{lines:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod again;
 mod target;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -36,10 +37,12 @@ pub(crate) struct Connection {
     visitor: Visitor,
     /// Where TLS was terminated on it.
     tls: Option<Secured>,
+    /// What is told of a request that does not come through a proxy.
     origin: Origin,
     activity: Arc<Activity>,
     /// Upstream connections that authenticate as a whole (NTLM, Negotiate), and so serve this visitor alone.
-    tied: Mutex<Vec<(EndpointId, Upstream)>>,
+    /// Or one visitor behind a proxy, whose connection carries the requests of many.
+    tied: Mutex<Vec<(EndpointId, IpAddr, Upstream)>>,
 }
 
 /// The TLS of a connection that ended here.
@@ -57,7 +60,7 @@ impl Secured {
     }
 }
 
-/// More than one is kept only for an HTTP/2 connection that reaches several such endpoints.
+/// More than one is kept only for an HTTP/2 connection that reaches several such endpoints, or for a proxy's.
 const MAX_TIED: usize = 8;
 
 impl Connection {
@@ -71,8 +74,18 @@ impl Connection {
         let origin = Origin {
             address: address.unwrap_or(HeaderValue::from_static("unknown")),
             scheme: HeaderValue::from_static(if tls.is_some() { "https" } else { "http" }),
+            is_proxy: visitor.is_proxy(),
         };
         Arc::new(Self { site, visitor, tls, origin, activity, tied: Mutex::default() })
+    }
+
+    /// Who asks: on a proxy's connection, each request may be another one's.
+    fn visitor_of(&self, headers: &HeaderMap) -> Visitor {
+        if !self.visitor.is_proxy() {
+            return self.visitor;
+        }
+        let named = forwarded::visitor_of(headers, |address| self.site.trust.trusts(address));
+        named.map_or(self.visitor, |address| self.visitor.on_behalf_of(address))
     }
 
     fn facts(&self) -> Option<&Arc<TlsFacts>> {
@@ -92,19 +105,22 @@ impl Connection {
         answer
     }
 
-    fn take_tied(&self, endpoint: &Endpoint) -> Option<Upstream> {
+    fn take_tied(&self, endpoint: &Endpoint, visitor: IpAddr) -> Option<Upstream> {
         let mut tied = self.tied.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = tied.iter().position(|(id, upstream)| *id == endpoint.id && upstream.is_ready())?;
-        let (_, mut upstream) = tied.swap_remove(found);
+        let suits = |(id, whose, upstream): &(EndpointId, IpAddr, Upstream)| {
+            *id == endpoint.id && *whose == visitor && upstream.is_ready()
+        };
+        let found = tied.iter().position(suits)?;
+        let (_, _, mut upstream) = tied.swap_remove(found);
         upstream.resume();
         Some(upstream)
     }
 
-    fn tie(&self, endpoint: &Endpoint, upstream: Upstream) {
+    fn tie(&self, endpoint: &Endpoint, visitor: IpAddr, upstream: Upstream) {
         let mut tied = self.tied.lock().unwrap_or_else(PoisonError::into_inner);
-        tied.retain(|(_, upstream)| !upstream.is_closed());
+        tied.retain(|(_, _, upstream)| !upstream.is_closed());
         if tied.len() < MAX_TIED {
-            tied.push((endpoint.id, upstream));
+            tied.push((endpoint.id, visitor, upstream));
         }
     }
 }
@@ -128,6 +144,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body
         return connection.refuse(&ProxyError::from(DialError::Gone), form, request.version());
     };
     let mut visit = Visiting {
+        visitor: connection.visitor_of(request.headers()),
         method: request.method().clone(),
         uri: request.uri().clone(),
         status: StatusCode::OK,
@@ -167,6 +184,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body
 /// A request under way, until its response is over.
 pub(super) struct Visiting {
     connection: Arc<Connection>,
+    visitor: Visitor,
     endpoint: Arc<Endpoint>,
     /// Who serves it.
     turn: Turn,
@@ -193,7 +211,7 @@ enum Exchange {
 impl Visiting {
     async fn exchange(&mut self, mut request: Request<Body>) -> Result<Exchange, ProxyError> {
         let endpoint = Arc::clone(&self.endpoint);
-        let visit = &mut Visit::new(self.connection.visitor, self.connection.facts(), &endpoint.url);
+        let visit = &mut Visit::new(self.visitor, self.connection.facts(), &endpoint.url);
         let version = request.version();
         visit.upgrade = forwarded::prepare_request(request.headers_mut(), &self.connection.origin)
             .filter(|_| version == Version::HTTP_11);
@@ -252,7 +270,7 @@ impl Visiting {
         visit: &mut Visit,
     ) -> Result<Exchange, ProxyError> {
         let modules = Arc::clone(&self.endpoint.modules);
-        let opened = reach::stream(&self.endpoint, &mut self.turn, self.connection.visitor).await;
+        let opened = reach::stream(&self.endpoint, &mut self.turn, self.visitor).await;
         let opened = opened.map_err(ProxyError::from);
         let status = opened.as_ref().map_or_else(ProxyError::status, |_| StatusCode::SWITCHING_PROTOCOLS);
         modules.outcome(status, visit);
@@ -284,7 +302,7 @@ impl Visiting {
         let approach = &self.turn.tunnel.approach;
         let secure = approach.tls.is_some();
         let mut begun = Instant::now();
-        let mut upstream = match self.connection.take_tied(&self.endpoint) {
+        let mut upstream = match self.connection.take_tied(&self.endpoint, self.visitor.ip()) {
             // HTTP/2 has no other protocol to change to (RFC 9113 §8.6).
             _ if upgrades && approach.protocol != HttpVersion::Http1 => self.reach(Wanted::Http1).await?,
             Some(upstream) => {
@@ -322,7 +340,7 @@ impl Visiting {
     }
 
     async fn reach(&mut self, wanted: Wanted<'_>) -> Result<Upstream, DialError> {
-        reach::upstream(&self.endpoint, &mut self.turn, self.connection.visitor, wanted).await
+        reach::upstream(&self.endpoint, &mut self.turn, self.visitor, wanted).await
     }
 
     fn reached(&self) -> Option<Reached> {
@@ -360,18 +378,18 @@ impl Ending for Visiting {
     fn ended(&mut self, outcome: Outcome) {
         let fault = outcome.fault.or_else(|| self.cut_off().filter(|_| !outcome.complete));
         if fault == Some(STALLED) {
-            log_stalled(self.connection.visitor, &self.endpoint.url);
+            log_stalled(self.visitor, &self.endpoint.url);
         }
         if let Some(upstream) = self.upstream.take().filter(|_| outcome.complete) {
             if self.tied {
-                self.connection.tie(&self.endpoint, upstream);
+                self.connection.tie(&self.endpoint, self.visitor.ip(), upstream);
             } else {
                 self.turn.tunnel.park(upstream);
             }
         }
         if let Some(log) = &self.turn.log {
             log.record(VisitRecord::Request {
-                visitor: self.connection.visitor,
+                visitor: self.visitor,
                 method: self.method.clone(),
                 uri: self.uri.clone(),
                 status: self.status,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use arc_swap::ArcSwap;
 use hithe_cli_parser::{Code, HostName, HostPattern};
 use petname::Petnames;
 use ring::hmac;
@@ -14,13 +15,20 @@ use crate::config::ReservedLabels;
 #[derive(Debug)]
 pub(crate) struct NameRules {
     pub(crate) domain: HostName,
+    /// What the operator may change while the server runs. It holds for what is claimed from then on.
+    pub(crate) choice: ArcSwap<NameChoice>,
+    /// Any key may publish (`--open`): no custom domains, no wildcards, no chosen ports.
+    pub(crate) open: bool,
+    pub(crate) secret: NameSecret,
+}
+
+/// Exceptions from the rule that a name below the domain may be claimed and another may not.
+#[derive(Debug, Default)]
+pub(crate) struct NameChoice {
     /// Labels directly below the domain that nobody may claim.
     pub(crate) reserved: ReservedLabels,
     /// Names outside the domain that may be claimed (`--allow-domain`).
     pub(crate) custom: Vec<HostPattern>,
-    /// Any key may publish (`--open`): no custom domains, no wildcards, no chosen ports.
-    pub(crate) open: bool,
-    pub(crate) secret: NameSecret,
 }
 
 impl NameRules {
@@ -50,7 +58,7 @@ impl NameRules {
     fn check_label(&self, name: &HostName) -> Result<(), Refusal> {
         let left = name.as_str().strip_suffix(self.domain.as_str()).unwrap_or_default();
         let label = left.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-        if self.reserved.contains(label) {
+        if self.choice.load().reserved.contains(label) {
             let message = format!("the name {label}.{} is reserved by the operator", self.domain);
             return Err(Refusal::new(Code::new(320), message, "choose another name"));
         }
@@ -58,7 +66,7 @@ impl NameRules {
     }
 
     fn check_custom(&self, name: &HostPattern) -> Result<(), Refusal> {
-        let allowed = !self.open && self.custom.iter().any(|rule| covers(rule, name));
+        let allowed = !self.open && self.choice.load().custom.iter().any(|rule| covers(rule, name));
         if allowed {
             return Ok(());
         }

@@ -101,6 +101,13 @@ impl Registry {
         names.into_values().collect()
     }
 
+    /// How many sessions there are, and what they serve.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let ledger = self.ledger();
+        let endpoints = ledger.live().map(|(_, _, urls)| urls.len()).sum();
+        (ledger.sessions.len(), endpoints)
+    }
+
     /// What each session serves.
     pub(crate) fn urls(&self) -> HashMap<SessionId, Vec<Arc<str>>> {
         self.ledger().urls()

@@ -99,8 +99,10 @@ impl Registry {
         Self::new(RegistryConfig {
             rules: NameRules {
                 domain: HostName::parse(domain).unwrap(),
-                reserved: config.reserved_labels,
-                custom: vec![HostPattern::parse("*.custom.test").unwrap()],
+                choice: arc_swap::ArcSwap::from_pointee(NameChoice {
+                    reserved: config.reserved_labels,
+                    custom: vec![HostPattern::parse("*.custom.test").unwrap()],
+                }),
                 open: false,
                 secret: NameSecret::new(&[7; 32]),
             },

@@ -22,6 +22,13 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
+    /// Looks at once, and at everything: somebody asked for it.
+    pub(super) fn look_again(&self) {
+        self.certificates.refresh();
+        self.access.forget_look();
+        self.look_at_logins();
+    }
+
     /// Never ends.
     pub(super) async fn run(&self) {
         let mut ticks = interval_at(Instant::now() + EVERY, EVERY);

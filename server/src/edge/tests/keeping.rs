@@ -138,6 +138,31 @@ async fn a_connection_that_authenticates_with_ntlm_stays_with_its_visitor() {
 }
 
 #[tokio::test]
+async fn a_connection_that_authenticates_serves_one_of_the_visitors_behind_a_proxy() {
+    let mut bench = Bench::new();
+    let proxy = Visitor::new("127.0.0.1:4000".parse().unwrap(), None).as_proxy(true);
+    let mut proxy = bench.connect_as(proxy, false);
+    let asked_by = |address| {
+        format!("GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: {address}\r\n\r\n").into_bytes()
+    };
+    proxy.write_all(&asked_by("192.0.2.7")).await.unwrap();
+    let mut tied = bench.upstream().await;
+    let challenge =
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM TlRM\r\nContent-Length: 4\r\n\r\nnope";
+    answer(&mut tied, challenge).await;
+    until(&mut proxy, "nope").await;
+
+    proxy.write_all(&asked_by("192.0.2.8")).await.unwrap();
+    let mut fresh = bench.upstream().await;
+    answer(&mut fresh, OK).await;
+    until(&mut proxy, "fine").await;
+
+    proxy.write_all(&asked_by("192.0.2.7")).await.unwrap();
+    answer(&mut tied, OK).await;
+    until(&mut proxy, "fine").await;
+}
+
+#[tokio::test]
 async fn a_visitor_that_leaves_takes_its_request_with_it() {
     let mut bench = Bench::new();
     let mut visitor = bench.visitor();

@@ -1,0 +1,75 @@
+//! The sockets of a server, all bound before anything is served.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::StartError;
+use crate::config::{Listen, ListenAddress};
+use crate::listen;
+
+/// Every bound address.
+#[derive(Clone, Debug, Serialize)]
+pub struct Addresses {
+    pub ssh: Vec<SocketAddr>,
+    pub http: Vec<SocketAddr>,
+    pub https: Vec<SocketAddr>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<SocketAddr>,
+}
+
+/// Of each kind.
+pub(super) struct Sockets {
+    pub(super) ssh: Vec<TcpListener>,
+    pub(super) http: Vec<TcpListener>,
+    pub(super) https: Vec<TcpListener>,
+    pub(super) health: Vec<TcpListener>,
+}
+
+impl Sockets {
+    /// # Errors
+    /// Names the socket that cannot be had.
+    pub(super) fn bind(wanted: &Listen) -> Result<Self, StartError> {
+        Ok(Self {
+            ssh: listen_on("ssh-listen", &wanted.ssh)?,
+            http: listen_on("http-listen", &wanted.http)?,
+            https: listen_on("https-listen", &wanted.https)?,
+            health: listen_on("health-listen", &wanted.health)?,
+        })
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        Addresses {
+            ssh: addresses(&self.ssh),
+            http: addresses(&self.http),
+            https: addresses(&self.https),
+            health: addresses(&self.health),
+        }
+    }
+}
+
+impl Addresses {
+    /// Into the ready file, which appears whole.
+    pub(super) fn write(&self, path: &Path) -> Result<(), StartError> {
+        let failed = |source| StartError::ReadyFile { path: path.to_owned(), source };
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+        serde_json::to_writer(&file, self).map_err(|error| failed(error.into()))?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+}
+
+fn listen_on(option: &'static str, wanted: &[ListenAddress]) -> Result<Vec<TcpListener>, StartError> {
+    let listen = |wanted: &ListenAddress| {
+        let failed = |source| StartError::Listen { option, address: wanted.address, source };
+        listen::listen(*wanted).map_err(failed)
+    };
+    wanted.iter().map(listen).collect()
+}
+
+fn addresses(sockets: &[TcpListener]) -> Vec<SocketAddr> {
+    sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+}
