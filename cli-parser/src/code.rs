@@ -20,6 +20,11 @@ impl Code {
         CODES.iter().find(|(code, _)| *code == self).map(|(_, meaning)| *meaning)
     }
 
+    /// The place of a code that is in use in the order of [`Self::all`].
+    pub fn index(self) -> Option<usize> {
+        CODES.binary_search_by_key(&self, |(code, _)| *code).ok()
+    }
+
     /// Every code in use, in the order of the reference.
     pub fn all() -> impl Iterator<Item = (Self, &'static str)> {
         CODES.iter().copied()
@@ -102,6 +107,10 @@ codes! {
     PROXY_VERSION = 1123, "a version of the PROXY protocol other than 1 or 2";
     NOT_ADMIN = 1130, "a command about the server that only admins may give";
     ADMIN_FAILED = 1131, "a command about the server that could not be done";
+    LOGIN_PENALTY = 1132, "too many failed logins from the client's network, which has to wait now";
+    LOGINS_TOTAL = 1133, "too many connections that have not logged in yet";
+    LOGINS_OF_SOURCE = 1134, "too many connections from the client's network";
+    LOGIN_DEADLINE = 1135, "a client that took too long to log in";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";

@@ -7,6 +7,7 @@ mod change;
 mod show;
 
 use std::fmt;
+use std::sync::Arc;
 
 use hithe_cli_parser::{Accounts, Admin, Audit, Code, HostName, Keys, Names, Sessions, Tokens};
 use hithe_keys::Fingerprint;
@@ -15,6 +16,7 @@ pub(crate) use change::reconsider;
 
 use crate::access::{Access, Identity};
 use crate::account::{Account, AccountError, AclError};
+use crate::metrics::Metrics;
 use crate::registry::{Registry, SessionId};
 use crate::store::{Database, DatabaseError, Entry, PeopleError};
 
@@ -24,7 +26,15 @@ pub(crate) struct Desk {
     database: Database,
     domain: HostName,
     /// The running server; none for `hithed admin`, which works beside it.
-    server: Option<(Access, Registry)>,
+    server: Option<Running>,
+}
+
+/// What the running server knows.
+#[derive(Clone, Debug)]
+struct Running {
+    access: Access,
+    registry: Registry,
+    metrics: Arc<Metrics>,
 }
 
 /// Who asks.
@@ -72,8 +82,14 @@ pub(crate) struct Answer {
 }
 
 impl Desk {
-    pub(crate) fn of_server(database: Database, access: Access, registry: Registry) -> Self {
-        Self { database, domain: registry.domain().clone(), server: Some((access, registry)) }
+    pub(crate) fn of_server(
+        database: Database,
+        access: Access,
+        registry: Registry,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let domain = registry.domain().clone();
+        Self { database, domain, server: Some(Running { access, registry, metrics }) }
     }
 
     pub(crate) fn offline(database: Database, domain: HostName) -> Self {
@@ -144,7 +160,7 @@ impl Desk {
     fn is_admin(&self, asker: &Asker) -> bool {
         match (asker, &self.server) {
             (Asker::Operator, _) => true,
-            (Asker::Publisher { identity, .. }, Some((access, _))) => access.is_admin(identity),
+            (Asker::Publisher { identity, .. }, Some(server)) => server.access.is_admin(identity),
             (Asker::Publisher { .. }, None) => false,
         }
     }
@@ -166,7 +182,7 @@ impl Desk {
     }
 
     fn registry(&self, command: &'static str) -> Result<&Registry, AdminError> {
-        self.server.as_ref().map(|(_, registry)| registry).ok_or(AdminError::NeedsServer(command))
+        self.server.as_ref().map(|server| &server.registry).ok_or(AdminError::NeedsServer(command))
     }
 
     fn whoami(&self, asker: &Asker, show: hithe_cli_parser::Show) -> Result<String, AdminError> {

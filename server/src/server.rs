@@ -24,9 +24,10 @@ use crate::config::{Config, KeyPolicy, ListenAddress};
 use crate::drain::{Drain, DrainWatch, Outcome};
 use crate::edge::{self, EdgeContext};
 use crate::listen;
+use crate::metrics::Metrics;
 use crate::modules::{Commons, check_client_cas};
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
-use crate::ssh::{self, Admission, Algorithms, PublicPorts, Publishers};
+use crate::ssh::{self, Algorithms, Door, PublicPorts, Publishers};
 use crate::store::{Recorder, Store};
 use crate::tunnel::spool::Spool;
 use crate::workers::{Parcel, Workers};
@@ -221,20 +222,26 @@ impl Server {
             http: public_port(self.config.public_http_port, &self.addresses.http),
             https: public_port(self.config.public_https_port, &self.addresses.https),
         };
+        let metrics = Arc::<Metrics>::default();
         let context = Arc::new(Publishers {
             registry: self.registry.clone(),
             certificates: Arc::clone(&self.certificates),
-            desk: Desk::of_server(self.store.database, self.access.clone(), self.registry.clone()),
+            desk: Desk::of_server(
+                self.store.database,
+                self.access.clone(),
+                self.registry.clone(),
+                Arc::clone(&metrics),
+            ),
             access: self.access,
             audit,
             public,
             tasks: publishers.clone(),
             visitors: visitors.clone(),
             algorithms: self.algorithms,
-            admission: Admission::before_login(),
+            door: Door::new(&self.config.limits.logins, self.config.keys == KeyPolicy::Open),
+            metrics,
             spool: self.spool,
             commons: Arc::new(Commons::new(self.config.client_cas.clone())),
-            open_admission: (self.config.keys == KeyPolicy::Open).then(Admission::when_open),
         });
         accept_publishers(self.sockets.ssh, &context, &visitors, publishers, &self.workers);
         let listeners =

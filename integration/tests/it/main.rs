@@ -16,6 +16,7 @@ mod headers;
 mod http;
 mod https;
 mod isolation;
+mod limits;
 mod lines;
 mod logins;
 mod multiplex;

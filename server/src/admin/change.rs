@@ -6,7 +6,7 @@ use hithe_cli_parser::{Accounts, Bind, Keys, Names, Tokens};
 use hithe_keys::Fingerprint;
 use russh::keys::{Algorithm, PublicKey};
 
-use super::{AdminError, Asker, Desk};
+use super::{AdminError, Asker, Desk, Running};
 use crate::account::{Account, Acl};
 use crate::registry::{Holder, Registry};
 use crate::store::{Key, NewToken, Person, seconds};
@@ -39,8 +39,8 @@ impl Desk {
             Accounts::Remove { name } => {
                 let account: Account = name.parse()?;
                 self.database.remove_account(&account)?;
-                if let Some((_, registry)) = &self.server {
-                    registry.forget_account(&account);
+                if let Some(server) = &self.server {
+                    server.registry.forget_account(&account);
                 }
                 self.applied()?;
                 Ok(format!("account {name} removed with its keys, tokens, names and reservations\n"))
@@ -124,7 +124,7 @@ impl Desk {
                 let what = self.what(name)?;
                 let was_reserved = self.database.release(&what)?;
                 let was_kept = match &self.server {
-                    Some((_, registry)) => registry.forget_owner(&what),
+                    Some(server) => server.registry.forget_owner(&what),
                     None => self.database.save_past_owners(&vec![(what.clone(), None)]).map(|()| false)?,
                 };
                 self.applied()?;
@@ -178,7 +178,7 @@ impl Desk {
 
     /// Lets the running server see a change at once. Beside it, it looks for itself every two seconds.
     fn applied(&self) -> Result<(), AdminError> {
-        let Some((access, registry)) = &self.server else { return Ok(()) };
+        let Some(Running { access, registry, .. }) = &self.server else { return Ok(()) };
         access.reload_people()?;
         registry.set_reservations(self.database.reservations()?);
         reconsider(registry);

@@ -1,5 +1,6 @@
 //! The commands that show something: a table for people, JSON for programs.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hithe_cli_parser::{Audit, Show, printable};
@@ -186,6 +187,9 @@ struct Status {
     domain: String,
     sessions: usize,
     endpoints: usize,
+    /// For admins: how often each code was the reason of a refusal since the server was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusals: Option<BTreeMap<String, u64>>,
     own: Vec<SessionRow>,
 }
 
@@ -276,7 +280,7 @@ impl Desk {
 
     pub(super) fn show_names(&self, of: Option<&Account>, show: Show) -> Result<String, AdminError> {
         let names = match &self.server {
-            Some((_, registry)) => registry.names(),
+            Some(server) => server.registry.names(),
             None => {
                 let past = self.database.past_owners()?;
                 let reserved = self.database.reservations()?;
@@ -328,11 +332,14 @@ impl Desk {
             Asker::Publisher { identity, .. } => self.sessions(Some(&identity.account), "status")?,
             Asker::Operator => Vec::new(),
         };
+        let metrics = self.server.as_ref().filter(|_| self.is_admin(asker)).map(|server| &server.metrics);
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
             domain: self.domain.to_string(),
             sessions: registry.sessions().len(),
             endpoints: registry.urls().values().map(Vec::len).sum(),
+            refusals: metrics
+                .map(|metrics| metrics.refusals().map(|(code, count)| (code.to_string(), count)).collect()),
             own,
         };
         if show.json {

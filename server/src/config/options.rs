@@ -23,6 +23,12 @@ tcp-ports = "20000-20999"
 tcp-listen-address = "[::]"
 grace = "30s"
 ssh-cipher = "auto"
+login-grace = "20s"
+max-logins = 1024
+max-logins-per-source = 64
+max-connections-per-source = 32
+penalties = ["authfail:5s", "noauth:1s", "grace-exceeded:10s", "crash:90s", "min:15s", "max:10m"]
+penalty-exempt = ["127.0.0.0/8", "::1"]
 log-level = "info"
 log-format = "text"
 reserved-labels = [
@@ -60,8 +66,18 @@ macro_rules! layered {
                 Self { $($field: Layer::over(self.$field, below.$field),)* }
             }
         }
+
+        impl Layer for $Name {
+            fn over(self, below: Self) -> Self {
+                Self::over(self, below)
+            }
+        }
     };
 }
+
+mod limits;
+
+pub use limits::LimitOptions;
 
 layered! {
     /// What the operator said, with types checked but not yet taken together.
@@ -150,6 +166,9 @@ layered! {
         /// Threads that serve; a publisher's session and its visitors share one [default: one for each CPU]
         #[arg(long, value_name = "NUMBER", help_heading = "State")]
         pub workers: Option<WorkerCount>,
+
+        #[command(flatten)]
+        pub limits: LimitOptions,
 
         /// Log this and what is worse
         #[arg(long, value_name = "LEVEL", help_heading = "Logging")]

@@ -17,13 +17,13 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty, Sig};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Admitted;
 use super::forwards::{ForwardTable, to_be_told};
 use super::link::Pulse;
 use super::login::Login;
 use super::publisher::{Publisher, cut_after_farewell, disconnect_text};
 use super::session::{Event, Session};
 use super::{Publishers, text};
+use crate::limits::Admitted;
 use crate::registry::SessionId;
 use crate::tunnel::channel::{Arrival, MAX_OPENS};
 
@@ -121,6 +121,11 @@ impl State {
     /// Cancelled when the client has logged in.
     pub(super) fn logged_in(&self) -> CancellationToken {
         self.logged_in.clone()
+    }
+
+    /// Becomes true when the client tries to log in.
+    pub(super) fn tried(&self) -> Arc<AtomicBool> {
+        self.login.tried()
     }
 
     /// What the client's version line tells of its ways.

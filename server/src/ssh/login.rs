@@ -1,6 +1,9 @@
 //! A login: keys that are offered, and tokens in place of a password (RFC 4252, RFC 4256). It says why it fails where
 //! the protocol lets a client see a reason.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hithe_cli_parser::Code;
 use hithe_keys::Fingerprint;
 use russh::keys::{Algorithm, PublicKey};
@@ -18,11 +21,19 @@ pub(super) struct Login {
     offered: Option<Fingerprint>,
     /// Rounds of questions that it was sent.
     rounds: u8,
+    /// Whether it has shown anything. To ask which ways there are (the method `none`) is nothing.
+    tried: Arc<AtomicBool>,
 }
 
 impl Login {
+    /// Becomes true when the client tries to log in, right or wrong.
+    pub(super) fn tried(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.tried)
+    }
+
     /// Whether it is worth a signature.
     pub(super) fn offer(&mut self, access: &Access, key: &PublicKey, algorithm: &Algorithm) -> Auth {
+        self.tried.store(true, Ordering::Relaxed);
         self.offered = Some(Fingerprint::of(key));
         match access.by_key(key, algorithm) {
             Some(_) => Auth::Accept,
@@ -74,6 +85,7 @@ impl Login {
     }
 
     fn is_in(&mut self, user: &str, identity: Option<Identity>) -> Auth {
+        self.tried.store(true, Ordering::Relaxed);
         user.clone_into(&mut self.user);
         self.identity = identity;
         if self.identity.is_some() { Auth::Accept } else { Auth::reject() }

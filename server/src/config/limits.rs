@@ -1,0 +1,159 @@
+//! How much of the server anybody may have, checked.
+
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+use hithe_cli_parser::{Network, Period};
+
+use super::{LimitOptions, Problem, ValueError, given};
+
+/// All limits.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub logins: LoginLimits,
+}
+
+/// What a publisher may cost before its login.
+#[derive(Clone, Debug)]
+pub struct LoginLimits {
+    /// From accept to login.
+    pub grace: Duration,
+    /// Connections that have not logged in, in total.
+    pub total: usize,
+    /// The same from one source.
+    pub per_source: usize,
+    /// On an open server: all connections from one source.
+    pub per_source_when_open: usize,
+    /// `None` where nobody is punished.
+    pub penalties: Option<Penalties>,
+    /// Who is never punished.
+    pub exempt: Vec<Network>,
+}
+
+/// For how long a source is turned away after a connection that did not log in, as sshd's `PerSourcePenalties`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Penalties {
+    /// It tried to log in, and failed.
+    pub failed: Duration,
+    /// It left before it tried.
+    pub not_tried: Duration,
+    /// It was cut off because it took too long.
+    pub too_slow: Duration,
+    /// It made the server fail.
+    pub crash: Duration,
+    /// What has added up counts from here on.
+    pub min: Duration,
+    /// It adds up to this at most.
+    pub max: Duration,
+}
+
+/// One entry of `--penalties`: `authfail:5s`, or `no`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PenaltyRule(Option<(Offence, Duration)>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offence {
+    Failed,
+    NotTried,
+    TooSlow,
+    Crash,
+    Min,
+    Max,
+}
+
+impl FromStr for PenaltyRule {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "no" {
+            return Ok(Self(None));
+        }
+        let wrong = ValueError(
+            "give no, or one of authfail, noauth, grace-exceeded, crash, min and max with a time, such as authfail:5s",
+        );
+        let (name, time) = text.split_once(':').ok_or(wrong)?;
+        let offence = match name {
+            "authfail" => Offence::Failed,
+            "noauth" => Offence::NotTried,
+            "grace-exceeded" => Offence::TooSlow,
+            "crash" => Offence::Crash,
+            "min" => Offence::Min,
+            "max" => Offence::Max,
+            _ => return Err(wrong),
+        };
+        Ok(Self(Some((offence, time.parse::<Period>().map_err(|_| wrong)?.0))))
+    }
+}
+
+impl Penalties {
+    fn of(rules: &[PenaltyRule]) -> Option<Self> {
+        let said: Option<Vec<_>> = rules.iter().map(|rule| rule.0).collect();
+        Some(said?.into_iter().fold(USUAL, |mut all, (offence, time)| {
+            match offence {
+                Offence::Failed => all.failed = time,
+                Offence::NotTried => all.not_tried = time,
+                Offence::TooSlow => all.too_slow = time,
+                Offence::Crash => all.crash = time,
+                Offence::Min => all.min = time,
+                Offence::Max => all.max = time,
+            }
+            all
+        }))
+    }
+}
+
+/// As sshd has them.
+const USUAL: Penalties = Penalties {
+    failed: Duration::from_secs(5),
+    not_tried: Duration::from_secs(1),
+    too_slow: Duration::from_secs(10),
+    crash: Duration::from_secs(90),
+    min: Duration::from_secs(15),
+    max: Duration::from_secs(600),
+};
+
+impl TryFrom<LimitOptions> for Limits {
+    type Error = Problem;
+
+    fn try_from(options: LimitOptions) -> Result<Self, Problem> {
+        let logins = LoginLimits {
+            grace: given(options.login_grace, "--login-grace")?.0,
+            total: count(options.max_logins, "--max-logins")?,
+            per_source: count(options.max_logins_per_source, "--max-logins-per-source")?,
+            per_source_when_open: count(options.max_connections_per_source, "--max-connections-per-source")?,
+            penalties: Penalties::of(&options.penalties),
+            exempt: options.penalty_exempt,
+        };
+        Ok(Self { logins })
+    }
+}
+
+fn count(value: Option<NonZeroU32>, option: &str) -> Result<usize, Problem> {
+    Ok(given(value, option)?.get() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> Option<Penalties> {
+        Penalties::of(&text.split(',').map(|rule| rule.parse().unwrap()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_not_said_of_penalties_is_as_in_sshd() {
+        let said = rules("authfail:1m,min:0").unwrap();
+        assert_eq!(said, Penalties { failed: Duration::from_secs(60), min: Duration::ZERO, ..USUAL });
+        let defaults = Limits::try_from(super::super::file::defaults().unwrap().limits).unwrap();
+        assert_eq!(defaults.logins.penalties, Some(USUAL));
+    }
+
+    #[test]
+    fn penalties_can_be_switched_off() {
+        assert_eq!(rules("no"), None);
+        for wrong in ["", "yes", "authfail", "authfail:", "authfail:x", "other:5s"] {
+            assert!(wrong.parse::<PenaltyRule>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Options about how much of the server anybody may have.
+
+use std::num::NonZeroU32;
+
+use clap::Args;
+use hithe_cli_parser::{Network, Period};
+
+use super::Layer;
+use crate::config::PenaltyRule;
+
+layered! {
+    /// What the operator said about limits.
+    #[derive(Clone, Debug, Default, Args)]
+    pub struct LimitOptions {
+        /// Time for a publisher's client to log in
+        #[arg(long, value_name = "TIME", help_heading = "Limits of logins")]
+        pub login_grace: Option<Period>,
+        /// Connections of publishers that have not logged in yet
+        #[arg(long, value_name = "NUMBER", help_heading = "Limits of logins")]
+        pub max_logins: Option<NonZeroU32>,
+        /// The same from one source: an IPv4 address, or an IPv6 network of 64 bits
+        #[arg(long, value_name = "NUMBER", help_heading = "Limits of logins")]
+        pub max_logins_per_source: Option<NonZeroU32>,
+        /// With --open: connections of publishers from one source, logged in or not
+        #[arg(long, value_name = "NUMBER", help_heading = "Limits of logins")]
+        pub max_connections_per_source: Option<NonZeroU32>,
+        /// How long a source is turned away for each connection that does not log in: authfail (it tried), noauth (it did
+        /// not), grace-exceeded (it took too long), crash (it made the server fail). The times add up, to max at most, and
+        /// count from min on. What is left out keeps its default; no for none at all
+        #[arg(long, value_name = "WHAT:TIME", value_delimiter = ',', help_heading = "Limits of logins")]
+        pub penalties: Vec<PenaltyRule>,
+        /// Networks that are never turned away for that
+        #[arg(long, value_name = "CIDR", value_delimiter = ',', help_heading = "Limits of logins")]
+        pub penalty_exempt: Vec<Network>,
+    }
+}
