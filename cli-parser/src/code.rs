@@ -48,12 +48,14 @@ macro_rules! codes {
 }
 
 codes! {
+    SESSION_LIMIT = 108, "more sessions that publish than the account may have";
     TLS_VERSION = 224, "a TLS version other than 1.2 or 1.3";
     PORT_NOT_GRANTED = 308, "a tcp port that the rules of your key or token do not allow";
     NAME_NOT_GRANTED = 316, "a name that the rules of your key or token do not allow";
     WILDCARD_NOT_GRANTED = 318, "a wildcard that needs the operator's grant";
     CUSTOM_DOMAIN = 319, "a name outside the server's domain that the operator has not allowed or has no certificate for";
     NAME_RESERVED = 320, "a name that the operator keeps";
+    ENDPOINT_LIMIT = 324, "more names and ports than the account may have";
     NAME_CHARACTERS = 326, "a character that host names do not have";
     NAME_EMPTY_LABEL = 327, "an empty label (two dots in a row, or nothing at all)";
     NAME_LABEL_START = 328, "a label that does not begin with a letter or digit, or a * that is not the whole first label";
@@ -86,6 +88,8 @@ codes! {
     DESCRIPTION_LENGTH = 504, "a description longer than 255 bytes";
     METADATA_LENGTH = 505, "metadata longer than 4096 bytes";
     RATE_LIMITED = 702, "the visitor sends more requests than the endpoint's rate limit admits";
+    TRAFFIC_USED_UP = 725, "the publisher's account has used up its bytes of this month";
+    VISIT_LIMIT = 734, "more visits at once than the publisher's account may have";
     DRAINING = 742, "the server is shutting down";
     TOO_BUSY = 743, "the server or the tunnel is too busy";
     NO_KEY = 1100, "the client offered no public key";
@@ -111,6 +115,7 @@ codes! {
     LOGINS_TOTAL = 1133, "too many connections that have not logged in yet";
     LOGINS_OF_SOURCE = 1134, "too many connections from the client's network";
     LOGIN_DEADLINE = 1135, "a client that took too long to log in";
+    PORT_LIMIT = 1136, "more tcp ports than the account may have";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";

@@ -17,6 +17,7 @@ pub(crate) use rights::Rights;
 
 use crate::account::Account;
 use crate::config::KeyPolicy;
+use crate::limits::Overrides;
 use crate::store::{Database, DatabaseError, People, Token, seconds};
 
 /// Handle of what logins are decided by.
@@ -155,6 +156,11 @@ impl Access {
     /// made for one name must not be able to make itself another.
     pub(crate) fn is_admin(&self, identity: &Identity) -> bool {
         identity.rights == Rights::default() && self.0.people.load().is_admin(&identity.account)
+    }
+
+    /// What is said of an account's limits.
+    pub(crate) fn limits(&self, account: &Account) -> Overrides {
+        self.0.people.load().limits(account)
     }
 
     /// Reads again what has changed since the last look: whether anything has, and the complaints.

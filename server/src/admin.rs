@@ -16,6 +16,7 @@ pub(crate) use change::reconsider;
 
 use crate::access::{Access, Identity};
 use crate::account::{Account, AccountError, AclError};
+use crate::limits::Accounts as Usages;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, SessionId};
 use crate::store::{Database, DatabaseError, Entry, PeopleError};
@@ -34,6 +35,7 @@ pub(crate) struct Desk {
 struct Running {
     access: Access,
     registry: Registry,
+    accounts: Usages,
     metrics: Arc<Metrics>,
 }
 
@@ -86,10 +88,11 @@ impl Desk {
         database: Database,
         access: Access,
         registry: Registry,
+        accounts: Usages,
         metrics: Arc<Metrics>,
     ) -> Self {
         let domain = registry.domain().clone();
-        Self { database, domain, server: Some(Running { access, registry, metrics }) }
+        Self { database, domain, server: Some(Running { access, registry, accounts, metrics }) }
     }
 
     pub(crate) fn offline(database: Database, domain: HostName) -> Self {
@@ -189,7 +192,11 @@ impl Desk {
         let Asker::Publisher { identity, source, .. } = asker else {
             return Err(AdminError::Wrong("you are who may use the state directory".to_owned()));
         };
-        Ok(show::whoami(identity, source, self.is_admin(asker), show))
+        let limits = self
+            .server
+            .as_ref()
+            .map(|server| server.accounts.about(&identity.account, server.access.limits(&identity.account)));
+        Ok(show::whoami(identity, source, self.is_admin(asker), limits.unwrap_or_default(), show))
     }
 }
 

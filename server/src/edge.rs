@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::certs::{self, Certificates};
 use crate::drain::DrainWatch;
 use crate::proxy::Site;
-use crate::registry::{OpenedPort, Registry};
+use crate::registry::OpenedPort;
 use crate::workers::Workers;
 
 /// Connections of visitors at a time, over all listeners. Each holds a socket here, and perhaps a channel.
@@ -49,31 +49,22 @@ pub(crate) struct EdgeContext {
 }
 
 impl EdgeContext {
-    /// `domain` is the server's own, `visits` owns the tasks of visits.
-    ///
     /// # Errors
     /// When the machine has no randomness.
     pub(crate) fn new(
-        registry: Registry,
+        site: Site,
         certificates: &Arc<Certificates>,
-        domain: &HostName,
-        visits: DrainWatch,
         workers: Arc<Workers>,
     ) -> Result<Arc<Self>, rustls::Error> {
-        let routes = registry.clone();
+        let routes = site.registry.clone();
         let resolver = certificates.resolver(Arc::new(move |name: &HostName| routes.is_live(name.as_str())));
-        Ok(Self::with_tls(registry, certs::server_config(resolver)?, domain, visits, workers))
+        Ok(Self::with_tls(site, certs::server_config(resolver)?, workers))
     }
 
-    fn with_tls(
-        registry: Registry,
-        tls: Arc<rustls::ServerConfig>,
-        domain: &HostName,
-        visits: DrainWatch,
-        workers: Arc<Workers>,
-    ) -> Arc<Self> {
-        let site = Arc::new(Site { registry, domain: domain.clone(), visits: visits.clone() });
-        Arc::new(Self { site, tls, visitors: Arc::new(Semaphore::new(MAX_VISITORS)), workers, visits })
+    fn with_tls(site: Site, tls: Arc<rustls::ServerConfig>, workers: Arc<Workers>) -> Arc<Self> {
+        let visits = site.visits.clone();
+        let visitors = Arc::new(Semaphore::new(MAX_VISITORS));
+        Arc::new(Self { site: Arc::new(site), tls, visitors, workers, visits })
     }
 }
 

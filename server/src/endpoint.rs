@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::limits::{Overdrawn, VisitPlace};
 use crate::modules::ModuleChain;
 use crate::tunnel::Tunnel;
 use crate::visit::VisitLogRef;
@@ -46,6 +47,17 @@ pub(crate) struct Endpoint {
     pub(crate) log: VisitLogRef,
     /// Cancelled when the endpoint is withdrawn: its listener closes, running visits go on.
     pub(crate) withdrawn: CancellationToken,
+}
+
+impl Endpoint {
+    /// Counts a visit for the publisher's account, or tells the publisher why there can be none.
+    pub(crate) fn begin_visit(&self) -> Result<VisitPlace, Overdrawn> {
+        let place = self.tunnel.usage.begin_visit();
+        if let (Err(overdrawn), Some(log)) = (&place, &self.log) {
+            log.advise(overdrawn.advice());
+        }
+        place
+    }
 }
 
 impl fmt::Debug for Endpoint {

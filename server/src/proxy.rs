@@ -11,9 +11,12 @@ mod socks;
 pub(crate) mod tcp;
 mod upgrade;
 
+use std::sync::Arc;
+
 use hithe_cli_parser::HostName;
 
 use crate::drain::DrainWatch;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 
 /// What the proxy needs to know of the server.
@@ -23,4 +26,5 @@ pub(crate) struct Site {
     pub(crate) domain: HostName,
     /// Owns the tasks of visits that outlive their HTTP connection.
     pub(crate) visits: DrainWatch,
+    pub(crate) metrics: Arc<Metrics>,
 }

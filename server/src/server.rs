@@ -8,7 +8,7 @@ mod upkeep;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hithe_keys::host;
 use serde::Serialize;
@@ -23,9 +23,11 @@ use crate::certs::Certificates;
 use crate::config::{Config, KeyPolicy, ListenAddress};
 use crate::drain::{Drain, DrainWatch, Outcome};
 use crate::edge::{self, EdgeContext};
+use crate::limits::{Accounts, Month};
 use crate::listen;
 use crate::metrics::Metrics;
 use crate::modules::{Commons, check_client_cas};
+use crate::proxy::Site;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Algorithms, Door, PublicPorts, Publishers};
 use crate::store::{Recorder, Store};
@@ -92,6 +94,8 @@ pub struct Server {
     access: Access,
     algorithms: Algorithms,
     store: Store,
+    accounts: Accounts,
+    metrics: Arc<Metrics>,
     spool: Arc<Spool>,
     visitors: (Drain, DrainWatch),
     workers: Arc<Workers>,
@@ -108,6 +112,20 @@ struct Sockets {
     ssh: Vec<std::net::TcpListener>,
     http: Vec<std::net::TcpListener>,
     https: Vec<std::net::TcpListener>,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> Result<Self, StartError> {
+        Ok(Self {
+            ssh: listen_on("ssh-listen", &config.listen.ssh)?,
+            http: listen_on("http-listen", &config.listen.http)?,
+            https: listen_on("https-listen", &config.listen.https)?,
+        })
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses { ssh: addresses(&self.ssh), http: addresses(&self.http), https: addresses(&self.https) }
+    }
 }
 
 impl Server {
@@ -136,26 +154,19 @@ impl Server {
             past: store.database.past_owners().map_err(state)?,
             reserved: store.database.reservations().map_err(state)?,
         });
+        let accounts = accounts(&config, &store)?;
         let workers = Workers::start(config.workers).map_err(StartError::Workers)?;
         let visitors = Drain::new();
-        let edge = EdgeContext::new(
-            registry.clone(),
-            &certificates,
-            &config.domain,
-            visitors.1.clone(),
-            Arc::clone(&workers),
-        );
-        let edge = edge.map_err(state)?;
-        let sockets = Sockets {
-            ssh: listen_on("ssh-listen", &config.listen.ssh)?,
-            http: listen_on("http-listen", &config.listen.http)?,
-            https: listen_on("https-listen", &config.listen.https)?,
+        let metrics = Arc::<Metrics>::default();
+        let site = Site {
+            registry: registry.clone(),
+            domain: config.domain.clone(),
+            visits: visitors.1.clone(),
+            metrics: Arc::clone(&metrics),
         };
-        let addresses = Addresses {
-            ssh: addresses(&sockets.ssh),
-            http: addresses(&sockets.http),
-            https: addresses(&sockets.https),
-        };
+        let edge = EdgeContext::new(site, &certificates, Arc::clone(&workers)).map_err(state)?;
+        let sockets = Sockets::bind(&config)?;
+        let addresses = sockets.addresses();
         if let Some(path) = &config.ready_file {
             write_ready_file(path, &addresses)?;
         }
@@ -168,6 +179,8 @@ impl Server {
             certificates,
             access,
             algorithms,
+            accounts,
+            metrics,
             store,
             spool,
             visitors,
@@ -190,17 +203,19 @@ impl Server {
         self.announce();
         let (publishers, publisher_tasks) = Drain::new();
         let audit = Recorder::default();
+        let accounts = self.accounts.clone();
         let upkeep = upkeep::Upkeep {
             certificates: Arc::clone(&self.certificates),
             access: self.access.clone(),
             registry: self.registry.clone(),
             store: self.store.clone(),
+            accounts: accounts.clone(),
             audit: audit.clone(),
         };
         let grace = self.config.grace;
         // Ends them when everything else has ended.
         let _workers = Arc::clone(&self.workers);
-        let visitors = self.serve(&publisher_tasks, audit);
+        let visitors = self.serve(&publisher_tasks, audit, accounts);
         tokio::select! {
             () = shutdown.begun() => {}
             () = upkeep.run() => {}
@@ -209,6 +224,7 @@ impl Server {
         let visits = visitors.drain(grace, shutdown.hurried()).await;
         let sessions = publishers.drain(PUBLISHER_GRACE, shutdown.hurried()).await;
         upkeep.save();
+        upkeep.save_traffic();
         match (visits, sessions) {
             (Outcome::Cut(visits), _) => tracing::warn!(visits, "shut down; visits were cut"),
             (Outcome::Drained, _) => tracing::info!("shut down; every visit was finished"),
@@ -216,13 +232,13 @@ impl Server {
     }
 
     /// Starts to accept. What is returned ends the visitors.
-    fn serve(self, publishers: &DrainWatch, audit: Recorder) -> Drain {
+    fn serve(self, publishers: &DrainWatch, audit: Recorder, accounts: Accounts) -> Drain {
         let (drain, visitors) = self.visitors;
         let public = PublicPorts {
             http: public_port(self.config.public_http_port, &self.addresses.http),
             https: public_port(self.config.public_https_port, &self.addresses.https),
         };
-        let metrics = Arc::<Metrics>::default();
+        let metrics = self.metrics;
         let context = Arc::new(Publishers {
             registry: self.registry.clone(),
             certificates: Arc::clone(&self.certificates),
@@ -230,9 +246,11 @@ impl Server {
                 self.store.database,
                 self.access.clone(),
                 self.registry.clone(),
+                accounts.clone(),
                 Arc::clone(&metrics),
             ),
             access: self.access,
+            accounts,
             audit,
             public,
             tasks: publishers.clone(),
@@ -344,6 +362,12 @@ fn host_keys(config: &Config) -> Result<Vec<russh::keys::PrivateKey>, StartError
 fn open_spool(config: &Config) -> Result<Arc<Spool>, StartError> {
     Spool::open(&config.spool_dir, config.spool_limit)
         .map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })
+}
+
+fn accounts(config: &Config, store: &Store) -> Result<Accounts, StartError> {
+    let month = Month::of(SystemTime::now());
+    let moved = store.database.traffic(month).map_err(state)?;
+    Ok(Accounts::new(config.limits.accounts.into(), month, moved))
 }
 
 fn access(config: &Config, store: &Store) -> Result<Access, StartError> {

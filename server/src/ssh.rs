@@ -34,7 +34,7 @@ use crate::admin::Desk;
 use crate::certs::Certificates;
 use crate::config::CipherPreference;
 use crate::drain::DrainWatch;
-use crate::limits::Offence;
+use crate::limits::{Accounts, Offence};
 use crate::metrics::Metrics;
 use crate::modules::Commons;
 use crate::registry::Registry;
@@ -51,6 +51,8 @@ pub(crate) struct Publishers {
     pub(crate) registry: Registry,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) access: Access,
+    /// What accounts have of the server.
+    pub(crate) accounts: Accounts,
     /// Answers what is asked of the server itself.
     pub(crate) desk: Desk,
     pub(crate) public: PublicPorts,
@@ -88,7 +90,7 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
     let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(link::WRITE_STALL));
     let mut link = Link::new(socket, Arc::clone(&pulse), &kill);
     let mut handler = Handler::new(Arc::clone(&context), peer, pulse, kill.clone(), entered.waiting);
-    let (logged_in, tried) = (handler.logged_in(), handler.tried());
+    let (logged_in, tried) = (handler.logged_in(), handler.login.tried());
     let watched = context.door.watch(peer.ip());
     let running = async {
         link.greet(VERSION).await?;

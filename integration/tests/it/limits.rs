@@ -1,5 +1,6 @@
 //! How much of the server anybody may have.
 
+mod accounts;
 mod logins;
 
 use hithe_integration::{OpenSsh, TestServer};

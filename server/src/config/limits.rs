@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use hithe_cli_parser::{Network, Period};
+use hithe_cli_parser::{Allowance, Network, Period};
 
 use super::{LimitOptions, Problem, ValueError, given};
 
@@ -12,6 +12,58 @@ use super::{LimitOptions, Problem, ValueError, given};
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub logins: LoginLimits,
+    pub accounts: AccountDefaults,
+}
+
+/// What each account may have of which nothing else is said; `None` is as much as it likes.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountDefaults {
+    /// Sessions that publish.
+    pub sessions: Option<u64>,
+    /// Names and ports.
+    pub endpoints: Option<u64>,
+    /// Ports of tcp endpoints.
+    pub ports: Option<u64>,
+    /// Visits at once.
+    pub visits: Option<u64>,
+    /// Bytes a second, both ways together.
+    pub rate: Option<u64>,
+    /// Bytes a month, both ways together.
+    pub monthly: Option<u64>,
+}
+
+/// A number of things, or `none` for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountCount(pub Option<u64>);
+
+/// A number of bytes, or `none` for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountBytes(pub Option<u64>);
+
+impl FromStr for AccountCount {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        limit(Allowance::count(text).ok()).map(Self).ok_or(ValueError("give a number, or none for no limit"))
+    }
+}
+
+impl FromStr for AccountBytes {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = "give a number of bytes from 64KiB on, such as 10MB or 1TiB, or none for no limit";
+        limit(Allowance::bytes(text).ok()).map(Self).ok_or(ValueError(wrong))
+    }
+}
+
+fn limit(said: Option<Allowance>) -> Option<Option<u64>> {
+    match said? {
+        // That is what is said here.
+        Allowance::Usual => None,
+        Allowance::Unlimited => Some(None),
+        Allowance::AtMost(limit) => Some(Some(limit)),
+    }
 }
 
 /// What a publisher may cost before its login.
@@ -125,7 +177,15 @@ impl TryFrom<LimitOptions> for Limits {
             penalties: Penalties::of(&options.penalties),
             exempt: options.penalty_exempt,
         };
-        Ok(Self { logins })
+        let accounts = AccountDefaults {
+            sessions: given(options.max_sessions, "--max-sessions")?.0,
+            endpoints: given(options.max_endpoints, "--max-endpoints")?.0,
+            ports: given(options.max_ports, "--max-ports")?.0,
+            visits: given(options.max_visits, "--max-visits")?.0,
+            rate: given(options.max_rate, "--max-rate")?.0,
+            monthly: given(options.max_monthly, "--max-monthly")?.0,
+        };
+        Ok(Self { logins, accounts })
     }
 }
 

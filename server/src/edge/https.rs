@@ -54,8 +54,8 @@ async fn attend(edge: &EdgeContext, stream: TcpStream, visitor: Visitor, permit:
                 http1(edge, stream, visitor, Some(tls), activity).await;
             }
         }
-        Some(Shaken::Raw(endpoint, stream)) => carry(&endpoint, *stream, visitor).await,
-        Some(Shaken::Through(endpoint, stream)) => carry(&endpoint, stream, visitor).await,
+        Some(Shaken::Raw(endpoint, stream)) => carry(&edge.site, &endpoint, *stream, visitor).await,
+        Some(Shaken::Through(endpoint, stream)) => carry(&edge.site, &endpoint, stream, visitor).await,
         None => {}
     }
 }

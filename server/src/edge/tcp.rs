@@ -47,10 +47,11 @@ async fn attend(listener: TcpListener, endpoint: Arc<Endpoint>, edge: &EdgeConte
         }
     };
     accept(listener, permits, stop, |stream, peer, permit| {
-        let endpoint = Arc::clone(&endpoint);
+        let (endpoint, site) = (Arc::clone(&endpoint), Arc::clone(&edge.site));
         edge.visits.spawn(async move {
             let local = stream.local_addr().ok();
-            carry(&endpoint, StallGuard::new(stream, STALL_LIMIT), Visitor::new(peer, local)).await;
+            let stream = StallGuard::new(stream, STALL_LIMIT);
+            carry(&site, &endpoint, stream, Visitor::new(peer, local)).await;
             drop(permit);
         });
     })

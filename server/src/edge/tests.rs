@@ -15,7 +15,7 @@ use crate::endpoint::{Endpoint, EndpointId, Protocol};
 use crate::modules::ModuleChain;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::Secured;
-use crate::registry::Slot;
+use crate::registry::{Registry, Slot};
 use crate::tunnel::approach::Approach;
 use crate::tunnel::{Dial, DialError, Tunnel, TunnelStream};
 use crate::visit::{VisitLog, VisitRecord, Visitor};
@@ -74,13 +74,9 @@ impl Bench {
         let (dial, dialled) = mpsc::unbounded_channel();
         let registry = Registry::for_test();
         let domain = HostName::from_authority("tunnel.test").unwrap();
-        let edge = EdgeContext::with_tls(
-            registry.clone(),
-            sockets::server_config(),
-            &domain,
-            watch.clone(),
-            Workers::here(),
-        );
+        let site =
+            Site { registry: registry.clone(), domain, visits: watch.clone(), metrics: Arc::default() };
+        let edge = EdgeContext::with_tls(site, sockets::server_config(), Workers::here());
         let tunnel = Arc::new(Tunnel::new(Arc::new(Pipes(dial)), watch, Approach::default()));
         Self { edge, dialled, log: Arc::default(), tunnel, registry, _drain: drain }
     }

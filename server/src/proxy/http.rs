@@ -24,6 +24,7 @@ use super::respond::{self, Form, ProxyError};
 use super::upgrade::{self, Upgrade};
 use crate::body::{Body, Ending, Outcome};
 use crate::endpoint::{Endpoint, EndpointId};
+use crate::limits::VisitPlace;
 use crate::modules::{Flow, ModuleChain, Visit};
 use crate::tunnel::pool::{SendError, Upstream};
 use crate::visit::{CutOff, Reached, STALLED, TlsFacts, VisitRecord, Visitor, log_stalled};
@@ -77,10 +78,16 @@ impl Connection {
         self.tls.as_ref().map(|tls| &tls.facts)
     }
 
+    /// The answer to what was refused, which is counted.
+    fn say(&self, error: &ProxyError, form: Form) -> Response<Body> {
+        self.site.metrics.refused(error.code());
+        error.answer(form)
+    }
+
     /// Answers a request that has no endpoint. A connection to one that is gone ends with the answer: a client that
     /// keeps it would get no other one, and a new one meets the demands of the endpoint that is there now.
     fn refuse(&self, error: &ProxyError, form: Form, version: Version) -> Response<Body> {
-        let mut answer = error.answer(form);
+        let mut answer = self.say(error, form);
         if matches!(error, ProxyError::Misdirected { outdated: true }) {
             self.activity.outdate();
             if version < Version::HTTP_2 {
@@ -122,6 +129,10 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
         Ok(Route::Redirect(response)) => return *response,
         Err(error) => return connection.refuse(&error, form, request.version()),
     };
+    let place = match endpoint.begin_visit() {
+        Ok(place) => place,
+        Err(overdrawn) => return connection.refuse(&overdrawn.into(), form, request.version()),
+    };
     let mut visit = Visiting {
         method: request.method().clone(),
         uri: request.uri().clone(),
@@ -133,6 +144,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
         connection,
         endpoint,
         _under_way: under_way,
+        _place: place,
     };
     match visit.exchange(request).await {
         Ok(Exchange::Response(response)) => {
@@ -153,7 +165,8 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
         }
         Err(error) => {
             visit.status = error.status();
-            error.answer(form).map(|body| body.with_ending(Box::new(visit)))
+            let answer = visit.connection.say(&error, form);
+            answer.map(|body| body.with_ending(Box::new(visit)))
         }
     }
 }
@@ -173,6 +186,8 @@ pub(super) struct Visiting {
     /// How long it took to get that connection.
     dialled: Duration,
     _under_way: UnderWay,
+    /// Counts for the publisher's account.
+    _place: VisitPlace,
 }
 
 /// What came of a request that was not refused.

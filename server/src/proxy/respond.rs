@@ -10,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::body::{Body, ERROR_CODE};
+use crate::limits::Overdrawn;
 use crate::modules::Refusal;
 use crate::tunnel::DialError;
 
@@ -29,6 +30,8 @@ pub(crate) enum ProxyError {
     },
     #[error("refused by a module: {}", .0.text)]
     Module(Box<Refusal>),
+    #[error(transparent)]
+    Overdrawn(#[from] Overdrawn),
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("the tunnel closed before the first byte of an answer")]
@@ -120,6 +123,7 @@ impl ProxyError {
             Self::Module(refusal) => {
                 Row::of(refusal.code, refusal.status, Side::Visitor, refusal.text, refusal.hint)
             }
+            Self::Overdrawn(overdrawn) => row_of_overdrawn(*overdrawn),
             Self::Dial(error) => row_of_dial(*error),
             Self::Silent => Row::of(
                 Code::UPSTREAM_BROKE,
@@ -136,6 +140,10 @@ impl ProxyError {
                 "Publisher: check that the target in -R speaks plain HTTP; for a service with its own TLS use the command tls.",
             ),
         }
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.row().code
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -160,7 +168,7 @@ impl ProxyError {
                 headers
                     .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
             }
-            Self::Dial(DialError::Busy) => {
+            Self::Dial(DialError::Busy) | Self::Overdrawn(Overdrawn::Visits) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -184,6 +192,21 @@ impl ProxyError {
             printable(&what)
         );
     }
+}
+
+/// Of a publisher's account that may have no more.
+fn row_of_overdrawn(overdrawn: Overdrawn) -> Row {
+    let (text, hint) = match overdrawn {
+        Overdrawn::Visits => (
+            "This site has as many visitors at the moment as it may have",
+            "Try again in a moment. Publisher: the operator of the server can admit more.",
+        ),
+        Overdrawn::Month => (
+            "This site has used up its traffic of this month",
+            "Come back next month. Publisher: the operator of the server can admit more.",
+        ),
+    };
+    Row::of(overdrawn.code(), StatusCode::SERVICE_UNAVAILABLE, Side::Publisher, text, hint)
 }
 
 fn row_of_dial(error: DialError) -> Row {

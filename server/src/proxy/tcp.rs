@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::Site;
+use super::respond::ProxyError;
 use super::socks::SocksWatch;
 use crate::endpoint::Endpoint;
 use crate::modules::{Flow, Visit};
@@ -57,12 +59,21 @@ impl<S: Wire> Wire for StallGuard<S> {
 }
 
 /// Carries one connection of a visitor to a tcp or tls endpoint.
-pub(crate) async fn carry(endpoint: &Endpoint, mut visitor_side: impl Wire, visitor: Visitor) {
+pub(crate) async fn carry(site: &Site, endpoint: &Endpoint, mut visitor_side: impl Wire, visitor: Visitor) {
     let started = Instant::now();
     if let Flow::Refuse(refusal) = endpoint.modules.connect(&mut Visit::new(visitor, None, &endpoint.url)) {
+        site.metrics.refused(refusal.code);
         tracing::debug!(code = %refusal.code, visitor = %visitor.ip(), "a connection was refused by a module");
         return;
     }
+    let _place = match endpoint.begin_visit() {
+        Ok(place) => place,
+        Err(overdrawn) => {
+            site.metrics.refused(overdrawn.code());
+            tracing::debug!(code = %overdrawn.code(), visitor = %visitor.ip(), "a connection was refused: {overdrawn}");
+            return say_no(&mut visitor_side).await;
+        }
+    };
     let mut tally = Tally::default();
     let fault = match endpoint.tunnel.open(visitor).await {
         Ok(mut upstream) => {
@@ -73,7 +84,10 @@ pub(crate) async fn carry(endpoint: &Endpoint, mut visitor_side: impl Wire, visi
             }
             outcome.err().map(|fault| cut(endpoint, &visitor_side, fault))
         }
-        Err(error) => Some(refuse(&mut visitor_side, error).await),
+        Err(error) => {
+            site.metrics.refused(ProxyError::from(error).code());
+            Some(refuse(&mut visitor_side, error).await)
+        }
     };
     if let Some(log) = &endpoint.log {
         log.record(VisitRecord::Connection {
@@ -98,13 +112,17 @@ fn cut(endpoint: &Endpoint, visitor_side: &impl Wire, fault: Fault) -> &'static 
     fault.text()
 }
 
-async fn refuse(visitor_side: &mut impl Wire, error: DialError) -> &'static str {
+async fn say_no(visitor_side: &mut impl Wire) {
     use tokio::io::AsyncWriteExt;
 
     let refusal = visitor_side.refusal();
     if visitor_side.write_all(refusal).await.is_ok() {
         let _ = visitor_side.shutdown().await;
     }
+}
+
+async fn refuse(visitor_side: &mut impl Wire, error: DialError) -> &'static str {
+    say_no(visitor_side).await;
     match error {
         DialError::Refused => "nothing is listening at the target",
         DialError::Prohibited => "the ssh client refused the connection",

@@ -40,7 +40,7 @@ pub(super) struct State {
     sends_first: bool,
     /// Given back at login.
     admitted: Option<Admitted>,
-    login: Login,
+    pub(super) login: Login,
     live: Option<Live>,
 }
 
@@ -123,11 +123,6 @@ impl State {
         self.logged_in.clone()
     }
 
-    /// Becomes true when the client tries to log in.
-    pub(super) fn tried(&self) -> Arc<AtomicBool> {
-        self.login.tried()
-    }
-
     /// What the client's version line tells of its ways.
     pub(super) fn know(&mut self, version: &str) {
         self.sends_first = version.starts_with("SSH-2.0-OpenSSH_");
@@ -183,6 +178,7 @@ impl State {
 
     fn begin(&mut self, session: &RusshSession, user_command: Option<Arc<Command>>) {
         let Some(identity) = self.login.identity.clone() else { return };
+        let account = identity.account.clone();
         let publisher = Arc::new(Publisher {
             session: SessionId::next(),
             identity,
@@ -198,6 +194,7 @@ impl State {
             audit: self.context.audit.clone(),
             asking: Arc::new(AtomicBool::new(false)),
             ended: Arc::default(),
+            usage: self.context.accounts.usage(&account, self.context.access.limits(&account)),
             inboxes: Arc::default(),
         });
         tracing::info!(
@@ -454,7 +451,8 @@ impl RusshHandler for Handler {
         session.channel_failure(channel)
     }
 
-    /// What arrives for a visit goes on to where it waits for its visitor. The only wait here is for the disk.
+    /// What arrives for a visit goes on to where it waits for its visitor. The only waits here are for the disk, and for
+    /// the rate of the account.
     ///
     /// On a session, a terminal in raw mode sends Ctrl-C as a byte.
     async fn data(
@@ -467,14 +465,15 @@ impl RusshHandler for Handler {
         let Some(live) = &mut this.live else { return Ok(()) };
         match live.publisher.inboxes.arrived(channel) {
             Arrival::Taken => {
+                live.publisher.usage.moved(data.len());
                 live.turn += data.len();
                 if live.turn >= TURN {
                     live.turn = 0;
                     tokio::task::yield_now().await;
                 }
-                if live.publisher.inboxes.is_full() {
+                if let Some(pause) = live.publisher.pause() {
                     // Boxed: russh holds room for this in every session's task.
-                    Box::pin(this.kill.run_until_cancelled(live.publisher.inboxes.has_room())).await;
+                    Box::pin(this.kill.run_until_cancelled(pause)).await;
                 }
             }
             Arrival::Unknown if live.terminals.contains(&channel) && data.contains(&CTRL_C) => {

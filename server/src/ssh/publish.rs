@@ -73,13 +73,20 @@ pub(super) async fn publish(
 /// at once.
 async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
     let registry = &publisher.registry;
-    let others = match forwards.iter().all(|forward| forward.name.is_some()) {
+    let mut others = match forwards.iter().all(|forward| forward.name.is_some()) {
         true => {
             forwards.iter().flat_map(|it| &it.claim).flat_map(|claim| registry.rivals_of(claim)).collect()
         }
         // Which random name or port it will be depends on which of them are live.
         false => registry.others_of(publisher.account(), publisher.session),
     };
+    let at_limit = registry.others_at_limit(publisher);
+    others.extend(
+        at_limit
+            .into_iter()
+            .filter(|it| others.iter().all(|other| other.id() != it.id()))
+            .collect::<Vec<_>>(),
+    );
     join_all(others.iter().map(|other| async move {
         if !other.is_alive().await {
             tracing::info!(session = %other.id(), "the client does not answer: its successor takes over");
@@ -306,8 +313,10 @@ impl Publishing<'_> {
             inboxes: Arc::clone(&self.publisher.inboxes),
             spool: Arc::clone(&self.context.spool),
             publisher: self.publisher.account().clone(),
+            usage: Arc::clone(&self.publisher.usage),
         };
-        Arc::new(Tunnel::new(Arc::new(dialer), tasks, approach))
+        let tunnel = Tunnel::new(Arc::new(dialer), tasks, approach);
+        Arc::new(tunnel.charged_to(Arc::clone(&self.publisher.usage)))
     }
 
     fn check_certificate(&self, name: &HostPattern, planned: &Planned) -> Result<(), Refusal> {

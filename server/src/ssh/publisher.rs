@@ -1,5 +1,6 @@
 //! One logged-in publisher, as the registry and the session's tasks see it.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use super::text;
 use crate::access::{Access, Identity, Rights};
 use crate::account::Account;
 use crate::drain::DrainWatch;
+use crate::limits::{Quota, Usage};
 use crate::registry::{Holder, Registry, SessionAbout, SessionId};
 use crate::store::{Entry, Recorder};
 use crate::tunnel::channel::Inboxes;
@@ -39,6 +41,8 @@ pub(super) struct Publisher {
     /// One question at a time: a client that answers none must not gather a queue of them.
     pub(super) asking: Arc<AtomicBool>,
     pub(super) ended: Arc<Ended>,
+    /// What its account has of the server.
+    pub(super) usage: Arc<Usage>,
     /// What arrives for visits.
     pub(super) inboxes: Arc<Inboxes>,
 }
@@ -58,6 +62,21 @@ impl Publisher {
     pub(super) fn record(&self, action: &str, object: impl Into<String>, result: impl Into<String>) {
         let source = self.peer.ip().to_canonical().to_string();
         self.audit.note(Entry::now(self.identity.account.to_string(), source, action, object, result));
+    }
+
+    /// A wait before more is read from the client: for the disk, or because its account is ahead of its rate. What is not
+    /// read slows the client down.
+    pub(super) fn pause(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let (full, settled) = (self.inboxes.is_full(), self.usage.settle());
+        let inboxes = Arc::clone(&self.inboxes);
+        (full || settled.is_some()).then_some(async move {
+            if full {
+                inboxes.has_room().await;
+            }
+            if let Some(settled) = settled {
+                settled.await;
+            }
+        })
     }
 
     fn ask(&self) {
@@ -86,6 +105,10 @@ impl Holder for Publisher {
         &self.identity.rights
     }
 
+    fn quota(&self) -> Quota {
+        self.usage.quota()
+    }
+
     fn about(&self) -> SessionAbout {
         SessionAbout {
             credential: self.identity.credential.to_string(),
@@ -108,8 +131,9 @@ impl Holder for Publisher {
     fn is_alive(&self) -> BoxFuture<'_, bool> {
         Box::pin(async move {
             self.ask();
-            // Nothing is read, and so nothing heard, while the session waits for the disk.
-            let beats = self.pulse.beats_within(ANSWER_WAIT).await || self.inboxes.is_full();
+            // Nothing is read, and so nothing heard, while the session waits for the disk or is slowed.
+            let waits = || self.inboxes.is_full() || self.usage.owed().is_some();
+            let beats = self.pulse.beats_within(ANSWER_WAIT).await || waits();
             !self.kill.is_cancelled() && beats
         })
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use hithe_cli_parser::{Network, Period};
 
 use super::Layer;
-use crate::config::PenaltyRule;
+use crate::config::{AccountBytes, AccountCount, PenaltyRule};
 
 layered! {
     /// What the operator said about limits.
@@ -24,6 +24,25 @@ layered! {
         /// With --open: connections of publishers from one source, logged in or not
         #[arg(long, value_name = "NUMBER", help_heading = "Limits of logins")]
         pub max_connections_per_source: Option<NonZeroU32>,
+        /// Sessions of one account that publish; as all of these, accounts change sets another one for an account
+        #[arg(long, value_name = "NUMBER", help_heading = "Limits of accounts")]
+        pub max_sessions: Option<AccountCount>,
+        /// Names and ports of one account
+        #[arg(long, value_name = "NUMBER", help_heading = "Limits of accounts")]
+        pub max_endpoints: Option<AccountCount>,
+        /// Ports of tcp endpoints of one account
+        #[arg(long, value_name = "NUMBER", help_heading = "Limits of accounts")]
+        pub max_ports: Option<AccountCount>,
+        /// Visits to one account at once: requests under way, WebSockets, connections to tls and tcp endpoints
+        #[arg(long, value_name = "NUMBER", help_heading = "Limits of accounts")]
+        pub max_visits: Option<AccountCount>,
+        /// Bytes a second of one account, both ways together; what is more is slowed
+        #[arg(long, value_name = "SIZE", help_heading = "Limits of accounts")]
+        pub max_rate: Option<AccountBytes>,
+        /// Bytes of one account in a month of the calendar (UTC), both ways together; then its visitors are turned away
+        #[arg(long, value_name = "SIZE", help_heading = "Limits of accounts")]
+        pub max_monthly: Option<AccountBytes>,
+
         /// How long a source is turned away for each connection that does not log in: authfail (it tried), noauth (it did
         /// not), grace-exceeded (it took too long), crash (it made the server fail). The times add up, to max at most, and
         /// count from min on. What is left out keeps its default; no for none at all
