@@ -88,6 +88,8 @@ codes! {
     DESCRIPTION_LENGTH = 504, "a description longer than 255 bytes";
     METADATA_LENGTH = 505, "metadata longer than 4096 bytes";
     RATE_LIMITED = 702, "the visitor sends more requests than the endpoint's rate limit admits";
+    VISITOR_REQUESTS = 703, "more requests a second from the visitor's network than the server admits";
+    VISITOR_CONNECTIONS = 715, "more connections from the visitor's network than the server admits";
     TRAFFIC_USED_UP = 725, "the publisher's account has used up its bytes of this month";
     VISIT_LIMIT = 734, "more visits at once than the publisher's account may have";
     DRAINING = 742, "the server is shutting down";
@@ -117,6 +119,9 @@ codes! {
     LOGIN_DEADLINE = 1135, "a client that took too long to log in";
     PORT_LIMIT = 1136, "more tcp ports than the account may have";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous";
+    SLOW_HEAD = 1407, "a visitor that took too long over the head of a request";
+    SLOW_BODY = 1408, "a visitor that took too long over the body of a request";
+    SLOW_READER = 1409, "a visitor that took nothing of what waited for it";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";
     CERTIFICATE = 1633, "a certificate or key that cannot be used";
@@ -129,6 +134,7 @@ codes! {
     SNI_MISSING = 3003, "a TLS connection without a server name";
     UPSTREAM_BROKE = 3004, "the upstream's answer was not valid HTTP or ended early";
     UPSTREAM_TIMEOUT = 3005, "the publisher did not reach its upstream in time";
+    SLOW_HANDSHAKE = 3006, "a visitor that said nothing, or did not finish its TLS handshake in time";
     UPSTREAM_TLS = 3007, "no TLS with the upstream: it speaks none, or its certificate is not the right one";
     ENDPOINT_OFFLINE = 3200, "no endpoint answers for the name";
     BREAKER_OPEN = 3202, "the circuit breaker is open: the upstream failed too often";

@@ -21,7 +21,9 @@ use std::time::Duration;
 use hithe_cli_parser::{HostName, HostPattern};
 
 pub(crate) use file::default_text;
-pub use limits::{AccountBytes, AccountCount, AccountDefaults, Limits, LoginLimits, Penalties, PenaltyRule};
+pub use limits::{
+    AccountBytes, AccountCount, AccountDefaults, Limits, LoginLimits, Penalties, PenaltyRule, VisitorLimits,
+};
 pub use options::{LimitOptions, Options};
 pub use values::{
     CipherPreference, LabelPattern, ListenAddress, ListenIp, LogFormat, LogLevel, PortRange, Size,

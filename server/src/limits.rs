@@ -6,8 +6,10 @@ mod pace;
 mod penalties;
 mod quota;
 mod source;
+mod visitors;
 
 pub(crate) use accounts::{Accounts, MAX_REMEMBERED, Month, Overdrawn, Usage, VisitPlace};
 pub(crate) use admission::{Admission, Admitted, Full};
 pub(crate) use penalties::{Offence, PenaltyBox};
 pub(crate) use quota::{Overrides, Quota};
+pub(crate) use visitors::{VisitorPlace, Visitors};

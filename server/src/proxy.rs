@@ -16,6 +16,7 @@ use std::sync::Arc;
 use hithe_cli_parser::HostName;
 
 use crate::drain::DrainWatch;
+use crate::limits::Visitors;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 
@@ -27,4 +28,5 @@ pub(crate) struct Site {
     /// Owns the tasks of visits that outlive their HTTP connection.
     pub(crate) visits: DrainWatch,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) visitors: Arc<Visitors>,
 }

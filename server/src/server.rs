@@ -23,7 +23,7 @@ use crate::certs::Certificates;
 use crate::config::{Config, KeyPolicy, ListenAddress};
 use crate::drain::{Drain, DrainWatch, Outcome};
 use crate::edge::{self, EdgeContext};
-use crate::limits::{Accounts, Month};
+use crate::limits::{Accounts, Month, Visitors};
 use crate::listen;
 use crate::metrics::Metrics;
 use crate::modules::{Commons, check_client_cas};
@@ -163,6 +163,7 @@ impl Server {
             domain: config.domain.clone(),
             visits: visitors.1.clone(),
             metrics: Arc::clone(&metrics),
+            visitors: Visitors::new(config.limits.visitors.clone(), Arc::clone(&metrics)),
         };
         let edge = EdgeContext::new(site, &certificates, Arc::clone(&workers)).map_err(state)?;
         let sockets = Sockets::bind(&config)?;
@@ -210,6 +211,7 @@ impl Server {
             registry: self.registry.clone(),
             store: self.store.clone(),
             accounts: accounts.clone(),
+            visitors: self.edge.visitors(),
             audit: audit.clone(),
         };
         let grace = self.config.grace;

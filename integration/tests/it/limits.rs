@@ -2,6 +2,7 @@
 
 mod accounts;
 mod logins;
+mod visitors;
 
 use hithe_integration::{OpenSsh, TestServer};
 

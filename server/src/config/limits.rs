@@ -13,6 +13,60 @@ use super::{LimitOptions, Problem, ValueError, given};
 pub struct Limits {
     pub logins: LoginLimits,
     pub accounts: AccountDefaults,
+    pub visitors: VisitorLimits,
+}
+
+/// What visitors may have, and how long they may take.
+#[derive(Clone, Debug)]
+pub struct VisitorLimits {
+    /// Connections at once from one source.
+    pub connections: usize,
+    /// Requests a second from one source. Not 0.
+    pub requests: u32,
+    /// Where these two do not apply.
+    pub exempt: Vec<Network>,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams: u32,
+    /// To the first byte of a connection that begins with TLS, or of any that waits to be given to a worker.
+    pub hello: Duration,
+    /// From the first byte to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// To the first byte of a connection with HTTP, and from the first to the last byte of the head of a request.
+    pub head: Duration,
+    /// For each bit of a body of known length.
+    pub body: Duration,
+    /// For a connection without a request under way.
+    pub idle: Duration,
+    /// For a visitor that takes nothing of what waits for it.
+    pub stall: Duration,
+}
+
+impl VisitorLimits {
+    fn of(options: &mut LimitOptions) -> Result<Self, Problem> {
+        let time = |value: Option<Period>, option| match given(value, option)?.0 {
+            Duration::ZERO => Err(Problem::new(format!("{option} is no time: nobody could visit anything"))),
+            time => Ok(time),
+        };
+        Ok(Self {
+            connections: count(options.max_visitor_connections, "--max-visitor-connections")?,
+            requests: given(options.max_visitor_requests, "--max-visitor-requests")?.get(),
+            exempt: std::mem::take(&mut options.visitor_exempt),
+            streams: given(options.max_streams, "--max-streams")?.get(),
+            hello: time(options.hello_timeout, "--hello-timeout")?,
+            handshake: time(options.handshake_timeout, "--handshake-timeout")?,
+            head: time(options.head_timeout, "--head-timeout")?,
+            body: time(options.body_timeout, "--body-timeout")?,
+            idle: time(options.idle_timeout, "--idle-timeout")?,
+            stall: time(options.stall_timeout, "--stall-timeout")?,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Default for VisitorLimits {
+    fn default() -> Self {
+        Limits::try_from(super::file::defaults().unwrap().limits).unwrap().visitors
+    }
 }
 
 /// What each account may have of which nothing else is said; `None` is as much as it likes.
@@ -168,7 +222,8 @@ const USUAL: Penalties = Penalties {
 impl TryFrom<LimitOptions> for Limits {
     type Error = Problem;
 
-    fn try_from(options: LimitOptions) -> Result<Self, Problem> {
+    fn try_from(mut options: LimitOptions) -> Result<Self, Problem> {
+        let visitors = VisitorLimits::of(&mut options)?;
         let logins = LoginLimits {
             grace: given(options.login_grace, "--login-grace")?.0,
             total: count(options.max_logins, "--max-logins")?,
@@ -185,7 +240,7 @@ impl TryFrom<LimitOptions> for Limits {
             rate: given(options.max_rate, "--max-rate")?.0,
             monthly: given(options.max_monthly, "--max-monthly")?.0,
         };
-        Ok(Self { logins, accounts })
+        Ok(Self { logins, accounts, visitors })
     }
 }
 

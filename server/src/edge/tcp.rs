@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::EdgeContext;
 use super::accept::accept;
 use crate::endpoint::Endpoint;
-use crate::proxy::tcp::{STALL_LIMIT, carry};
+use crate::proxy::tcp::carry;
 use crate::registry::OpenedPort;
 use crate::stall::StallGuard;
 use crate::visit::Visitor;
@@ -48,11 +48,12 @@ async fn attend(listener: TcpListener, endpoint: Arc<Endpoint>, edge: &EdgeConte
     };
     accept(listener, permits, stop, |stream, peer, permit| {
         let (endpoint, site) = (Arc::clone(&endpoint), Arc::clone(&edge.site));
+        let Some(held) = edge.admit(&stream, peer, &[]).filter(|held| edge.counts(held)) else { return };
         edge.visits.spawn(async move {
             let local = stream.local_addr().ok();
-            let stream = StallGuard::new(stream, STALL_LIMIT);
+            let stream = StallGuard::new(stream, site.visitors.limits.stall);
             carry(&site, &endpoint, stream, Visitor::new(peer, local)).await;
-            drop(permit);
+            drop((permit, held));
         });
     })
     .await;

@@ -10,8 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::http::{http1, http2};
 use super::*;
+use crate::config::VisitorLimits;
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, EndpointId, Protocol};
+use crate::limits::Visitors;
+use crate::metrics::Metrics;
 use crate::modules::ModuleChain;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::Secured;
@@ -74,8 +77,9 @@ impl Bench {
         let (dial, dialled) = mpsc::unbounded_channel();
         let registry = Registry::for_test();
         let domain = HostName::from_authority("tunnel.test").unwrap();
-        let site =
-            Site { registry: registry.clone(), domain, visits: watch.clone(), metrics: Arc::default() };
+        let metrics = Arc::<Metrics>::default();
+        let visitors = Visitors::new(VisitorLimits::default(), Arc::clone(&metrics));
+        let site = Site { registry: registry.clone(), domain, visits: watch.clone(), metrics, visitors };
         let edge = EdgeContext::with_tls(site, sockets::server_config(), Workers::here());
         let tunnel = Arc::new(Tunnel::new(Arc::new(Pipes(dial)), watch, Approach::default()));
         Self { edge, dialled, log: Arc::default(), tunnel, registry, _drain: drain }
@@ -106,8 +110,9 @@ impl Bench {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let visitor = Visitor::new("[::ffff:192.0.2.7]:4000".parse().unwrap(), None);
         let edge = Arc::clone(&self.edge);
+        let held = edge.site.visitors.admit(visitor.ip()).unwrap();
         self.edge.visits.spawn(async move {
-            http1(&edge, far, visitor, secure.then(Secured::default), Activity::new(permit)).await
+            http1(&edge, far, visitor, secure.then(Secured::default), Activity::new(permit, held)).await
         });
         near
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hithe_cli_parser::HttpVersion;
+use hithe_cli_parser::{Code, HttpVersion};
 use http::header::{CONNECTION, CONTENT_LENGTH, PROXY_AUTHENTICATE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -22,7 +22,7 @@ use super::convert::Conversion;
 use super::forwarded::{self, Origin};
 use super::respond::{self, Form, ProxyError};
 use super::upgrade::{self, Upgrade};
-use crate::body::{Body, Ending, Outcome};
+use crate::body::{Body, Ending, Outcome, SlowBody};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::limits::VisitPlace;
 use crate::modules::{Flow, ModuleChain, Visit};
@@ -118,20 +118,25 @@ impl Connection {
 pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
     let form = Form::wanted(request.headers());
     let under_way = connection.activity.begin();
+    let version = request.version();
+    if let Err(wait) = connection.activity.place.request() {
+        return connection.refuse(&ProxyError::TooMany { wait }, form, version);
+    }
     let mut request = request.map(Body::stream);
     if !request.body().is_end_stream() {
         // An answer may be over before its request is.
         let receiving = connection.activity.receive();
-        request = request.map(|body| body.holding(receiving));
+        let limit = connection.site.visitors.limits.body;
+        request = request.map(|body| body.holding(receiving).within(limit));
     }
     let endpoint = match target::route(&connection.site.registry, connection.tls.as_ref(), &mut request) {
         Ok(Route::Endpoint(endpoint)) => endpoint,
         Ok(Route::Redirect(response)) => return *response,
-        Err(error) => return connection.refuse(&error, form, request.version()),
+        Err(error) => return connection.refuse(&error, form, version),
     };
     let place = match endpoint.begin_visit() {
         Ok(place) => place,
-        Err(overdrawn) => return connection.refuse(&overdrawn.into(), form, request.version()),
+        Err(overdrawn) => return connection.refuse(&overdrawn.into(), form, version),
     };
     let mut visit = Visiting {
         method: request.method().clone(),
@@ -220,7 +225,7 @@ impl Visiting {
         let answered = self.forward(request, visitor_side.is_some()).await;
         visit.reached = self.reached();
         // A visitor that breaks its own request off says nothing of the upstream.
-        if !matches!(answered, Err(ProxyError::BadRequest(_))) {
+        if !matches!(answered, Err(ProxyError::BadRequest(_) | ProxyError::SlowBody)) {
             let status = answered.as_ref().map_or_else(ProxyError::status, Response::status);
             endpoint.modules.outcome(status, visit);
         }
@@ -365,6 +370,7 @@ impl Ending for Visiting {
     fn ended(&mut self, outcome: Outcome) {
         let fault = outcome.fault.or_else(|| self.cut_off().filter(|_| !outcome.complete));
         if fault == Some(STALLED) {
+            self.connection.site.metrics.refused(Code::SLOW_READER);
             log_stalled(self.connection.visitor, &self.endpoint.url);
         }
         if let Some(upstream) = self.upstream.take().filter(|_| outcome.complete) {
@@ -418,6 +424,9 @@ async fn admit(
 
 /// Whose fault it is that the body of a request did not come whole.
 fn bad_body(error: &hyper::Error) -> ProxyError {
+    if SlowBody::caused(error) {
+        return ProxyError::SlowBody;
+    }
     tracing::debug!(%error, cause = std::error::Error::source(error).map(ToString::to_string), "a request's body failed");
     ProxyError::BadRequest("its body is not what its headers say, or broke off")
 }

@@ -1,6 +1,7 @@
 //! What Hithe itself answers: the one table from a cause to its code, status, log level and text.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use hithe_cli_parser::{Code, printable};
 use http::header::{
@@ -30,6 +31,13 @@ pub(crate) enum ProxyError {
     },
     #[error("refused by a module: {}", .0.text)]
     Module(Box<Refusal>),
+    #[error("too many requests from one network")]
+    TooMany {
+        /// Until one more fits.
+        wait: Duration,
+    },
+    #[error("the body of the request came too slowly")]
+    SlowBody,
     #[error(transparent)]
     Overdrawn(#[from] Overdrawn),
     #[error(transparent)]
@@ -120,6 +128,7 @@ impl ProxyError {
                 "This name is served on a connection of its own",
                 "Open a new connection with this name in its TLS handshake.",
             ),
+            Self::TooMany { .. } | Self::SlowBody => self.row_of_visitor(),
             Self::Module(refusal) => {
                 Row::of(refusal.code, refusal.status, Side::Visitor, refusal.text, refusal.hint)
             }
@@ -138,6 +147,26 @@ impl ProxyError {
                 Side::Upstream,
                 "The service did not answer with valid HTTP",
                 "Publisher: check that the target in -R speaks plain HTTP; for a service with its own TLS use the command tls.",
+            ),
+        }
+    }
+
+    /// Of a visitor that wants too much, or too slowly.
+    fn row_of_visitor(&self) -> Row {
+        match self {
+            Self::TooMany { .. } => Row::of(
+                Code::VISITOR_REQUESTS,
+                StatusCode::TOO_MANY_REQUESTS,
+                Side::Visitor,
+                "Too many requests come from your network",
+                "Try again in a moment.",
+            ),
+            _ => Row::of(
+                Code::SLOW_BODY,
+                StatusCode::REQUEST_TIMEOUT,
+                Side::Visitor,
+                "The body of the request came too slowly",
+                "Check your connection and send it again.",
             ),
         }
     }
@@ -167,6 +196,9 @@ impl ProxyError {
             Self::Method(_) => {
                 headers
                     .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+            }
+            Self::TooMany { wait } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
             }
             Self::Dial(DialError::Busy) | Self::Overdrawn(Overdrawn::Visits) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hithe_cli_parser::Code;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -20,9 +21,6 @@ use crate::modules::{Flow, Visit};
 use crate::stall::StallGuard;
 use crate::tunnel::DialError;
 use crate::visit::{CutOff, STALLED, VisitRecord, Visitor, log_stalled};
-
-/// How long bytes for a visitor may wait while it takes none.
-pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// One data packet of SSH carries at most 32 KiB.
 const CHUNK: usize = 32 * 1024;
@@ -80,6 +78,7 @@ pub(crate) async fn carry(site: &Site, endpoint: &Endpoint, mut visitor_side: im
             let socks = SocksWatch::default();
             let outcome = join(&mut visitor_side, &mut upstream, &mut tally, socks).await;
             if outcome == Err(Fault::Stalled) {
+                site.metrics.refused(Code::SLOW_READER);
                 log_stalled(visitor, &endpoint.url);
             }
             outcome.err().map(|fault| cut(endpoint, &visitor_side, fault))

@@ -10,7 +10,7 @@ use super::with_causes;
 use crate::access::Access;
 use crate::admin::reconsider;
 use crate::certs::Certificates;
-use crate::limits::Accounts;
+use crate::limits::{Accounts, Visitors};
 use crate::registry::Registry;
 use crate::store::{Recorder, Store};
 
@@ -20,6 +20,7 @@ pub(super) struct Upkeep {
     pub(super) registry: Registry,
     pub(super) store: Store,
     pub(super) accounts: Accounts,
+    pub(super) visitors: Arc<Visitors>,
     pub(super) audit: Recorder,
 }
 
@@ -32,6 +33,7 @@ impl Upkeep {
             ticks.tick().await;
             self.certificates.refresh();
             self.look_at_logins();
+            self.visitors.forget();
             if noted.elapsed() > NOTE_EVERY {
                 noted = Instant::now();
                 self.registry.note_live();

@@ -226,10 +226,8 @@ where
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let visitor = Visitor::new("192.0.2.7:4000".parse().unwrap(), None);
     let edge = Arc::clone(&bench.edge);
-    bench
-        .edge
-        .visits
-        .spawn(async move { http2(&edge, far, visitor, Secured::default(), Activity::new(permit)).await });
+    let activity = Activity::new(permit, edge.site.visitors.admit(visitor.ip()).unwrap());
+    bench.edge.visits.spawn(async move { http2(&edge, far, visitor, Secured::default(), activity).await });
     let spawner = Spawner(bench.edge.visits.clone());
     let (sender, connection) =
         hyper::client::conn::http2::handshake(spawner, TokioIo::new(near)).await.unwrap();
