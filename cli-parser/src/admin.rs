@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::words;
-use crate::{Code, CommandError};
+use crate::{Allowance, Code, CommandError};
 
 /// What is asked of the server itself.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -66,10 +66,35 @@ pub enum Accounts {
         /// Whether it may use all commands of this kind: true or false
         #[arg(long, value_name = "BOOL", hide_possible_values = true)]
         admin: Option<bool>,
+        #[command(flatten)]
+        limits: AccountLimits,
     },
     /// Remove an account with its keys, tokens, names and reservations; its sessions end
     #[command(visible_alias = "rm")]
     Remove { name: String },
+}
+
+/// What an account may have, in place of what the configuration says for all: a number, none for no limit, or default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct AccountLimits {
+    /// Sessions that publish
+    #[arg(long, value_name = "NUMBER", value_parser = Allowance::count)]
+    pub max_sessions: Option<Allowance>,
+    /// Names and ports
+    #[arg(long, value_name = "NUMBER", value_parser = Allowance::count)]
+    pub max_endpoints: Option<Allowance>,
+    /// Ports of tcp endpoints
+    #[arg(long, value_name = "NUMBER", value_parser = Allowance::count)]
+    pub max_ports: Option<Allowance>,
+    /// Visits at once
+    #[arg(long, value_name = "NUMBER", value_parser = Allowance::count)]
+    pub max_visits: Option<Allowance>,
+    /// Bytes a second, both ways together, such as 10MB
+    #[arg(long, value_name = "SIZE", value_parser = Allowance::bytes)]
+    pub max_rate: Option<Allowance>,
+    /// Bytes a month, both ways together, such as 1TB
+    #[arg(long, value_name = "SIZE", value_parser = Allowance::bytes)]
+    pub max_monthly: Option<Allowance>,
 }
 
 /// `keys …`
@@ -350,6 +375,23 @@ mod tests {
         );
         assert_eq!(grant.acl, ["bind:app", "bind:*:20000"]);
         assert_eq!(grant.description, "big one");
+    }
+
+    #[test]
+    fn limits_of_an_account_are_changed_one_by_one() {
+        let Admin::Accounts(Accounts::Change { name, limits, .. }) =
+            read("accounts change ada --max-visits 10 --max-monthly none --max-rate default")
+        else {
+            panic!("no change")
+        };
+        let wanted = AccountLimits {
+            max_visits: Some(Allowance::AtMost(10)),
+            max_monthly: Some(Allowance::Unlimited),
+            max_rate: Some(Allowance::Usual),
+            ..AccountLimits::default()
+        };
+        assert_eq!((name.as_str(), limits), ("ada", wanted));
+        assert!(refusal("accounts change ada --max-rate 1KB").contains("64KiB"));
     }
 
     #[test]

@@ -20,6 +20,11 @@ impl Code {
         CODES.iter().find(|(code, _)| *code == self).map(|(_, meaning)| *meaning)
     }
 
+    /// The place of a code that is in use in the order of [`Self::all`].
+    pub fn index(self) -> Option<usize> {
+        CODES.binary_search_by_key(&self, |(code, _)| *code).ok()
+    }
+
     /// Every code in use, in the order of the reference.
     pub fn all() -> impl Iterator<Item = (Self, &'static str)> {
         CODES.iter().copied()
@@ -43,12 +48,14 @@ macro_rules! codes {
 }
 
 codes! {
+    SESSION_LIMIT = 108, "more sessions that publish than the account may have";
     TLS_VERSION = 224, "a TLS version other than 1.2 or 1.3";
     PORT_NOT_GRANTED = 308, "a tcp port that the rules of your key or token do not allow";
     NAME_NOT_GRANTED = 316, "a name that the rules of your key or token do not allow";
     WILDCARD_NOT_GRANTED = 318, "a wildcard that needs the operator's grant";
     CUSTOM_DOMAIN = 319, "a name outside the server's domain that the operator has not allowed or has no certificate for";
     NAME_RESERVED = 320, "a name that the operator keeps";
+    ENDPOINT_LIMIT = 324, "more names and ports than the account may have";
     NAME_CHARACTERS = 326, "a character that host names do not have";
     NAME_EMPTY_LABEL = 327, "an empty label (two dots in a row, or nothing at all)";
     NAME_LABEL_START = 328, "a label that does not begin with a letter or digit, or a * that is not the whole first label";
@@ -81,6 +88,10 @@ codes! {
     DESCRIPTION_LENGTH = 504, "a description longer than 255 bytes";
     METADATA_LENGTH = 505, "metadata longer than 4096 bytes";
     RATE_LIMITED = 702, "the visitor sends more requests than the endpoint's rate limit admits";
+    VISITOR_REQUESTS = 703, "more requests a second from the visitor's network than the server admits";
+    VISITOR_CONNECTIONS = 715, "more connections from the visitor's network than the server admits";
+    TRAFFIC_USED_UP = 725, "the publisher's account has used up its bytes of this month";
+    VISIT_LIMIT = 734, "more visits at once than the publisher's account may have";
     DRAINING = 742, "the server is shutting down";
     TOO_BUSY = 743, "the server or the tunnel is too busy";
     NO_KEY = 1100, "the client offered no public key";
@@ -103,7 +114,15 @@ codes! {
     NOT_ADMIN = 1130, "a command about the server that only admins may give";
     ADMIN_FAILED = 1131, "a command about the server that could not be done";
     TAKEN_OVER = 1132, "another session of the account serves in place of this one";
+    LOGIN_PENALTY = 1133, "too many failed logins from the client's network, which has to wait now";
+    LOGINS_TOTAL = 1134, "too many connections that have not logged in yet";
+    LOGINS_OF_SOURCE = 1135, "too many connections from the client's network";
+    LOGIN_DEADLINE = 1136, "a client that took too long to log in";
+    PORT_LIMIT = 1137, "more tcp ports than the account may have";
     BAD_REQUEST = 1400, "the visitor's request is malformed or ambiguous (400), or its head is too large (414, 431)";
+    SLOW_HEAD = 1407, "a visitor that took too long over the head of a request";
+    SLOW_BODY = 1408, "a visitor that took too long over the body of a request";
+    SLOW_READER = 1409, "a visitor that took nothing of what waited for it";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";
     CERTIFICATE = 1633, "a certificate or key that cannot be used";
@@ -116,6 +135,7 @@ codes! {
     SNI_MISSING = 3003, "a TLS connection without a server name";
     UPSTREAM_BROKE = 3004, "the upstream's answer was not valid HTTP or ended early";
     UPSTREAM_TIMEOUT = 3005, "the publisher did not reach its upstream in time";
+    SLOW_HANDSHAKE = 3006, "a visitor that said nothing, or did not finish its TLS handshake in time";
     UPSTREAM_TLS = 3007, "no TLS with the upstream: it speaks none, or its certificate is not the right one";
     ENDPOINT_OFFLINE = 3200, "no endpoint answers for the name";
     BREAKER_OPEN = 3202, "the circuit breaker is open: the upstream failed too often";

@@ -6,6 +6,7 @@
 mod about;
 mod address;
 mod admin;
+mod allowance;
 mod code;
 mod command;
 mod endpoint;
@@ -25,7 +26,8 @@ mod words;
 
 pub use about::About;
 pub use address::Address;
-pub use admin::{Accounts, Admin, Audit, Grant, Keys, Names, Sessions, Show, Tokens};
+pub use admin::{AccountLimits, Accounts, Admin, Audit, Grant, Keys, Names, Sessions, Show, Tokens};
+pub use allowance::{Allowance, AllowanceError};
 pub use code::Code;
 pub use command::{Command, MAX_LINE, Parsed, UserName, parse};
 pub use endpoint::{HttpSpec, Scheme, TcpSpec, TlsSpec};

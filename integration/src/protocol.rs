@@ -2,13 +2,14 @@
 //! to answer, sends requests in any order, and signs with keys of its own making.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
 use russh::client::{self, ChannelOpenHandle, DisconnectReason, Handle, Msg, Session};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelStream};
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, watch};
 
 use crate::wait::within;
@@ -54,6 +55,26 @@ impl ProtocolClient {
         Self { handle, openings, farewell }
     }
 
+    /// Connects from this address of the machine without logging in; says why, if that cannot be done.
+    pub async fn connect_from(source: IpAddr, server: SocketAddr) -> Result<Self, russh::Error> {
+        let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(source, 0))?;
+        let stream = within("a connection", socket.connect(server)).await?;
+        let (sender, openings) = mpsc::unbounded_channel();
+        let (said, farewell) = watch::channel(None);
+        let connected =
+            client::connect_stream(Arc::default(), stream, Events { openings: sender, farewell: said });
+        let handle = within("an SSH handshake", connected).await?;
+        Ok(Self { handle, openings, farewell })
+    }
+
+    /// Whether a login with this private key is accepted.
+    pub async fn try_key(&mut self, user: &str, key: &Path) -> Result<bool, russh::Error> {
+        let key = load_secret_key(key, None).expect("a private key");
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
+        Ok(within("a login", self.handle.authenticate_publickey(user, key)).await?.success())
+    }
+
     /// Connects and logs in with this private key (OpenSSH format).
     pub async fn log_in(server: SocketAddr, user: &str, key: &Path) -> Self {
         Self::connect(server).await.logged_in(user, key).await
@@ -66,10 +87,8 @@ impl ProtocolClient {
     }
 
     async fn logged_in(mut self, user: &str, key: &Path) -> Self {
-        let key = load_secret_key(key, None).expect("a private key");
-        let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-        let answer = within("a login", self.handle.authenticate_publickey(user, key)).await;
-        assert!(answer.expect("an answer to the login").success(), "the server accepts the key");
+        let accepted = self.try_key(user, key).await;
+        assert!(accepted.expect("an answer to the login"), "the server accepts the key");
         self
     }
 

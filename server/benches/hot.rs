@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use hithed::bench::{Buffer, Chain, Routes};
+use hithed::bench::{Buffer, Chain, Counts, Routes};
 
 const NAMES: usize = 10_000;
 const PACKET: usize = 32 * 1024;
@@ -46,5 +46,11 @@ fn modules(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, lookup, elastic, modules);
+fn counts(criterion: &mut Criterion) {
+    let counts = Counts::new();
+    criterion.bench_function("a visit counted for its account", |bencher| bencher.iter(|| counts.visit()));
+    criterion.bench_function("a request counted for its source", |bencher| bencher.iter(|| counts.request()));
+}
+
+criterion_group!(benches, lookup, elastic, modules, counts);
 criterion_main!(benches);

@@ -23,6 +23,7 @@ pub(crate) use rights::Rights;
 
 use crate::account::Account;
 use crate::config::KeyPolicy;
+use crate::limits::Overrides;
 use crate::store::{Database, DatabaseError, People, Token, seconds};
 
 /// Handle of what logins are decided by.
@@ -186,6 +187,11 @@ impl Access {
     /// Lets the next look read everything again, changed or not.
     pub(crate) fn forget_look(&self) {
         *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+    }
+
+    /// What is said of an account's limits.
+    pub(crate) fn limits(&self, account: &Account) -> Overrides {
+        self.0.people.load().limits(account)
     }
 
     /// Reads again what has changed since the last look: whether anything has, and the complaints.

@@ -16,6 +16,8 @@ pub(crate) use change::reconsider;
 
 use crate::access::{Access, Identity};
 use crate::account::{Account, AccountError, AclError};
+use crate::limits::Accounts as Usages;
+use crate::metrics::Metrics;
 use crate::registry::{Registry, SessionId};
 use crate::store::{Database, DatabaseError, Entry, PeopleError};
 
@@ -25,7 +27,16 @@ pub(crate) struct Desk {
     database: Database,
     domain: HostName,
     /// The running server; none for `hithed admin`, which works beside it.
-    server: Option<(Access, Registry)>,
+    server: Option<Running>,
+}
+
+/// What the running server knows.
+#[derive(Clone, Debug)]
+struct Running {
+    access: Access,
+    registry: Registry,
+    accounts: Usages,
+    metrics: Arc<Metrics>,
 }
 
 /// Who asks.
@@ -73,8 +84,15 @@ pub(crate) struct Answer {
 }
 
 impl Desk {
-    pub(crate) fn of_server(database: Database, access: Access, registry: Registry) -> Self {
-        Self { database, domain: registry.domain().clone(), server: Some((access, registry)) }
+    pub(crate) fn of_server(
+        database: Database,
+        access: Access,
+        registry: Registry,
+        accounts: Usages,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let domain = registry.domain().clone();
+        Self { database, domain, server: Some(Running { access, registry, accounts, metrics }) }
     }
 
     pub(crate) fn offline(database: Database, domain: HostName) -> Self {
@@ -145,7 +163,7 @@ impl Desk {
     fn is_admin(&self, asker: &Asker) -> bool {
         match (asker, &self.server) {
             (Asker::Operator, _) => true,
-            (Asker::Publisher { identity, .. }, Some((access, _))) => access.is_admin(identity),
+            (Asker::Publisher { identity, .. }, Some(server)) => server.access.is_admin(identity),
             (Asker::Publisher { .. }, None) => false,
         }
     }
@@ -167,14 +185,18 @@ impl Desk {
     }
 
     fn registry(&self, command: &'static str) -> Result<&Registry, AdminError> {
-        self.server.as_ref().map(|(_, registry)| registry).ok_or(AdminError::NeedsServer(command))
+        self.server.as_ref().map(|server| &server.registry).ok_or(AdminError::NeedsServer(command))
     }
 
     fn whoami(&self, asker: &Asker, show: hithe_cli_parser::Show) -> Result<String, AdminError> {
         let Asker::Publisher { identity, source, .. } = asker else {
             return Err(AdminError::Wrong("you are who may use the state directory".to_owned()));
         };
-        Ok(show::whoami(identity, source, self.is_admin(asker), show))
+        let limits = self
+            .server
+            .as_ref()
+            .map(|server| server.accounts.about(&identity.account, server.access.limits(&identity.account)));
+        Ok(show::whoami(identity, source, self.is_admin(asker), limits.unwrap_or_default(), show))
     }
 }
 

@@ -12,8 +12,10 @@ use http::{Request, Response};
 use tokio::runtime::Runtime;
 
 use crate::body::Body;
+use crate::config::{Config, Options};
 use crate::drain::{Drain, DrainWatch};
 use crate::endpoint::{Endpoint, Member, Protocol};
+use crate::limits::{Usage, VisitorPlace, Visitors};
 use crate::modules::{Flow, ModuleChain, Plan, Visit};
 use crate::registry::{Registry, Slot};
 use crate::tunnel::elastic::{Elastic, Taken};
@@ -93,6 +95,37 @@ impl Chain {
             self.chain.outcome(http::StatusCode::OK, &mut visit);
             self.chain.response(&mut response, &mut visit);
         });
+    }
+}
+
+/// What is counted of a visit.
+#[derive(Debug)]
+pub struct Counts {
+    _runtime: Runtime,
+    usage: Arc<Usage>,
+    place: VisitorPlace,
+}
+
+impl Counts {
+    #[expect(clippy::new_without_default, reason = "it makes a runtime")]
+    pub fn new() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let limits = Config::load(Options { open: Some(true), ..Options::default() }).unwrap().limits;
+        let visitors = Visitors::new(limits.visitors, Arc::default());
+        let place = visitors.admit([192, 0, 2, 1].into()).unwrap();
+        Self { _runtime: runtime, usage: Usage::unlimited(), place }
+    }
+
+    /// One visit with one packet, for its account.
+    pub fn visit(&self) {
+        let _place = self.usage.begin_visit().unwrap();
+        self.usage.moved(32 * 1024);
+        assert!(self.usage.owed().is_none());
+    }
+
+    /// One request, for its source: whether it is admitted.
+    pub fn request(&self) -> bool {
+        self.place.request().is_ok()
     }
 }
 

@@ -3,17 +3,23 @@
 //! A body that is polled only when the other side wants more *is* the back-pressure. What has to happen when a
 //! response is over (count it, keep its upstream connection) hangs on the [`Body`] and runs when it is dropped.
 
+mod patience;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+pub(crate) use patience::SlowBody;
+
+use self::patience::Patience;
 use crate::visit::{CutOff, STALLED};
 
 /// The header that only Hithe itself may send.
@@ -29,6 +35,7 @@ pub(crate) struct Body {
     /// Why it broke off, where that is known.
     fault: Option<&'static str>,
     held: Option<Box<dyn Send>>,
+    patience: Option<Box<Patience>>,
 }
 
 enum Content {
@@ -90,6 +97,13 @@ impl Body {
         self
     }
 
+    /// Fails it if it is of a known length and its visitor brings too little of it within this time.
+    pub(crate) fn within(mut self, limit: Duration) -> Self {
+        let is_known = self.size_hint().exact().is_some();
+        self.patience = is_known.then(|| Box::new(Patience::new(limit)));
+        self
+    }
+
     /// Runs `ending` when this response is over, and tells whoever runs the task how it gets on.
     pub(crate) fn with_ending(mut self, ending: Box<dyn Ending>) -> Self {
         self.ending = Some(ending);
@@ -99,7 +113,16 @@ impl Body {
 
     fn of(content: Content) -> Self {
         let ended = matches!(content, Content::Empty);
-        Self { content, ending: None, sent: 0, ended, progress: None, fault: None, held: None }
+        Self {
+            content,
+            ending: None,
+            sent: 0,
+            ended,
+            progress: None,
+            fault: None,
+            held: None,
+            patience: None,
+        }
     }
 
     fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -129,7 +152,10 @@ impl HttpBody for Body {
         if let Some(ending) = &self.ending {
             ready!(ending.poll_room(cx));
         }
-        let polled = self.poll_content(cx);
+        let mut polled = self.poll_content(cx);
+        if let Some(patience) = &mut self.patience {
+            polled = patience.watch(cx, polled);
+        }
         if let Some(progress) = &self.progress {
             progress.note(matches!(polled, Poll::Ready(Some(_))));
         }

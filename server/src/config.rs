@@ -3,6 +3,7 @@
 //! Flags lie over environment variables, those over the file, that over the defaults.
 
 mod file;
+mod limits;
 mod options;
 mod values;
 
@@ -20,7 +21,10 @@ use std::time::Duration;
 use hithe_cli_parser::{HostName, HostPattern, Network};
 
 pub(crate) use file::default_text;
-pub use options::Options;
+pub use limits::{
+    AccountBytes, AccountCount, AccountDefaults, Limits, LoginLimits, Penalties, PenaltyRule, VisitorLimits,
+};
+pub use options::{LimitOptions, Options};
 pub use values::{
     CipherPreference, LabelPattern, ListenAddress, ListenIp, ListenerKind, LogFormat, LogLevel, PortRange,
     Size, ValueError, WorkerCount,
@@ -65,6 +69,7 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
     /// Time for visits to finish at the end.
     pub grace: Duration,
+    pub limits: Limits,
     pub log: Log,
     /// Custom domains that keys may claim. Empty with [`KeyPolicy::Open`].
     pub allow_domains: Vec<HostPattern>,
@@ -263,6 +268,7 @@ fn complete(options: Options) -> Result<Config, Problem> {
         ready_file: options.ready_file,
         grace: given(options.grace, "--grace")?.0,
         hold: given(options.hold, "--hold")?.0,
+        limits: Limits::try_from(options.limits)?,
         log: Log {
             level: given(options.log_level, "--log-level")?,
             format: given(options.log_format, "--log-format")?,

@@ -18,14 +18,17 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use hithe_cli_parser::HostName;
-use tokio::net::TcpListener;
+use hithe_cli_parser::{Code, HostName};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::certs::{self, Certificates};
 use crate::drain::DrainWatch;
+use crate::limits::{VisitorPlace, Visitors};
 use crate::proxy::Site;
 use crate::registry::OpenedPort;
 use crate::workers::Workers;
@@ -62,6 +65,35 @@ impl EdgeContext {
         let routes = site.registry.clone();
         let resolver = certificates.resolver(Arc::new(move |name: &HostName| routes.is_live(name.as_str())));
         Ok(Self::with_tls(site, certs::server_config(resolver)?, workers))
+    }
+
+    /// Counts a connection for its source. One too many is closed after these words.
+    fn admit(&self, stream: &TcpStream, source: IpAddr, words: &[u8]) -> Option<VisitorPlace> {
+        if self.site.trust.trusts(source) {
+            return Some(self.site.visitors.exempt());
+        }
+        let place = self.site.visitors.admit(source);
+        if place.is_none() {
+            let socket = SockRef::from(stream);
+            // What is left unread would make a reset of the end. Nobody waits for a visitor here.
+            let _ = socket.recv(&mut [std::mem::MaybeUninit::uninit(); 4096]);
+            let _ = socket.send(words);
+        }
+        place
+    }
+
+    /// Counts a connection that is no HTTP as a request of its source: whether there may be one more.
+    fn counts(&self, held: &VisitorPlace) -> bool {
+        let counts = held.request().is_ok();
+        if !counts {
+            self.site.metrics.refused(Code::VISITOR_REQUESTS);
+        }
+        counts
+    }
+
+    /// Where visitors come from.
+    pub(crate) fn visitors(&self) -> Arc<Visitors> {
+        Arc::clone(&self.site.visitors)
     }
 
     fn with_tls(site: Site, tls: Arc<rustls::ServerConfig>, workers: Arc<Workers>) -> Arc<Self> {

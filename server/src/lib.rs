@@ -20,8 +20,10 @@ mod endpoint;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod limits;
 mod listen;
 pub mod logging;
+mod metrics;
 mod modules;
 mod proxy;
 mod registry;

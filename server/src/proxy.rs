@@ -12,9 +12,13 @@ mod socks;
 pub(crate) mod tcp;
 mod upgrade;
 
+use std::sync::Arc;
+
 use hithe_cli_parser::HostName;
 
 use crate::drain::DrainWatch;
+use crate::limits::Visitors;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::trust::Trust;
 
@@ -27,4 +31,6 @@ pub(crate) struct Site {
     pub(crate) trust: Trust,
     /// Owns the tasks of visits that outlive their HTTP connection.
     pub(crate) visits: DrainWatch,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) visitors: Arc<Visitors>,
 }

@@ -28,6 +28,7 @@ use crate::access::Rights;
 use crate::account::Account;
 use crate::config::ListenIp;
 use crate::endpoint::Endpoint;
+use crate::limits::Quota;
 use crate::store::{Changes, PastOwners, Reservations};
 use ledger::{Key, Ledger};
 use routes::Routes;
@@ -53,6 +54,10 @@ pub(crate) trait Holder: Send + Sync {
     /// What it may bind.
     fn rights(&self) -> &Rights;
     fn about(&self) -> SessionAbout;
+    /// What its account may have.
+    fn quota(&self) -> Quota {
+        Quota::default()
+    }
     /// Ends the session with a text that its client shows.
     fn end(&self, why: &str);
     /// Ends the session if its login would not be let in as it is any more.
@@ -223,8 +228,9 @@ impl Registry {
             self.0.rules.check(name)?;
         }
         ledger.check_name(holder.account(), name, self.domain(), SystemTime::now())?;
-        self.check_quota(&ledger, holder.account())?;
-        Ok(self.place(&mut ledger, holder, Key::from(name)))
+        let key = Key::from(name);
+        self.check_quota(&ledger, holder, Some(&key))?;
+        Ok(self.place(&mut ledger, holder, key))
     }
 
     /// Places a claim on the first random name of this key that it has not live.
@@ -233,7 +239,7 @@ impl Registry {
     /// The key has used up its share of names.
     pub(crate) fn claim_random_name(&self, holder: &dyn Holder) -> Result<(Claim, HostPattern), Refusal> {
         let mut ledger = self.ledger();
-        self.check_quota(&ledger, holder.account())?;
+        self.check_quota(&ledger, holder, None)?;
         for index in 0..names::MAX_INDEX {
             let name = HostPattern::Exact(self.0.rules.random(holder.account(), index)?);
             let key = Key::from(&name);
@@ -260,7 +266,9 @@ impl Registry {
     /// The port is outside the range, held by another key, or in use on this machine.
     pub(crate) fn claim_port(&self, holder: &dyn Holder, port: Option<u16>) -> Result<Claim, Refusal> {
         let mut ledger = self.ledger();
-        self.check_quota(&ledger, holder.account())?;
+        let wanted = port.map(Key::Port);
+        self.check_quota(&ledger, holder, wanted.as_ref())?;
+        Self::check_ports(&ledger, holder, wanted.as_ref())?;
         let Some(port) = port else { return self.claim_random_port(&mut ledger, holder) };
         self.0.range.check(port)?;
         if !holder.rights().allow_port(port, self.domain()) {
@@ -315,7 +323,16 @@ impl Registry {
         Ok(claim)
     }
 
-    fn check_quota(&self, ledger: &Ledger, account: &Account) -> Result<(), Refusal> {
+    /// What is held already, by another session of the account, is no more when this one has it too.
+    fn check_quota(&self, ledger: &Ledger, holder: &dyn Holder, wanted: Option<&Key>) -> Result<(), Refusal> {
+        let account = holder.account();
+        if let Some(most) = holder.quota().endpoints
+            && !wanted.is_some_and(|key| ledger.is_held(key))
+            && ledger.keys_of_account(account).count() as u64 >= most
+        {
+            let message = format!("your account may have {most} names and ports at a time");
+            return Err(Refusal::new(Code::ENDPOINT_LIMIT, message, "end a tunnel that you no longer need"));
+        }
         if self.0.rules.open && ledger.claims_of_account(account) >= OPEN_ENDPOINTS_PER_KEY {
             return Err(Refusal::new(
                 Code::NAME_IN_USE,
@@ -324,6 +341,33 @@ impl Registry {
             ));
         }
         Ok(())
+    }
+
+    fn check_ports(ledger: &Ledger, holder: &dyn Holder, wanted: Option<&Key>) -> Result<(), Refusal> {
+        let ports = |keys: &&Key| matches!(keys, Key::Port(_));
+        if let Some(most) = holder.quota().ports
+            && !wanted.is_some_and(|key| ledger.is_held(key))
+            && ledger.keys_of_account(holder.account()).filter(ports).count() as u64 >= most
+        {
+            let message = format!("your account may have {most} tcp ports at a time");
+            return Err(Refusal::new(
+                Code::PORT_LIMIT,
+                message,
+                "end a tcp endpoint that you no longer need",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The other sessions that publish, where their account may have no more of them.
+    pub(crate) fn others_at_limit(&self, holder: &dyn Holder) -> Vec<Arc<dyn Holder>> {
+        let Some(most) = holder.quota().sessions else { return Vec::new() };
+        let ledger = self.ledger();
+        let others = ledger.publishing(holder.account(), holder.id());
+        if (others.len() as u64) < most {
+            return Vec::new();
+        }
+        others.iter().filter_map(|id| ledger.sessions.get(id)).take(MAX_ASKED).cloned().collect()
     }
 
     fn place(&self, ledger: &mut Ledger, holder: &dyn Holder, key: Key) -> Claim {

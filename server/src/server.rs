@@ -30,12 +30,14 @@ use crate::config::{Config, KeyPolicy, ListenerKind};
 use crate::drain::{Drain, DrainWatch, Outcome};
 use crate::edge::arrival::introduce;
 use crate::edge::{self, EdgeContext};
+use crate::limits::{Accounts, Month, Visitors};
 use crate::listen;
 use crate::logging::Level;
+use crate::metrics::Metrics;
 use crate::modules::{Commons, check_client_cas};
 use crate::proxy::Site;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
-use crate::ssh::{self, Admission, Algorithms, HostKeys, PublicPorts, Publishers};
+use crate::ssh::{self, Algorithms, Door, HostKeys, PublicPorts, Publishers};
 use crate::store::{Recorder, Store};
 use crate::trust::Trust;
 use crate::tunnel::spool::Spool;
@@ -93,6 +95,8 @@ pub struct Server {
     access: Access,
     algorithms: Algorithms,
     store: Store,
+    accounts: Accounts,
+    metrics: Arc<Metrics>,
     spool: Arc<Spool>,
     visitors: (Drain, DrainWatch),
     workers: Arc<Workers>,
@@ -133,13 +137,17 @@ impl Server {
             reserved: store.database.reservations().map_err(state)?,
             hold: config.hold,
         });
+        let accounts = accounts(&config, &store)?;
         let workers = Workers::start(config.workers).map_err(StartError::Workers)?;
         let visitors = Drain::new();
+        let metrics = Arc::<Metrics>::default();
         let site = Site {
             registry: registry.clone(),
             domain: config.domain.clone(),
             trust: Trust::new(config.proxies.clone()),
             visits: visitors.1.clone(),
+            metrics: Arc::clone(&metrics),
+            visitors: Visitors::new(config.limits.visitors.clone(), Arc::clone(&metrics)),
         };
         let trust = site.trust.clone();
         let edge = EdgeContext::new(site, &certificates, Arc::clone(&workers)).map_err(state)?;
@@ -157,6 +165,8 @@ impl Server {
             certificates,
             access,
             algorithms,
+            accounts,
+            metrics,
             store,
             spool,
             visitors,
@@ -186,11 +196,14 @@ impl Server {
         self.announce();
         let (publishers, publisher_tasks) = Drain::new();
         let audit = Recorder::default();
+        let accounts = self.accounts.clone();
         let upkeep = upkeep::Upkeep {
             certificates: Arc::clone(&self.certificates),
             access: self.access.clone(),
             registry: self.registry.clone(),
             store: self.store.clone(),
+            accounts: accounts.clone(),
+            visitors: self.edge.visitors(),
             audit: audit.clone(),
         };
         let level = self.level.clone();
@@ -200,7 +213,7 @@ impl Server {
         let (questions, question_tasks) = Drain::new();
         let health = Health::new(self.registry.clone(), self.visitors.1.clone());
         health.serve(std::mem::take(&mut self.sockets.health), &question_tasks);
-        let visitors = self.serve(&publisher_tasks, audit);
+        let visitors = self.serve(&publisher_tasks, audit, accounts);
         health.note_serving();
         loop {
             tokio::select! {
@@ -218,6 +231,7 @@ impl Server {
         let sessions = publishers.drain(PUBLISHER_GRACE, shutdown.hurried()).await;
         upkeep.save();
         questions.drain(Duration::ZERO, std::future::pending()).await;
+        upkeep.save_traffic();
         match (visits, sessions) {
             (Outcome::Cut(visits), _) => tracing::warn!(visits, "shut down; visits were cut"),
             (Outcome::Drained, _) => tracing::info!("shut down; every visit was finished"),
@@ -225,26 +239,34 @@ impl Server {
     }
 
     /// Starts to accept. What is returned ends the visitors.
-    fn serve(self, publishers: &DrainWatch, audit: Recorder) -> Drain {
+    fn serve(self, publishers: &DrainWatch, audit: Recorder, accounts: Accounts) -> Drain {
         let (drain, visitors) = self.visitors;
         let public = PublicPorts {
             http: public_port(self.config.public_http_port, &self.addresses.http),
             https: public_port(self.config.public_https_port, &self.addresses.https),
         };
+        let metrics = self.metrics;
         let context = Arc::new(Publishers {
             registry: self.registry.clone(),
             certificates: Arc::clone(&self.certificates),
-            desk: Desk::of_server(self.store.database, self.access.clone(), self.registry.clone()),
+            desk: Desk::of_server(
+                self.store.database,
+                self.access.clone(),
+                self.registry.clone(),
+                accounts.clone(),
+                Arc::clone(&metrics),
+            ),
             access: self.access,
+            accounts,
             audit,
             public,
             tasks: publishers.clone(),
             visitors: visitors.clone(),
             algorithms: self.algorithms,
-            admission: Admission::before_login(),
+            door: Door::new(&self.config.limits.logins, self.config.keys == KeyPolicy::Open),
+            metrics,
             spool: self.spool,
             commons: Arc::new(Commons::new(self.config.client_cas.clone())),
-            open_admission: (self.config.keys == KeyPolicy::Open).then(Admission::when_open),
             trust: self.trust,
         });
         accept_publishers(self.sockets.ssh, &context, &visitors, publishers, &self.workers);
@@ -352,6 +374,12 @@ fn host_keys(config: &Config) -> Result<HostKeys, StartError> {
 fn open_spool(config: &Config) -> Result<Arc<Spool>, StartError> {
     Spool::open(&config.spool_dir, config.spool_limit)
         .map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })
+}
+
+fn accounts(config: &Config, store: &Store) -> Result<Accounts, StartError> {
+    let month = Month::of(SystemTime::now());
+    let moved = store.database.traffic(month).map_err(state)?;
+    Ok(Accounts::new(config.limits.accounts.into(), month, moved))
 }
 
 fn access(config: &Config, store: &Store) -> Result<Access, StartError> {

@@ -3,8 +3,8 @@
 //! [`handler`] translates russh's callbacks into events, [`session`] is the actor that decides, [`forwards`] answers
 //! `-R` requests at once, [`publish`] makes endpoints public, [`console`] is what the publisher reads.
 
-mod admission;
 mod console;
+mod door;
 mod forwards;
 mod handler;
 mod link;
@@ -19,8 +19,10 @@ mod text;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hithe_cli_parser::Code;
 use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PrivateKey};
 use russh::server::{Config, run_stream};
 use russh::{Limits, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
@@ -28,19 +30,20 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use admission::Admission;
-
 use crate::access::Access;
 use crate::admin::Desk;
 use crate::certs::Certificates;
 use crate::config::CipherPreference;
 use crate::drain::DrainWatch;
+use crate::limits::{Accounts, Offence};
+use crate::metrics::Metrics;
 use crate::modules::Commons;
 use crate::registry::Registry;
 use crate::store::Recorder;
 use crate::trust::Trust;
 use crate::tunnel::channel::MIN_WINDOW;
 use crate::tunnel::spool::Spool;
+pub(crate) use door::Door;
 use handler::Handler;
 use link::{Link, Pulse};
 use offer::{CipherOffer, MAX_OPENING};
@@ -50,6 +53,8 @@ pub(crate) struct Publishers {
     pub(crate) registry: Registry,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) access: Access,
+    /// What accounts have of the server.
+    pub(crate) accounts: Accounts,
     /// Answers what is asked of the server itself.
     pub(crate) desk: Desk,
     pub(crate) public: PublicPorts,
@@ -60,15 +65,14 @@ pub(crate) struct Publishers {
     /// Begins to drain first: the sign to tell the consoles.
     pub(crate) visitors: DrainWatch,
     pub(crate) algorithms: Algorithms,
-    pub(crate) admission: Admission,
+    pub(crate) door: Door,
+    pub(crate) metrics: Arc<Metrics>,
     /// Holds what slow visitors have not taken.
     pub(crate) spool: Arc<Spool>,
     /// What the modules of all endpoints share.
     pub(crate) commons: Arc<Commons>,
     /// Whom to believe about who a publisher is.
     pub(crate) trust: Trust,
-    /// On an open server: counts every connection.
-    pub(crate) open_admission: Option<Admission>,
 }
 
 /// The ports that URLs show.
@@ -80,22 +84,19 @@ pub(crate) struct PublicPorts {
 
 /// Serves one connection of a publisher until it ends.
 pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: SocketAddr) {
-    let Some(admitted) = context.admission.admit(peer.ip()) else {
-        tracing::debug!(%peer, "too many connections that have not logged in");
-        return;
+    let entered = match context.door.enter(peer.ip()) {
+        Ok(entered) => entered,
+        Err(refusal) => return context.door.turn_away(socket, refusal, &context.metrics).await,
     };
-    let counted = context.open_admission.as_ref().map(|admission| admission.admit(peer.ip()));
-    if matches!(counted, Some(None)) {
-        tracing::debug!(%peer, "too many connections from this source to an open server");
-        return;
-    }
     let kill = CancellationToken::new();
     let pulse = Arc::new(Pulse::default());
-    let deadline = Instant::now() + LOGIN_GRACE;
+    let deadline = Instant::now() + context.door.grace();
     let _ = socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(link::WRITE_STALL));
     let mut link = Link::new(socket, Arc::clone(&pulse), &kill);
-    let mut handler = Handler::new(Arc::clone(&context), peer, pulse, kill.clone(), admitted);
+    let mut handler = Handler::new(Arc::clone(&context), peer, pulse, kill.clone(), entered.waiting);
     let (logged_in, publisher) = (handler.logged_in(), handler.publisher());
+    let tried = handler.login.tried();
+    let watched = context.door.watch(peer.ip());
     let running = async {
         link.greet(VERSION).await?;
         let opening =
@@ -123,9 +124,22 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
     {
         publisher.has_left();
     }
-    if !logged_in.is_cancelled() {
+    drop(entered.counted);
+    let offence = if logged_in.is_cancelled() {
+        None
+    } else {
         context.audit.refused_login(peer.ip());
+        Some(match (Instant::now() >= deadline, tried.load(Ordering::Relaxed)) {
+            (true, _) => Offence::TooSlow,
+            (false, true) => Offence::Failed,
+            (false, false) => Offence::NotTried,
+        })
+    };
+    if offence == Some(Offence::TooSlow) {
+        context.metrics.refused(Code::LOGIN_DEADLINE);
     }
+    // What a server that is about to end cuts off is nobody's fault.
+    watched.ended(offence.filter(|_| !context.visitors.is_draining()));
     // A client that just goes away is how most tunnels end.
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "the connection of a publisher ended");
@@ -266,6 +280,3 @@ const ALL_CIPHERS: &[cipher::Name] = &[
 ];
 
 const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
-
-/// From accept to login.
-const LOGIN_GRACE: Duration = Duration::from_secs(20);

@@ -7,6 +7,7 @@ mod database;
 mod names;
 mod people;
 mod recorder;
+mod traffic;
 
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt as _;

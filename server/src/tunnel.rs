@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncBufRead, AsyncWrite};
 
 use crate::drain::DrainWatch;
+use crate::limits::Usage;
 use crate::visit::Visitor;
 use crate::workers::Worker;
 
@@ -69,6 +70,8 @@ pub(crate) struct Tunnel {
     pub(crate) tasks: DrainWatch,
     /// The thread of the publisher's session, and so of its visitors.
     pub(crate) worker: Worker,
+    /// What the publisher's account has of the server.
+    pub(crate) usage: Arc<Usage>,
 }
 
 impl Tunnel {
@@ -81,7 +84,14 @@ impl Tunnel {
             approach,
             tasks,
             worker: Worker::here(),
+            usage: Usage::unlimited(),
         }
+    }
+
+    /// Counts its visits as those of an account.
+    pub(crate) fn charged_to(mut self, usage: Arc<Usage>) -> Self {
+        self.usage = usage;
+        self
     }
 }
 

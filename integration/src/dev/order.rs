@@ -15,7 +15,7 @@ const ROWS: &[&[&str]] = &[
     &["modules"],
     &["tunnel", "access"],
     &["certs", "store", "events", "listen", "trust"],
-    &["body"],
+    &["body", "limits"],
     &["visit", "drain", "workers", "metrics", "config", "stall", "wrapped", "account"],
 ];
 

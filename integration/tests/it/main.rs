@@ -21,6 +21,7 @@ mod health;
 mod http;
 mod https;
 mod isolation;
+mod limits;
 mod lines;
 mod logins;
 mod misread;

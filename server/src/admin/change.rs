@@ -2,12 +2,13 @@
 
 use std::time::SystemTime;
 
-use hithe_cli_parser::{Accounts, Bind, Keys, Names, Tokens};
+use hithe_cli_parser::{AccountLimits, Accounts, Allowance, Bind, Keys, Names, Tokens};
 use hithe_keys::Fingerprint;
 use russh::keys::{Algorithm, PublicKey};
 
-use super::{AdminError, Asker, Desk};
+use super::{AdminError, Asker, Desk, Running};
 use crate::account::{Account, Acl};
+use crate::limits::{Overrides, Quota};
 use crate::registry::{Holder, Registry};
 use crate::store::{Key, NewToken, Person, seconds};
 
@@ -23,24 +24,35 @@ impl Desk {
                     return Err(AdminError::Wrong(text.to_owned()));
                 }
                 let made = now();
-                let person = Person { account, description: bounded(description)?, admin: *admin, made };
+                let person = Person {
+                    account,
+                    description: bounded(description)?,
+                    admin: *admin,
+                    limits: Overrides::NONE,
+                    made,
+                };
                 self.database.add_account(&person)?;
                 self.applied()?;
                 Ok(format!(
                     "account {name} made; let it in with: keys add {name} \"$(cat id_ed25519.pub)\", or tokens add {name}\n"
                 ))
             }
-            Accounts::Change { name, description, admin } => {
+            Accounts::Change { name, description, admin, limits } => {
                 let description = description.as_deref().map(bounded).transpose()?;
-                self.database.change_account(&name.parse()?, description.as_deref(), *admin)?;
+                self.database.change_account(
+                    &name.parse()?,
+                    description.as_deref(),
+                    *admin,
+                    said(*limits),
+                )?;
                 self.applied()?;
                 Ok(format!("account {name} changed\n"))
             }
             Accounts::Remove { name } => {
                 let account: Account = name.parse()?;
                 self.database.remove_account(&account)?;
-                if let Some((_, registry)) = &self.server {
-                    registry.forget_account(&account);
+                if let Some(server) = &self.server {
+                    server.registry.forget_account(&account);
                 }
                 self.applied()?;
                 Ok(format!("account {name} removed with its keys, tokens, names and reservations\n"))
@@ -124,7 +136,7 @@ impl Desk {
                 let what = self.what(name)?;
                 let was_reserved = self.database.release(&what)?;
                 let was_kept = match &self.server {
-                    Some((_, registry)) => registry.forget_owner(&what),
+                    Some(server) => server.registry.forget_owner(&what),
                     None => self.database.save_past_owners(&vec![(what.clone(), None)]).map(|()| false)?,
                 };
                 self.applied()?;
@@ -178,8 +190,9 @@ impl Desk {
 
     /// Lets the running server see a change at once. Beside it, it looks for itself every two seconds.
     fn applied(&self) -> Result<(), AdminError> {
-        let Some((access, registry)) = &self.server else { return Ok(()) };
+        let Some(Running { access, registry, accounts, .. }) = &self.server else { return Ok(()) };
         access.reload_people()?;
+        accounts.apply(|account| access.limits(account));
         registry.set_reservations(self.database.reservations()?);
         reconsider(registry);
         Ok(())
@@ -207,6 +220,17 @@ pub(super) fn read_key(words: &[String]) -> Result<(PublicKey, String), AdminErr
     }
     let comment = line.trim().splitn(3, ' ').nth(2).unwrap_or_default().to_owned();
     Ok((key, comment))
+}
+
+fn said(limits: AccountLimits) -> Quota<Option<Allowance>> {
+    Quota {
+        sessions: limits.max_sessions,
+        endpoints: limits.max_endpoints,
+        ports: limits.max_ports,
+        visits: limits.max_visits,
+        rate: limits.max_rate,
+        monthly: limits.max_monthly,
+    }
 }
 
 fn acl(rules: &[String]) -> Result<Acl, AdminError> {

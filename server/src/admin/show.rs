@@ -1,8 +1,9 @@
 //! The commands that show something: a table for people, JSON for programs.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hithe_cli_parser::{Audit, Show, printable};
+use hithe_cli_parser::{Allowance, Audit, Show, printable};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -10,7 +11,8 @@ use time::format_description::well_known::Rfc3339;
 use super::{AdminError, Asker, Desk};
 use crate::access::Identity;
 use crate::account::Account;
-use crate::store::{AuditQuery, seconds};
+use crate::limits::Quota;
+use crate::store::{AuditQuery, Person, seconds};
 
 /// A row of what is shown: its cells as people read them, its fields as programs do.
 trait Row: Serialize {
@@ -57,6 +59,8 @@ struct AccountRow {
     admin: bool,
     keys: usize,
     tokens: usize,
+    /// What is said of it alone.
+    limits: BTreeMap<&'static str, String>,
     made: String,
 }
 
@@ -186,6 +190,9 @@ struct Status {
     domain: String,
     sessions: usize,
     endpoints: usize,
+    /// For admins: how often each code was the reason of a refusal since the server was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusals: Option<BTreeMap<String, u64>>,
     own: Vec<SessionRow>,
 }
 
@@ -196,16 +203,28 @@ struct Whoami {
     source: String,
     admin: bool,
     may_bind: String,
+    /// What the account may have at most; `null` is no limit.
+    limits: Quota,
+    /// Bytes that it moved this month.
+    moved_this_month: u64,
 }
 
 /// Who asks, to itself.
-pub(super) fn whoami(identity: &Identity, source: &str, admin: bool, show: Show) -> String {
+pub(super) fn whoami(
+    identity: &Identity,
+    source: &str,
+    admin: bool,
+    (limits, moved_this_month): (Quota, u64),
+    show: Show,
+) -> String {
     let who = Whoami {
         account: identity.account.clone(),
         credential: identity.credential.to_string(),
         source: source.to_owned(),
         admin,
         may_bind: identity.rights.to_string(),
+        limits,
+        moved_this_month,
     };
     if show.json {
         return json(&who);
@@ -216,7 +235,28 @@ pub(super) fn whoami(identity: &Identity, source: &str, admin: bool, show: Show)
         vec!["From".to_owned(), who.source],
         vec!["Admin".to_owned(), if admin { "yes" } else { "no" }.to_owned()],
         vec!["May bind".to_owned(), who.may_bind],
+        vec!["Limits".to_owned(), limits_in_words(&who.limits)],
+        vec!["Moved".to_owned(), format!("{moved_this_month} bytes this month")],
     ])
+}
+
+fn limits_of(person: &Person) -> BTreeMap<&'static str, String> {
+    let said = person.limits.columns().into_iter().filter(|(_, said)| *said != Allowance::Usual);
+    said.map(|(name, said)| (name, said.to_string())).collect()
+}
+
+fn limits_in_words(limits: &Quota) -> String {
+    let most = |what: &str, limit: Option<u64>| limit.map(|limit| format!("{limit} {what}"));
+    let all = [
+        most("sessions", limits.sessions),
+        most("names and ports", limits.endpoints),
+        most("tcp ports", limits.ports),
+        most("visits at once", limits.visits),
+        most("bytes/s", limits.rate),
+        most("bytes a month", limits.monthly),
+    ];
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
 impl Desk {
@@ -231,6 +271,7 @@ impl Desk {
                 admin: person.admin,
                 keys: people.keys.values().filter(|key| key.account == person.account).count(),
                 tokens: people.tokens().filter(|token| token.account == person.account).count(),
+                limits: limits_of(person),
                 made: day(person.made),
             })
             .collect();
@@ -276,7 +317,7 @@ impl Desk {
 
     pub(super) fn show_names(&self, of: Option<&Account>, show: Show) -> Result<String, AdminError> {
         let names = match &self.server {
-            Some((_, registry)) => registry.names(),
+            Some(server) => server.registry.names(),
             None => {
                 let past = self.database.past_owners()?;
                 let reserved = self.database.reservations()?;
@@ -328,11 +369,14 @@ impl Desk {
             Asker::Publisher { identity, .. } => self.sessions(Some(&identity.account), "status")?,
             Asker::Operator => Vec::new(),
         };
+        let metrics = self.server.as_ref().filter(|_| self.is_admin(asker)).map(|server| &server.metrics);
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
             domain: self.domain.to_string(),
             sessions: registry.sessions().len(),
             endpoints: registry.urls().values().map(Vec::len).sum(),
+            refusals: metrics
+                .map(|metrics| metrics.refusals().map(|(code, count)| (code.to_string(), count)).collect()),
             own,
         };
         if show.json {

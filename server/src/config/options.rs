@@ -24,6 +24,28 @@ tcp-listen-address = "[::]"
 grace = "30s"
 hold = "5s"
 ssh-cipher = "auto"
+login-grace = "20s"
+max-logins = 1024
+max-logins-per-source = 64
+max-connections-per-source = 32
+max-sessions = 64
+max-endpoints = 256
+max-ports = 64
+max-visits = 16384
+max-rate = "none"
+max-monthly = "none"
+max-visitor-connections = 512
+max-visitor-requests = 1000
+visitor-exempt = ["127.0.0.0/8", "::1"]
+max-streams = 128
+hello-timeout = "30s"
+handshake-timeout = "10s"
+head-timeout = "30s"
+body-timeout = "60s"
+idle-timeout = "5m"
+stall-timeout = "60s"
+penalties = ["authfail:5s", "noauth:1s", "grace-exceeded:10s", "crash:90s", "min:15s", "max:10m"]
+penalty-exempt = ["127.0.0.0/8", "::1"]
 log-level = "info"
 log-format = "text"
 reserved-labels = [
@@ -67,8 +89,18 @@ macro_rules! layered {
                 all.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
             }
         }
+
+        impl Layer for $Name {
+            fn over(self, below: Self) -> Self {
+                Self::over(self, below)
+            }
+        }
     };
 }
+
+mod limits;
+
+pub use limits::LimitOptions;
 
 layered! {
     /// What the operator said, with types checked but not yet taken together.
@@ -180,6 +212,9 @@ layered! {
         #[arg(long, value_name = "NUMBER", help_heading = "State")]
         pub workers: Option<WorkerCount>,
 
+        #[command(flatten)]
+        pub limits: LimitOptions,
+
         /// Log this and what is worse
         #[arg(long, value_name = "LEVEL", help_heading = "Logging")]
         pub log_level: Option<LogLevel>,
@@ -203,7 +238,11 @@ impl Options {
             log_level: new.log_level,
             ..self.clone()
         };
-        let (taken, left) = (self.differing(&renewed), renewed.differing(fresh));
+        let (taken, mut left) = (self.differing(&renewed), renewed.differing(fresh));
+        if left.contains(&"limits") {
+            left.retain(|name| *name != "limits");
+            left.extend(renewed.limits.differing(&fresh.limits));
+        }
         (renewed, taken, left)
     }
 

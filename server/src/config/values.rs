@@ -11,7 +11,7 @@ use clap::ValueEnum;
 /// The text is not such a value; says what one looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ValueError(&'static str);
+pub struct ValueError(pub(super) &'static str);
 
 /// Where to listen. Port 0 takes a free port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

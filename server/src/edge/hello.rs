@@ -17,9 +17,6 @@ const HELLO_LIMIT: usize = 16 * 1024;
 /// Most ClientHellos come whole in one read of this size.
 const READ: usize = 2048;
 
-/// How long a visitor may stay silent after it connected.
-const FIRST_BYTE: Duration = Duration::from_secs(30);
-
 /// The first byte of every TLS handshake record.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
@@ -38,7 +35,7 @@ pub(super) enum Opening {
 /// Why a connection got no further.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HelloError {
-    #[error("the visitor said nothing for 30 s")]
+    #[error("the visitor said nothing")]
     Silent,
     #[error("the visitor left before it said what it wants")]
     Left(#[from] io::Error),
@@ -50,9 +47,12 @@ pub(super) enum HelloError {
 }
 
 /// Waits for the first bytes. The caller bounds the time after the first byte.
-pub(super) async fn first_byte<S: AsyncRead + Unpin>(mut stream: S) -> Result<Replayed<S>, HelloError> {
+pub(super) async fn first_byte<S: AsyncRead + Unpin>(
+    mut stream: S,
+    limit: Duration,
+) -> Result<Replayed<S>, HelloError> {
     let mut buffer = Vec::with_capacity(READ);
-    let read = timeout(FIRST_BYTE, stream.read_buf(&mut buffer)).await.map_err(|_| HelloError::Silent)??;
+    let read = timeout(limit, stream.read_buf(&mut buffer)).await.map_err(|_| HelloError::Silent)??;
     if read == 0 {
         return Err(HelloError::Left(io::ErrorKind::UnexpectedEof.into()));
     }
@@ -148,6 +148,8 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(30);
+
     fn client_hello(name: &str) -> Vec<u8> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -174,7 +176,7 @@ mod tests {
             visitor.shutdown().await.unwrap();
         };
         let receive = async {
-            let mut begun = first_byte(stream).await.unwrap();
+            let mut begun = first_byte(stream, LIMIT).await.unwrap();
             assert_eq!(read(&mut begun).await.unwrap(), Opening::Tls(Some("app.example.test".to_owned())));
             let mut all = Vec::new();
             begun.read_to_end(&mut all).await.unwrap();
@@ -186,13 +188,13 @@ mod tests {
 
     #[tokio::test]
     async fn plain_http_is_not_tls() {
-        let mut begun = first_byte(b"GET / HTTP/1.1\r\n".as_slice()).await.unwrap();
+        let mut begun = first_byte(b"GET / HTTP/1.1\r\n".as_slice(), LIMIT).await.unwrap();
         assert_eq!(read(&mut begun).await.unwrap(), Opening::Other);
     }
 
     #[tokio::test]
     async fn nonsense_in_a_handshake_record_is_answered_with_an_alert() {
-        let mut begun = first_byte([0x16, 3, 1, 0, 4, 9, 9, 9, 9].as_slice()).await.unwrap();
+        let mut begun = first_byte([0x16, 3, 1, 0, 4, 9, 9, 9, 9].as_slice(), LIMIT).await.unwrap();
         let Err(HelloError::Malformed { alert, .. }) = read(&mut begun).await else { panic!("it was taken") };
         assert_eq!(alert.first(), Some(&0x15));
     }
@@ -202,13 +204,13 @@ mod tests {
         // Records that announce a handshake message larger than the limit.
         let record = [&[0x16, 3, 1, 0x0f, 0xa0, 1, 0, 0xff, 0xff][..], &[0; 3996]].concat();
         let bytes = [record, [&[0x16, 3, 1, 0x0f, 0xa0][..], &[0; 4000]].concat().repeat(5)].concat();
-        let mut begun = first_byte(bytes.as_slice()).await.unwrap();
+        let mut begun = first_byte(bytes.as_slice(), LIMIT).await.unwrap();
         assert!(read(&mut begun).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_visitor_is_given_up() {
         let (_visitor, stream) = tokio::io::duplex(64);
-        assert!(matches!(first_byte(stream).await, Err(HelloError::Silent)));
+        assert!(matches!(first_byte(stream, LIMIT).await, Err(HelloError::Silent)));
     }
 }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hithe_cli_parser::Code;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -31,7 +32,6 @@ use crate::drain::DrainWatch;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::{Connection, Secured};
 use crate::proxy::respond::Form;
-use crate::proxy::tcp::STALL_LIMIT;
 use crate::stall::StallGuard;
 use crate::visit::Visitor;
 
@@ -39,9 +39,6 @@ mod broken;
 mod misread;
 mod patience;
 mod streams;
-
-/// A connection without a request under way is closed after this.
-const IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// An HTTP/1 connection that idles for this long gives its buffers back, which are most of what it costs.
 const REST: Duration = Duration::from_millis(100);
@@ -51,9 +48,6 @@ const GOODBYE: Duration = Duration::from_secs(10);
 
 /// Method, target and headers of a request.
 const MAX_HEAD: usize = 1 << 20;
-
-/// Requests at a time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
 
 /// What a visitor may have on its way to us: per upload, and per connection.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -70,6 +64,15 @@ const MAX_LOCAL_RESETS: usize = 256;
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// For a visitor from a network that has too many connections.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Cache-Control: no-store\r\n\
+    hithe-error-code: ERR_HITHE_715\r\n\
+    Content-Length: 64\r\n\
+    Connection: close\r\n\r\n\
+    There are too many connections from your network.\nERR_HITHE_715\n";
+
 /// Serves plain HTTP until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
@@ -79,12 +82,13 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
         drain.spawn(async move {
             let introduced = introduce(&mut stream, peer, ListenerKind::Http, &edge.site.trust).await;
             let Some(visitor) = introduced else { return };
+            let Some(place_held) = edge.admit(&stream, visitor.ip(), TOO_MANY) else { return };
             let Some((parcel, worker)) = place(&edge, stream, by_host).await else { return };
             let drain = edge.visits.clone();
             let served = async move {
                 let Ok(stream) = parcel.unpack() else { return };
-                let stream = StallGuard::new(stream, STALL_LIMIT);
-                let activity = Activity::new(permit);
+                let stream = StallGuard::new(stream, edge.site.visitors.limits.stall);
+                let activity = Activity::new(permit, place_held);
                 let stream = ResetIfBroken::new(stream, Arc::clone(&activity));
                 http1(&edge, stream, visitor, None, activity).await;
             };
@@ -125,7 +129,7 @@ pub(super) async fn http1(
         stream = resting;
         let goes_on = tokio::select! {
             goes_on = stream.wait_for_request() => goes_on,
-            () = sleep(IDLE) => false,
+            () = sleep(activity.place.limits().idle) => false,
             () = edge.visits.draining() => false,
         };
         if !goes_on {
@@ -157,7 +161,7 @@ where
             stream.give_back(&parts.read_buf);
             return Some(stream);
         }
-        () = activity.idle_for(IDLE) => {
+        () = activity.idle_for(activity.place.limits().idle) => {
             Pin::new(&mut *served).graceful_shutdown();
             let _ = timeout(GOODBYE, served).await;
             return None;
@@ -194,10 +198,11 @@ pub(super) async fn http2(
 ) {
     let connection = Connection::new(Arc::clone(&edge.site), visitor, Some(tls), Arc::clone(&activity));
     let (visits, heads) = (edge.visits.clone(), Heads::new());
-    let served = http2::Builder::new(Spawner(edge.visits.clone()))
+    let limits = &edge.site.visitors.limits;
+    let served = http2::Builder::new(Spawner { tasks: edge.visits.clone(), stall: limits.stall })
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD as u32)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
@@ -242,11 +247,20 @@ fn answer_stream(
     }
 }
 
+/// Resolves when a connection idles for too long, or has asked for nothing within the time for a head.
+async fn idle(activity: &Activity) {
+    let limits = activity.place.limits();
+    sleep(limits.head).await;
+    if activity.begun() > 0 {
+        activity.idle_for(limits.idle).await;
+    }
+}
+
 /// Runs a connection to its end, which comes early when it idles, is outdated, or the server drains.
 async fn finish(mut served: Pin<Box<impl Graceful>>, activity: &Activity, drain: &DrainWatch) {
     let idle = tokio::select! {
         result = &mut served => return log_end(&result, activity),
-        () = activity.idle_for(IDLE) => true,
+        () = idle(activity) => true,
         () = activity.outdated() => false,
         () = drain.draining() => false,
     };
@@ -269,6 +283,8 @@ fn log_end(result: &hyper::Result<()>, activity: &Activity) {
     let stalled = timed_out && !activity.is_idle();
     if stalled {
         activity.stall();
+    } else if timed_out {
+        activity.place.metrics().refused(Code::SLOW_HEAD);
     }
     // What hyper blames us for is a body that failed.
     if stalled || error.is_user() {

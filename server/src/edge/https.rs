@@ -11,11 +11,12 @@ use super::arrival::introduce;
 use super::facts::facts;
 use super::http::{http1, http2};
 use super::place::{by_sni, place};
-use super::tls::{Shaken, shake};
+use super::tls::{ALERT, Shaken, farewell, shake};
 use crate::config::ListenerKind;
+use crate::limits::VisitorPlace;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::Secured;
-use crate::proxy::tcp::{STALL_LIMIT, carry};
+use crate::proxy::tcp::carry;
 use crate::stall::StallGuard;
 use crate::visit::Visitor;
 
@@ -28,11 +29,12 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
         drain.spawn(async move {
             let introduced = introduce(&mut stream, peer, ListenerKind::Https, &edge.site.trust).await;
             let Some(visitor) = introduced else { return };
+            let Some(held) = edge.admit(&stream, visitor.ip(), &ALERT) else { return };
             let Some((parcel, worker)) = place(&edge, stream, by_sni).await else { return };
             let drain = edge.visits.clone();
             let served = async move {
                 let Ok(stream) = parcel.unpack() else { return };
-                attend(&edge, stream, visitor, permit).await;
+                attend(&edge, stream, visitor, (permit, held)).await;
             };
             drain.spawn_on(served, worker.runtime());
         });
@@ -40,16 +42,21 @@ pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     .await;
 }
 
-async fn attend(edge: &EdgeContext, stream: TcpStream, visitor: Visitor, permit: OwnedSemaphorePermit) {
-    let stream = StallGuard::new(stream, STALL_LIMIT);
+async fn attend(
+    edge: &EdgeContext,
+    stream: TcpStream,
+    visitor: Visitor,
+    (permit, held): (OwnedSemaphorePermit, VisitorPlace),
+) {
+    let stream = StallGuard::new(stream, edge.site.visitors.limits.stall);
     let shaken = tokio::select! {
-        shaken = shake(stream, &edge.site.registry, &edge.tls) => shaken,
+        shaken = shake(stream, &edge.site, &edge.tls) => shaken,
         // Nothing was asked yet that would have to be finished.
         () = edge.visits.draining() => return,
     };
     match shaken {
         Some(Shaken::Terminated(stream, made_for)) => {
-            let activity = Activity::new(permit);
+            let activity = Activity::new(permit, held);
             let tls = Secured { facts: Arc::new(facts(stream.get_ref().1)), made_for };
             if tls.facts.alpn == Some("h2") {
                 http2(edge, stream, visitor, tls, activity).await;
@@ -57,8 +64,17 @@ async fn attend(edge: &EdgeContext, stream: TcpStream, visitor: Visitor, permit:
                 http1(edge, stream, visitor, Some(tls), activity).await;
             }
         }
-        Some(Shaken::Raw(endpoint, stream)) => carry(&endpoint, *stream, visitor).await,
-        Some(Shaken::Through(endpoint, stream)) => carry(&endpoint, stream, visitor).await,
+        Some(Shaken::Raw(endpoint, stream)) if edge.counts(&held) => {
+            carry(&edge.site, &endpoint, *stream, visitor).await;
+        }
+        Some(Shaken::Through(endpoint, mut stream)) => {
+            if edge.counts(&held) {
+                carry(&edge.site, &endpoint, stream, visitor).await;
+            } else {
+                farewell(&mut stream, &ALERT).await;
+            }
+        }
+        Some(Shaken::Raw(..)) => {}
         None => {}
     }
 }

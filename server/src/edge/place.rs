@@ -4,9 +4,8 @@
 //! changes nothing else: routing happens later, from what is really asked.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use hithe_cli_parser::HostName;
+use hithe_cli_parser::{Code, HostName};
 use rustls::server::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -15,9 +14,6 @@ use super::EdgeContext;
 use crate::endpoint::Endpoint;
 use crate::registry::{Registry, Slot};
 use crate::workers::{Parcel, Worker};
-
-/// How long a visitor may stay silent after it connected.
-const FIRST_BYTE: Duration = Duration::from_secs(30);
 
 /// The name stands in the first kilobyte or two.
 const LOOK: usize = 2048;
@@ -31,9 +27,16 @@ pub(super) async fn place(edge: &EdgeContext, stream: TcpStream, guess: Guess) -
         return Some((Parcel::pack(stream).ok()?, edge.workers.any()));
     }
     // Only a peek that succeeds tells that something is there. One byte, since many may wait here.
+    let limits = &edge.site.visitors.limits;
     let mut first_byte = [0];
     tokio::select! {
-        first = timeout(FIRST_BYTE, stream.peek(&mut first_byte)) => first.ok()?.ok()?,
+        first = timeout(limits.hello, stream.peek(&mut first_byte)) => match first {
+            Ok(first) => first.ok()?,
+            Err(_) => {
+                edge.site.metrics.refused(Code::SLOW_HANDSHAKE);
+                return None;
+            }
+        },
         // Nothing was asked yet that would have to be finished.
         () = edge.visits.draining() => return None,
     };

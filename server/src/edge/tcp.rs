@@ -10,7 +10,7 @@ use super::accept::accept;
 use super::arrival::introduce;
 use crate::config::ListenerKind;
 use crate::endpoint::Endpoint;
-use crate::proxy::tcp::{STALL_LIMIT, carry};
+use crate::proxy::tcp::carry;
 use crate::registry::{OpenedPort, Place};
 use crate::stall::StallGuard;
 use crate::workers::Worker;
@@ -79,7 +79,7 @@ async fn lend(
 }
 
 /// Accepts for one endpoint until it is withdrawn.
-async fn attend(listener: &TcpListener, endpoint: &Arc<Endpoint>, edge: &EdgeContext) {
+async fn attend(listener: &TcpListener, endpoint: &Arc<Endpoint>, edge: &Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
     let stop = async {
         tokio::select! {
@@ -88,13 +88,15 @@ async fn attend(listener: &TcpListener, endpoint: &Arc<Endpoint>, edge: &EdgeCon
         }
     };
     accept(listener, permits, stop, |mut stream, peer, permit| {
-        let (endpoint, trust) = (Arc::clone(endpoint), edge.site.trust.clone());
-        edge.visits.spawn(async move {
-            let introduced = introduce(&mut stream, peer, ListenerKind::Tcp, &trust).await;
-            if let Some(visitor) = introduced {
-                carry(&endpoint, StallGuard::new(stream, STALL_LIMIT), visitor).await;
-            }
-            drop(permit);
+        let (endpoint, edge) = (Arc::clone(endpoint), Arc::clone(edge));
+        edge.visits.clone().spawn(async move {
+            let introduced = introduce(&mut stream, peer, ListenerKind::Tcp, &edge.site.trust).await;
+            let Some(visitor) = introduced else { return };
+            let held = edge.admit(&stream, visitor.ip(), &[]).filter(|held| edge.counts(held));
+            let Some(held) = held else { return };
+            let stream = StallGuard::new(stream, edge.site.visitors.limits.stall);
+            carry(&edge.site, &endpoint, stream, visitor).await;
+            drop((permit, held));
         });
     })
     .await;

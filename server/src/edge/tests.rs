@@ -9,8 +9,11 @@ use tokio::time::timeout;
 
 use super::http::{http1, http2};
 use super::*;
+use crate::config::VisitorLimits;
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, Member, Protocol};
+use crate::limits::Visitors;
+use crate::metrics::Metrics;
 use crate::modules::ModuleChain;
 use crate::proxy::Site;
 use crate::proxy::activity::Activity;
@@ -76,8 +79,11 @@ impl Bench {
         let (dial, dialled) = mpsc::unbounded_channel();
         let registry = Registry::for_test();
         let domain = HostName::from_authority("tunnel.test").unwrap();
+        let metrics = Arc::<Metrics>::default();
+        let visitors = Visitors::new(VisitorLimits::default(), Arc::clone(&metrics));
+        let trust = Trust::default();
         let site =
-            Site { registry: registry.clone(), domain, trust: Trust::default(), visits: watch.clone() };
+            Site { registry: registry.clone(), domain, trust, visits: watch.clone(), metrics, visitors };
         let edge = EdgeContext::with_tls(site, sockets::server_config(), Workers::here());
         let tunnel = Arc::new(Tunnel::new(Arc::new(Pipes(dial)), watch, Approach::default()));
         Self { edge, dialled, log: Arc::default(), tunnel, registry, _drain: drain }
@@ -104,8 +110,9 @@ impl Bench {
         let (near, far) = duplex(64 * 1024);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let edge = Arc::clone(&self.edge);
+        let held = edge.site.visitors.admit(visitor.ip()).unwrap();
         self.edge.visits.spawn(async move {
-            http1(&edge, far, visitor, secure.then(Secured::default), Activity::new(permit)).await
+            http1(&edge, far, visitor, secure.then(Secured::default), Activity::new(permit, held)).await
         });
         near
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hithe_cli_parser::printable;
+use hithe_cli_parser::{Code, printable};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
@@ -15,21 +15,19 @@ use tokio_rustls::server::TlsStream;
 use super::hello::{self, HelloError, Opening, Replayed};
 use super::linger::linger;
 use crate::endpoint::{Endpoint, EndpointId, Protocol};
+use crate::proxy::Site;
 use crate::proxy::tcp::Wire;
 use crate::registry::{Place, Registry, Slot};
 use crate::stall::StallGuard;
 
-/// From the first byte to the end of the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// The same, where a person may have to choose a certificate first: some browsers keep the handshake waiting meanwhile.
+/// The least time for a handshake where a person may have to choose a certificate first: some browsers keep the handshake waiting meanwhile.
 const CHOICE: Duration = Duration::from_secs(60);
 
 /// How long a refused visitor may take to take what it is told.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A fatal `internal_error` (RFC 8446 §6.2), from a server that could not reach the other end.
-const ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
+pub(super) const ALERT: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 80];
 
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Content-Type: text/plain; charset=utf-8\r\n\
@@ -67,15 +65,19 @@ enum ShakeError {
 /// Recognises a connection and shakes hands where TLS ends here. One that fails is told why, and is gone.
 pub(super) async fn shake(
     stream: StallGuard<TcpStream>,
-    registry: &Registry,
+    site: &Site,
     config: &Arc<rustls::ServerConfig>,
 ) -> Option<Shaken> {
-    let shaken = match hello::first_byte(stream).await {
-        Ok(begun) => begin(begun, registry, config).await,
+    let limits = &site.visitors.limits;
+    let shaken = match hello::first_byte(stream, limits.hello).await {
+        Ok(begun) => begin(begun, &site.registry, config, limits.handshake).await,
         Err(error) => Err(error.into()),
     };
     shaken
         .inspect_err(|error| {
+            if matches!(error, ShakeError::TooSlow(_) | ShakeError::Hello(HelloError::Silent)) {
+                site.metrics.refused(Code::SLOW_HANDSHAKE);
+            }
             let cause =
                 std::error::Error::source(error).map(|cause| printable(&cause.to_string()).into_owned());
             tracing::debug!(cause, "a visitor did not get through TLS: {error}");
@@ -87,9 +89,10 @@ async fn begin(
     mut begun: Stream,
     registry: &Registry,
     config: &Arc<rustls::ServerConfig>,
+    limit: Duration,
 ) -> Result<Shaken, ShakeError> {
     let started = Instant::now();
-    let name = match timeout_at(started + HANDSHAKE, hello::read(&mut begun)).await? {
+    let name = match timeout_at(started + limit, hello::read(&mut begun)).await? {
         Ok(Opening::Tls(name)) => name,
         Ok(Opening::Other) => {
             farewell(&mut begun, NOT_TLS).await;
@@ -115,7 +118,7 @@ async fn begin(
     let demanding = endpoint.as_ref().filter(|endpoint| endpoint.tls.is_some());
     let own = demanding.and_then(|endpoint| endpoint.tls.as_ref());
     let accepted = TlsAcceptor::from(Arc::clone(own.unwrap_or(config))).accept(begun);
-    let deadline = started + if own.is_some() { CHOICE } else { HANDSHAKE };
+    let deadline = started + if own.is_some() { limit.max(CHOICE) } else { limit };
     let stream = Box::new(timeout_at(deadline, accepted).await?.map_err(ShakeError::Handshake)?);
     Ok(match endpoint {
         Some(endpoint) if endpoint.protocol == Protocol::TlsEnded => Shaken::Raw(endpoint, stream),
@@ -123,7 +126,6 @@ async fn begin(
     })
 }
 
-/// Says why and closes.
 /// The endpoint of a name. Where a publisher was cut off, its visitors wait a moment for it to return; those of plain
 /// https do that with each request.
 async fn settled(registry: &Registry, name: &str) -> Option<Arc<Endpoint>> {
@@ -141,7 +143,8 @@ async fn settled(registry: &Registry, name: &str) -> Option<Arc<Endpoint>> {
 /// For one that is cut off again and again.
 const MOST_WAITS: usize = 3;
 
-async fn farewell(stream: &mut Stream, words: &[u8]) {
+/// Says why and closes. What the visitor still sends is read, for a reset would take the words away from it.
+pub(super) async fn farewell(stream: &mut Stream, words: &[u8]) {
     let said = async {
         stream.write_all(words).await?;
         stream.shutdown().await
@@ -176,6 +179,6 @@ mod tests {
         let text = std::str::from_utf8(NOT_TLS).unwrap();
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
-        assert_eq!(text.matches(&hithe_cli_parser::Code::NOT_TLS.to_string()).count(), 2);
+        assert_eq!(text.matches(&Code::NOT_TLS.to_string()).count(), 2);
     }
 }

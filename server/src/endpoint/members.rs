@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::limits::{Overdrawn, VisitPlace};
 use crate::tunnel::Tunnel;
 use crate::visit::VisitLogRef;
 
@@ -49,6 +50,15 @@ impl Member {
     pub(crate) fn begin(self: &Arc<Self>) -> Turn {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         Turn(Arc::clone(self))
+    }
+
+    /// Counts a visit for the publisher's account, or tells the publisher why there can be none.
+    pub(crate) fn begin_visit(&self) -> Result<VisitPlace, Overdrawn> {
+        let place = self.tunnel.usage.begin_visit();
+        if let (Err(overdrawn), Some(log)) = (&place, &self.log) {
+            log.advise(overdrawn.advice());
+        }
+        place
     }
 
     /// Waits until no visit is under way.

@@ -10,6 +10,8 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::limits::VisitorPlace;
+
 #[derive(Debug)]
 pub(crate) struct Activity {
     under_way: AtomicUsize,
@@ -32,10 +34,12 @@ pub(crate) struct Activity {
     outdated: Notify,
     /// Counts against the limit of visitors' connections.
     _permit: OwnedSemaphorePermit,
+    /// Counts for its source.
+    pub(crate) place: VisitorPlace,
 }
 
 impl Activity {
-    pub(crate) fn new(permit: OwnedSemaphorePermit) -> Arc<Self> {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, place: VisitorPlace) -> Arc<Self> {
         Arc::new(Self {
             under_way: AtomicUsize::new(0),
             begun: AtomicU64::new(0),
@@ -49,6 +53,7 @@ impl Activity {
             unsent: Unsent::default(),
             outdated: Notify::new(),
             _permit: permit,
+            place,
         })
     }
 
@@ -227,9 +232,13 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::config::VisitorLimits;
+    use crate::limits::Visitors;
 
     async fn activity() -> Arc<Activity> {
-        Activity::new(Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap())
+        let visitors = Visitors::new(VisitorLimits::default(), Arc::default());
+        let place = visitors.admit("192.0.2.1".parse().unwrap()).unwrap();
+        Activity::new(Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap(), place)
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hithe_cli_parser::HttpVersion;
+use hithe_cli_parser::{Code, HttpVersion};
 use http::header::{CONNECTION, CONTENT_LENGTH, PROXY_AUTHENTICATE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -24,8 +24,9 @@ use super::forwarded::{self, Origin};
 use super::reach::{self, Wanted};
 use super::respond::{self, Form, ProxyError};
 use super::upgrade::{self, Upgrade};
-use crate::body::{Body, Ending, Outcome};
+use crate::body::{Body, Ending, Outcome, SlowBody};
 use crate::endpoint::{Endpoint, EndpointId, Turn};
+use crate::limits::VisitPlace;
 use crate::modules::{Flow, ModuleChain, Visit};
 use crate::tunnel::DialError;
 use crate::tunnel::pool::{SendError, Upstream};
@@ -92,10 +93,16 @@ impl Connection {
         self.tls.as_ref().map(|tls| &tls.facts)
     }
 
+    /// The answer to what was refused, which is counted.
+    fn say(&self, error: &ProxyError, form: Form) -> Response<Body> {
+        self.site.metrics.refused(error.code());
+        error.answer(form)
+    }
+
     /// Answers a request that has no endpoint. A connection to one that is gone ends with the answer: a client that
     /// keeps it would get no other one, and a new one meets the demands of the endpoint that is there now.
     fn refuse(&self, error: &ProxyError, form: Form, version: Version) -> Response<Body> {
-        let mut answer = error.answer(form);
+        let mut answer = self.say(error, form);
         if matches!(error, ProxyError::Misdirected { outdated: true }) {
             self.activity.outdate();
             if version < Version::HTTP_2 {
@@ -129,19 +136,28 @@ impl Connection {
 pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body>) -> Response<Body> {
     let form = Form::wanted(request.headers());
     let under_way = connection.activity.begin();
+    let version = request.version();
+    if let Err(wait) = connection.activity.place.request() {
+        return connection.refuse(&ProxyError::TooMany { wait }, form, version);
+    }
     if !request.body().is_end_stream() {
         // An answer may be over before its request is.
         let receiving = connection.activity.receive();
-        request = request.map(|body| body.holding(receiving));
+        let limit = connection.site.visitors.limits.body;
+        request = request.map(|body| body.holding(receiving).within(limit));
     }
     let routed = target::route(&connection.site.registry, connection.tls.as_ref(), &mut request).await;
     let endpoint = match routed {
         Ok(Route::Endpoint(endpoint)) => endpoint,
         Ok(Route::Redirect(response)) => return *response,
-        Err(error) => return connection.refuse(&error, form, request.version()),
+        Err(error) => return connection.refuse(&error, form, version),
     };
     let Some(turn) = endpoint.choose() else {
-        return connection.refuse(&ProxyError::from(DialError::Gone), form, request.version());
+        return connection.refuse(&ProxyError::from(DialError::Gone), form, version);
+    };
+    let place = match turn.begin_visit() {
+        Ok(place) => place,
+        Err(overdrawn) => return connection.refuse(&overdrawn.into(), form, version),
     };
     let mut visit = Visiting {
         visitor: connection.visitor_of(request.headers()),
@@ -156,6 +172,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body
         endpoint,
         turn,
         _under_way: under_way,
+        _place: place,
     };
     match visit.exchange(request).await {
         Ok(Exchange::Response(response)) => {
@@ -176,7 +193,8 @@ pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body
         }
         Err(error) => {
             visit.status = error.status();
-            error.answer(form).map(|body| body.with_ending(Box::new(visit)))
+            let answer = visit.connection.say(&error, form);
+            answer.map(|body| body.with_ending(Box::new(visit)))
         }
     }
 }
@@ -199,6 +217,8 @@ pub(super) struct Visiting {
     /// How long it took to get that connection.
     dialled: Duration,
     _under_way: UnderWay,
+    /// Counts for the publisher's account.
+    _place: VisitPlace,
 }
 
 /// What came of a request that was not refused.
@@ -231,7 +251,7 @@ impl Visiting {
         let answered = self.forward(request, visitor_side.is_some()).await;
         visit.reached = self.reached();
         // A visitor that breaks its own request off says nothing of the upstream.
-        if !matches!(answered, Err(ProxyError::BadRequest(_))) {
+        if !matches!(answered, Err(ProxyError::BadRequest(_) | ProxyError::SlowBody)) {
             let status = answered.as_ref().map_or_else(ProxyError::status, Response::status);
             endpoint.modules.outcome(status, visit);
         }
@@ -378,6 +398,7 @@ impl Ending for Visiting {
     fn ended(&mut self, outcome: Outcome) {
         let fault = outcome.fault.or_else(|| self.cut_off().filter(|_| !outcome.complete));
         if fault == Some(STALLED) {
+            self.connection.site.metrics.refused(Code::SLOW_READER);
             log_stalled(self.visitor, &self.endpoint.url);
         }
         if let Some(upstream) = self.upstream.take().filter(|_| outcome.complete) {
@@ -431,6 +452,9 @@ async fn admit(
 
 /// Whose fault it is that the body of a request did not come whole.
 fn bad_body(error: &hyper::Error) -> ProxyError {
+    if SlowBody::caused(error) {
+        return ProxyError::SlowBody;
+    }
     tracing::debug!(%error, cause = std::error::Error::source(error).map(ToString::to_string), "a request's body failed");
     ProxyError::BadRequest("its body is not what its headers say, or broke off")
 }

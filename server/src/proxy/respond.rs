@@ -1,6 +1,7 @@
 //! What Hithe itself answers: the one table from a cause to its code, status, log level and text.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use hithe_cli_parser::{Code, printable};
 use http::header::{
@@ -10,6 +11,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::body::{Body, ERROR_CODE};
+use crate::limits::Overdrawn;
 use crate::modules::Refusal;
 use crate::tunnel::DialError;
 
@@ -31,6 +33,15 @@ pub(crate) enum ProxyError {
     },
     #[error("refused by a module: {}", .0.text)]
     Module(Box<Refusal>),
+    #[error("too many requests from one network")]
+    TooMany {
+        /// Until one more fits.
+        wait: Duration,
+    },
+    #[error("the body of the request came too slowly")]
+    SlowBody,
+    #[error(transparent)]
+    Overdrawn(#[from] Overdrawn),
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("the tunnel closed before the first byte of an answer")]
@@ -127,9 +138,11 @@ impl ProxyError {
                 "This name is served on a connection of its own",
                 "Open a new connection with this name in its TLS handshake.",
             ),
+            Self::TooMany { .. } | Self::SlowBody => self.row_of_visitor(),
             Self::Module(refusal) => {
                 Row::of(refusal.code, refusal.status, Side::Visitor, refusal.text, refusal.hint)
             }
+            Self::Overdrawn(overdrawn) => row_of_overdrawn(*overdrawn),
             Self::Dial(error) => row_of_dial(*error),
             Self::Silent => Row::of(
                 Code::UPSTREAM_BROKE,
@@ -146,6 +159,30 @@ impl ProxyError {
                 "Publisher: check that the target in -R speaks plain HTTP; for a service with its own TLS use the command tls.",
             ),
         }
+    }
+
+    /// Of a visitor that wants too much, or too slowly.
+    fn row_of_visitor(&self) -> Row {
+        match self {
+            Self::TooMany { .. } => Row::of(
+                Code::VISITOR_REQUESTS,
+                StatusCode::TOO_MANY_REQUESTS,
+                Side::Visitor,
+                "Too many requests come from your network",
+                "Try again in a moment.",
+            ),
+            _ => Row::of(
+                Code::SLOW_BODY,
+                StatusCode::REQUEST_TIMEOUT,
+                Side::Visitor,
+                "The body of the request came too slowly",
+                "Check your connection and send it again.",
+            ),
+        }
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.row().code
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -170,7 +207,10 @@ impl ProxyError {
                 headers
                     .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
             }
-            Self::Dial(DialError::Busy) => {
+            Self::TooMany { wait } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            }
+            Self::Dial(DialError::Busy) | Self::Overdrawn(Overdrawn::Visits) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
@@ -194,6 +234,21 @@ impl ProxyError {
             printable(&what)
         );
     }
+}
+
+/// Of a publisher's account that may have no more.
+fn row_of_overdrawn(overdrawn: Overdrawn) -> Row {
+    let (text, hint) = match overdrawn {
+        Overdrawn::Visits => (
+            "This site has as many visitors at the moment as it may have",
+            "Try again in a moment. Publisher: the operator of the server can admit more.",
+        ),
+        Overdrawn::Month => (
+            "This site has used up its traffic of this month",
+            "Come back next month. Publisher: the operator of the server can admit more.",
+        ),
+    };
+    Row::of(overdrawn.code(), StatusCode::SERVICE_UNAVAILABLE, Side::Publisher, text, hint)
 }
 
 fn row_of_dial(error: DialError) -> Row {

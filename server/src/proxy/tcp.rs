@@ -10,19 +10,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hithe_cli_parser::Code;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::Site;
 use super::reach;
+use super::respond::ProxyError;
 use super::socks::SocksWatch;
 use crate::endpoint::{Endpoint, Turn};
 use crate::modules::{Flow, Visit};
 use crate::stall::StallGuard;
 use crate::tunnel::DialError;
 use crate::visit::{CutOff, STALLED, VisitRecord, Visitor, log_stalled};
-
-/// How long bytes for a visitor may wait while it takes none.
-pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// One data packet of SSH carries at most 32 KiB.
 const CHUNK: usize = 32 * 1024;
@@ -59,27 +59,45 @@ impl<S: Wire> Wire for StallGuard<S> {
 }
 
 /// Carries one connection of a visitor to a tcp or tls endpoint.
-pub(crate) async fn carry(endpoint: &Arc<Endpoint>, mut visitor_side: impl Wire, visitor: Visitor) {
+pub(crate) async fn carry(
+    site: &Site,
+    endpoint: &Arc<Endpoint>,
+    mut visitor_side: impl Wire,
+    visitor: Visitor,
+) {
     let started = Instant::now();
     if let Flow::Refuse(refusal) = endpoint.modules.connect(&mut Visit::new(visitor, None, &endpoint.url)) {
+        site.metrics.refused(refusal.code);
         tracing::debug!(code = %refusal.code, visitor = %visitor.ip(), "a connection was refused by a module");
         return;
     }
-    let mut tally = Tally::default();
     let Some(mut turn) = endpoint.choose() else {
         refuse(&mut visitor_side, DialError::Gone).await;
         return;
     };
+    let _place = match turn.begin_visit() {
+        Ok(place) => place,
+        Err(overdrawn) => {
+            site.metrics.refused(overdrawn.code());
+            tracing::debug!(code = %overdrawn.code(), visitor = %visitor.ip(), "a connection was refused: {overdrawn}");
+            return say_no(&mut visitor_side).await;
+        }
+    };
+    let mut tally = Tally::default();
     let fault = match reach::stream(endpoint, &mut turn, visitor).await {
         Ok(mut upstream) => {
             let socks = SocksWatch::default();
             let outcome = join(&mut visitor_side, &mut upstream, &mut tally, socks).await;
             if outcome == Err(Fault::Stalled) {
+                site.metrics.refused(Code::SLOW_READER);
                 log_stalled(visitor, &endpoint.url);
             }
             outcome.err().map(|fault| cut(endpoint, &turn, &visitor_side, fault))
         }
-        Err(error) => Some(refuse(&mut visitor_side, error).await),
+        Err(error) => {
+            site.metrics.refused(ProxyError::from(error).code());
+            Some(refuse(&mut visitor_side, error).await)
+        }
     };
     if let Some(log) = &turn.log {
         log.record(VisitRecord::Connection {
@@ -104,13 +122,17 @@ fn cut(endpoint: &Endpoint, turn: &Turn, visitor_side: &impl Wire, fault: Fault)
     fault.text()
 }
 
-async fn refuse(visitor_side: &mut impl Wire, error: DialError) -> &'static str {
+async fn say_no(visitor_side: &mut impl Wire) {
     use tokio::io::AsyncWriteExt;
 
     let refusal = visitor_side.refusal();
     if visitor_side.write_all(refusal).await.is_ok() {
         let _ = visitor_side.shutdown().await;
     }
+}
+
+async fn refuse(visitor_side: &mut impl Wire, error: DialError) -> &'static str {
+    say_no(visitor_side).await;
     match error {
         DialError::Refused => "nothing is listening at the target",
         DialError::Prohibited => "the ssh client refused the connection",

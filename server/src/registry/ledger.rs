@@ -3,7 +3,7 @@
 //! A claim is placed when a forward is asked for and makes nothing public; publishing turns it into a [`Lease`].
 //! Dropping either gives the name back, unless the session was evicted in the meantime.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -304,6 +304,7 @@ impl Ledger {
         member: &Arc<Member>,
     ) -> Result<Changes, Refusal> {
         let pools = self.check(claim, endpoints)?;
+        self.check_sessions(claim)?;
         let entry = self.entries.get_mut(&claim.key).ok_or_else(evicted)?;
         let mut changes = Changes::default();
         for ((slot, endpoint), pool) in endpoints.iter().zip(pools) {
@@ -330,6 +331,35 @@ impl Ledger {
             self.past.note(claim.key.to_string(), &entry.account, SystemTime::now());
         }
         Ok(changes)
+    }
+
+    /// Whether the account may have one session more that publishes, if this one does not yet.
+    fn check_sessions(&self, claim: &Claim) -> Result<(), Refusal> {
+        let Some(holder) = self.sessions.get(&claim.session) else { return Ok(()) };
+        let Some(most) = holder.quota().sessions else { return Ok(()) };
+        if (self.publishing(holder.account(), claim.session).len() as u64) < most {
+            return Ok(());
+        }
+        let message = format!("your account may publish from {most} sessions at a time");
+        Err(Refusal::new(
+            Code::SESSION_LIMIT,
+            message,
+            "end one: ssh HOST sessions, ssh HOST sessions kick NUMBER",
+        ))
+    }
+
+    /// The sessions of an account that have made something public, but for one.
+    pub(super) fn publishing(&self, account: &Account, but: SessionId) -> HashSet<SessionId> {
+        let of_account = self.entries.values().filter(|entry| entry.account == *account);
+        let sessions = of_account.flat_map(|entry| {
+            let is_public = |id: &ClaimId| entry.public.iter().any(|it| it.claim == *id);
+            entry.holds.iter().filter(move |(id, _)| is_public(id)).map(|(_, session)| *session)
+        });
+        sessions.filter(|session| *session != but).collect()
+    }
+
+    pub(super) fn keys_of_account(&self, account: &Account) -> impl Iterator<Item = &Key> {
+        self.entries.iter().filter(|(_, entry)| entry.account == *account).map(|(key, _)| key)
     }
 
     /// Whether these may be made public, and which pool each of them joins.

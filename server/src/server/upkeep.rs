@@ -1,7 +1,7 @@
 //! What is looked at every few seconds: changed certificates and keys, and names to remember.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hithe_keys::{Complaint, Severity};
 use tokio::time::{Instant, interval_at};
@@ -10,6 +10,7 @@ use super::with_causes;
 use crate::access::Access;
 use crate::admin::reconsider;
 use crate::certs::Certificates;
+use crate::limits::{Accounts, Visitors};
 use crate::registry::Registry;
 use crate::store::{Recorder, Store};
 
@@ -18,6 +19,8 @@ pub(super) struct Upkeep {
     pub(super) access: Access,
     pub(super) registry: Registry,
     pub(super) store: Store,
+    pub(super) accounts: Accounts,
+    pub(super) visitors: Arc<Visitors>,
     pub(super) audit: Recorder,
 }
 
@@ -32,17 +35,39 @@ impl Upkeep {
     /// Never ends.
     pub(super) async fn run(&self) {
         let mut ticks = interval_at(Instant::now() + EVERY, EVERY);
-        let mut noted = Instant::now();
+        let (mut noted, mut counted) = (Instant::now(), Instant::now());
         loop {
             ticks.tick().await;
             self.certificates.refresh();
             self.registry.let_go();
             self.look_at_logins();
+            self.visitors.forget();
             if noted.elapsed() > NOTE_EVERY {
                 noted = Instant::now();
                 self.registry.note_live();
             }
+            if counted.elapsed() > COUNT_EVERY {
+                counted = Instant::now();
+                self.save_traffic();
+            }
             self.save();
+        }
+    }
+
+    /// What accounts have moved. A crash loses what came after the last time.
+    pub(super) fn save_traffic(&self) {
+        let (month, moved) = self.accounts.take_unstored(SystemTime::now());
+        if moved.is_empty() {
+            return;
+        }
+        // Where nothing can be written, it is counted in memory only.
+        let read_only = self.store.database.read_only().is_some();
+        if let Err(error) = if read_only { Ok(()) } else { self.store.database.add_traffic(month, &moved) } {
+            tracing::error!(
+                error = with_causes(&error),
+                "cannot remember how many bytes accounts have moved"
+            );
+            self.accounts.give_back(month, moved);
         }
     }
 
@@ -74,6 +99,7 @@ impl Upkeep {
             Ok(reservations) => self.registry.set_reservations(reservations),
             Err(error) => tracing::error!(error = with_causes(&error), "keeping the reservations of before"),
         }
+        self.accounts.apply(|account| self.access.limits(account));
         reconsider(&self.registry);
     }
 }
@@ -88,6 +114,8 @@ pub(super) fn complain(complaints: &[Complaint]) {
     }
 }
 
+/// How often the bytes of accounts are stored.
+const COUNT_EVERY: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_secs(2);
 /// So that names in use stay with their account when the server is killed.
 const NOTE_EVERY: Duration = Duration::from_secs(600);

@@ -3,7 +3,7 @@
 //! Each console is a task with a bounded queue. When the terminal stops reading (Ctrl-S), the queue fills, further
 //! lines are dropped and counted; the channel's own window keeps it from the other channels.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ impl Console {
         Arc::new(ConsoleLog {
             lines: self.lines.clone(),
             dropped: Arc::clone(&self.dropped),
-            advised: AtomicBool::new(false),
+            advised: Mutex::default(),
         })
     }
 
@@ -90,8 +90,8 @@ impl Console {
 struct ConsoleLog {
     lines: mpsc::Sender<Line>,
     dropped: Arc<AtomicU64>,
-    /// Each request of a broken forward has the same advice; it is given once.
-    advised: AtomicBool,
+    /// Each request of a broken forward has the same advice; each is given once.
+    advised: Mutex<Vec<&'static str>>,
 }
 
 impl ConsoleLog {
@@ -113,7 +113,9 @@ impl VisitLog for ConsoleLog {
     }
 
     fn advise(&self, advice: &'static str) {
-        if !self.advised.swap(true, Ordering::Relaxed) {
+        let mut advised = self.advised.lock().unwrap_or_else(PoisonError::into_inner);
+        if !advised.contains(&advice) {
+            advised.push(advice);
             self.send(Line::Text(format!("{advice}\n")));
         }
     }

@@ -17,7 +17,6 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty, Sig};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Admitted;
 use super::forwards::{ForwardTable, to_be_told};
 use super::link::Pulse;
 use super::live::Live;
@@ -25,6 +24,7 @@ use super::login::Login;
 use super::publisher::{Publisher, cut_after_farewell, disconnect_text};
 use super::session::{Event, Session};
 use super::{Publishers, text};
+use crate::limits::Admitted;
 use crate::registry::SessionId;
 use crate::tunnel::channel::{Arrival, MAX_OPENS};
 
@@ -43,7 +43,7 @@ pub(super) struct State {
     sends_first: bool,
     /// Given back at login.
     admitted: Option<Admitted>,
-    login: Login,
+    pub(super) login: Login,
     live: Option<Live>,
 }
 
@@ -155,6 +155,7 @@ impl State {
             Some(_) => None,
             None => user_command,
         };
+        let account = identity.account.clone();
         let publisher = Arc::new(Publisher {
             session: SessionId::next(),
             identity,
@@ -173,6 +174,7 @@ impl State {
             in_order: AtomicBool::new(false),
             held: Mutex::default(),
             displaced: Notify::new(),
+            usage: self.context.accounts.usage(&account, self.context.access.limits(&account)),
             inboxes: Arc::default(),
         });
         tracing::info!(
@@ -440,7 +442,8 @@ impl RusshHandler for Handler {
         session.channel_failure(channel)
     }
 
-    /// What arrives for a visit goes on to where it waits for its visitor. The only wait here is for the disk.
+    /// What arrives for a visit goes on to where it waits for its visitor. The only waits here are for the disk, and for
+    /// the rate of the account.
     ///
     /// On a session, a terminal in raw mode sends Ctrl-C as a byte.
     async fn data(
@@ -453,14 +456,15 @@ impl RusshHandler for Handler {
         let Some(live) = &mut this.live else { return Ok(()) };
         match live.publisher.inboxes.arrived(channel) {
             Arrival::Taken => {
+                live.publisher.usage.moved(data.len());
                 live.turn += data.len();
                 if live.turn >= TURN {
                     live.turn = 0;
                     tokio::task::yield_now().await;
                 }
-                if live.publisher.inboxes.is_full() {
+                if let Some(pause) = live.publisher.pause() {
                     // Boxed: russh holds room for this in every session's task.
-                    Box::pin(this.kill.run_until_cancelled(live.publisher.inboxes.has_room())).await;
+                    Box::pin(this.kill.run_until_cancelled(pause)).await;
                 }
             }
             Arrival::Unknown if live.terminals.contains(&channel) && data.contains(&CTRL_C) => {

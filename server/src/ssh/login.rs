@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hithe_cli_parser::Code;
 use hithe_keys::Fingerprint;
@@ -22,6 +23,8 @@ pub(super) struct Login {
     offered: Option<Fingerprint>,
     /// Rounds of questions that it was sent.
     rounds: u8,
+    /// Whether it has shown anything. To ask which ways there are (the method `none`) is nothing.
+    tried: Arc<AtomicBool>,
 }
 
 impl Login {
@@ -33,8 +36,14 @@ impl Login {
         Origin { user: user.into(), peer: self.peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) }
     }
 
+    /// Becomes true when the client tries to log in, right or wrong.
+    pub(super) fn tried(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.tried)
+    }
+
     /// Whether it is worth a signature.
     pub(super) fn offer(&mut self, access: &Access, user: &str, offer: &PublicKeyOffer<'_>) -> Auth {
+        self.tried.store(true, Ordering::Relaxed);
         self.offered = Some(Fingerprint::of(offer.public_key));
         match access.may_know(offer.public_key, offer.algorithm, &self.origin(user)) {
             true => Auth::Accept,
@@ -85,6 +94,7 @@ impl Login {
     }
 
     fn is_in(&mut self, user: &str, identity: Option<Identity>) -> Auth {
+        self.tried.store(true, Ordering::Relaxed);
         user.clone_into(&mut self.user);
         self.identity = identity.map(Arc::new);
         if self.identity.is_some() { Auth::Accept } else { Auth::reject() }

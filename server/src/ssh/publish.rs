@@ -86,10 +86,18 @@ pub(super) async fn publish(
 /// Which random name or port it will be depends on which of the account's sessions live: those that do not answer, all
 /// asked at once, give theirs to this one. What is asked for by its name passes to the newer session anyway.
 async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
-    let others = match forwards.iter().any(Forward::is_random) {
-        true => publisher.registry.others_of(publisher.account(), publisher.session),
+    let registry = &publisher.registry;
+    let mut others = match forwards.iter().any(Forward::is_random) {
+        true => registry.others_of(publisher.account(), publisher.session),
         false => Vec::new(),
     };
+    let at_limit = registry.others_at_limit(publisher);
+    others.extend(
+        at_limit
+            .into_iter()
+            .filter(|it| others.iter().all(|other| other.id() != it.id()))
+            .collect::<Vec<_>>(),
+    );
     join_all(others.iter().map(|other| async move {
         if !other.is_alive().await {
             tracing::info!(session = %other.id(), "the client does not answer: its successor takes over");
@@ -325,8 +333,10 @@ impl Publishing<'_> {
             inboxes: Arc::clone(&self.publisher.inboxes),
             spool: Arc::clone(&self.context.spool),
             publisher: self.publisher.account().clone(),
+            usage: Arc::clone(&self.publisher.usage),
         };
-        Arc::new(Tunnel::new(Arc::new(dialer), tasks, approach))
+        let tunnel = Tunnel::new(Arc::new(dialer), tasks, approach);
+        Arc::new(tunnel.charged_to(Arc::clone(&self.publisher.usage)))
     }
 
     fn check_certificate(&self, name: &HostPattern, planned: &Planned) -> Result<(), Refusal> {

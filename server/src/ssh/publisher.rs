@@ -1,5 +1,6 @@
 //! One logged-in publisher, as the registry and the session's tasks see it.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use super::text;
 use crate::access::{Access, Identity, Rights};
 use crate::account::Account;
 use crate::drain::DrainWatch;
+use crate::limits::{Quota, Usage};
 use crate::registry::{End, HeldPlaces, Holder, Registry, SessionAbout, SessionId, Takeover};
 use crate::store::{Entry, Recorder};
 use crate::tunnel::channel::Inboxes;
@@ -45,6 +47,8 @@ pub(super) struct Publisher {
     pub(super) held: Mutex<HeldPlaces>,
     /// Another session has taken the place of an endpoint of this one.
     pub(super) displaced: Notify,
+    /// What its account has of the server.
+    pub(super) usage: Arc<Usage>,
     /// What arrives for visits.
     pub(super) inboxes: Arc<Inboxes>,
 }
@@ -82,6 +86,21 @@ impl Publisher {
         self.audit.note(Entry::now(self.identity.account.to_string(), source, action, object, result));
     }
 
+    /// A wait before more is read from the client: for the disk, or because its account is ahead of its rate. What is not
+    /// read slows the client down.
+    pub(super) fn pause(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let (full, settled) = (self.inboxes.is_full(), self.usage.settle());
+        let inboxes = Arc::clone(&self.inboxes);
+        (full || settled.is_some()).then_some(async move {
+            if full {
+                inboxes.has_room().await;
+            }
+            if let Some(settled) = settled {
+                settled.await;
+            }
+        })
+    }
+
     fn ask(&self) {
         if self.asking.swap(true, Ordering::AcqRel) {
             return;
@@ -106,6 +125,10 @@ impl Holder for Publisher {
 
     fn rights(&self) -> &Rights {
         &self.identity.rights
+    }
+
+    fn quota(&self) -> Quota {
+        self.usage.quota()
     }
 
     fn about(&self) -> SessionAbout {
@@ -141,8 +164,9 @@ impl Holder for Publisher {
     fn is_alive(&self) -> BoxFuture<'_, bool> {
         Box::pin(async move {
             self.ask();
-            // Nothing is read, and so nothing heard, while the session waits for the disk.
-            let beats = self.pulse.beats_within(ANSWER_WAIT).await || self.inboxes.is_full();
+            // Nothing is read, and so nothing heard, while the session waits for the disk or is slowed.
+            let waits = || self.inboxes.is_full() || self.usage.owed().is_some();
+            let beats = self.pulse.beats_within(ANSWER_WAIT).await || waits();
             !self.kill.is_cancelled() && beats
         })
     }

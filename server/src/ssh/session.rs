@@ -250,6 +250,7 @@ impl Session {
     /// Told at once where somebody reads; otherwise kept for the session that is about to open.
     fn on_refused(&mut self, (bind, refusal): (Bind, Refusal)) {
         self.publisher.record("publish", format!("-R {bind}"), refusal.code.to_string());
+        self.context.metrics.refused(refusal.code);
         match (&self.phase, self.consoles.values().next()) {
             (Phase::Serving(_), Some(console)) => console.print(text::refused(&bind, &refusal)),
             // The client has its answer, and only a farewell could say more: what is published goes on.
@@ -409,6 +410,7 @@ impl Session {
         }
         for Failed { bind, refusal } in failed {
             self.publisher.record("publish", format!("-R {bind}"), refusal.code.to_string());
+            self.context.metrics.refused(refusal.code);
         }
         let Some(console) = self.console_of(owner) else { return };
         let mut said = String::new();

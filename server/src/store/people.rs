@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 
+use hithe_cli_parser::Allowance;
 use hithe_keys::Fingerprint;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use rusqlite::{OptionalExtension as _, Row, params};
-use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
 use super::database::{Database, DatabaseError};
 use crate::account::{Account, Acl};
+use crate::limits::{Overrides, Quota};
 
 /// Why something was not done. Who asked for it reads it.
 #[derive(Debug, thiserror::Error)]
@@ -34,12 +35,14 @@ impl From<rusqlite::Error> for PeopleError {
 }
 
 /// A person or a machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Person {
     pub(crate) account: Account,
     pub(crate) description: String,
     /// May ask for, and change, what is not its own.
     pub(crate) admin: bool,
+    /// What alone holds for it.
+    pub(crate) limits: Overrides,
     /// Seconds since 1970, as all times here.
     pub(crate) made: i64,
 }
@@ -114,6 +117,11 @@ impl People {
         self.tokens.values()
     }
 
+    /// What alone holds for an account.
+    pub(crate) fn limits(&self, account: &Account) -> Overrides {
+        self.accounts.get(account).map_or(Overrides::NONE, |person| person.limits)
+    }
+
     pub(crate) fn is_admin(&self, account: &Account) -> bool {
         self.accounts.get(account).is_some_and(|person| person.admin)
     }
@@ -124,7 +132,10 @@ impl Database {
     pub(crate) fn people(&self) -> Result<People, DatabaseError> {
         let mut people = People::default();
         let connection = self.lock();
-        let mut accounts = connection.prepare("SELECT name, description, admin, made FROM accounts")?;
+        let mut accounts = connection.prepare(
+            "SELECT name, description, admin, made, max_sessions, max_endpoints, max_ports, max_visits, max_rate,
+             max_monthly FROM accounts",
+        )?;
         for person in accounts.query_map([], |row| Ok(person(row)))? {
             if let Some(person) = readable("accounts", person?) {
                 people.accounts.insert(person.account.clone(), person);
@@ -160,18 +171,31 @@ impl Database {
         account: &Account,
         description: Option<&str>,
         admin: Option<bool>,
+        limits: Quota<Option<Allowance>>,
     ) -> Result<(), PeopleError> {
-        let changed = self.lock().execute(
+        let mut connection = self.lock();
+        let change = connection.transaction()?;
+        let changed = change.execute(
             "UPDATE accounts SET description = ifnull(?2, description), admin = ifnull(?3, admin) WHERE name = ?1",
             params![account.as_str(), description, admin],
         )?;
-        if changed == 0 { Err(no_account(account)) } else { Ok(()) }
+        if changed == 0 {
+            return Err(no_account(account));
+        }
+        for (column, said) in limits.columns() {
+            if let Some(said) = said {
+                let change_limit = format!("UPDATE accounts SET {column} = ?2 WHERE name = ?1");
+                change.execute(&change_limit, params![account.as_str(), stored(said)])?;
+            }
+        }
+        Ok(change.commit()?)
     }
 
     /// With its keys, tokens, names and reservations.
     pub(crate) fn remove_account(&self, account: &Account) -> Result<(), PeopleError> {
         let mut connection = self.lock();
         let change = connection.transaction()?;
+        change.execute("DELETE FROM traffic WHERE account = ?1", [account.as_str()])?;
         change.execute("DELETE FROM names WHERE account = ?1", [account.as_str()])?;
         change.execute("DELETE FROM reservations WHERE account = ?1", [account.as_str()])?;
         if change.execute("DELETE FROM accounts WHERE name = ?1", [account.as_str()])? == 0 {
@@ -263,7 +287,34 @@ fn readable<T>(table: &str, row: Result<T, Box<dyn std::error::Error>>) -> Optio
 
 fn person(row: &Row<'_>) -> Result<Person, Box<dyn std::error::Error>> {
     let account = row.get::<_, String>(0)?.parse()?;
-    Ok(Person { account, description: row.get(1)?, admin: row.get(2)?, made: row.get(3)? })
+    let mut column = 3;
+    let mut limit = || {
+        column += 1;
+        row.get(column).map(allowance)
+    };
+    let limits = Quota {
+        sessions: limit()?,
+        endpoints: limit()?,
+        ports: limit()?,
+        visits: limit()?,
+        rate: limit()?,
+        monthly: limit()?,
+    };
+    Ok(Person { account, description: row.get(1)?, admin: row.get(2)?, limits, made: row.get(3)? })
+}
+
+fn allowance(stored: Option<i64>) -> Allowance {
+    stored.map_or(Allowance::Usual, |limit| {
+        u64::try_from(limit).map_or(Allowance::Unlimited, Allowance::AtMost)
+    })
+}
+
+fn stored(said: Allowance) -> Option<i64> {
+    match said {
+        Allowance::Usual => None,
+        Allowance::Unlimited => Some(-1),
+        Allowance::AtMost(limit) => Some(limit.cast_signed()),
+    }
 }
 
 fn key(row: &Row<'_>) -> Result<Key, Box<dyn std::error::Error>> {
@@ -334,7 +385,13 @@ mod tests {
 
     fn with_ada() -> (tempfile::TempDir, Database) {
         let (folder, database) = database();
-        let person = Person { account: ada(), description: "Ada".to_owned(), admin: false, made: 1 };
+        let person = Person {
+            account: ada(),
+            description: "Ada".to_owned(),
+            admin: false,
+            limits: Overrides::NONE,
+            made: 1,
+        };
         database.add_account(&person).unwrap();
         (folder, database)
     }
@@ -361,7 +418,17 @@ mod tests {
         let people = database.people().unwrap();
         assert_eq!(people.keys.get(&KEY.parse().unwrap()), Some(&key()));
         assert!(!people.is_admin(&ada()));
-        database.change_account(&ada(), None, Some(true)).unwrap();
+        let limits = Quota {
+            visits: Some(Allowance::AtMost(3)),
+            rate: Some(Allowance::Unlimited),
+            ..Quota::default()
+        };
+        database.change_account(&ada(), None, Some(true), limits).unwrap();
+        let back = Quota { rate: Some(Allowance::Usual), ..Quota::default() };
+        assert_eq!(database.people().unwrap().limits(&ada()).rate, Allowance::Unlimited);
+        database.change_account(&ada(), None, None, back).unwrap();
+        let limits = Overrides { visits: Allowance::AtMost(3), ..Overrides::NONE };
+        assert_eq!(database.people().unwrap().limits(&ada()), limits);
         let people = database.people().unwrap();
         assert!(people.is_admin(&ada()));
         assert_eq!(people.accounts[&ada()].description, "Ada");

@@ -28,6 +28,7 @@ use super::spool::{Backlog, ChargedTo, Spool};
 use super::{Dial, DialError, TunnelStream};
 use crate::account::Account;
 use crate::drain::DrainWatch;
+use crate::limits::Usage;
 use crate::visit::Visitor;
 
 #[cfg(test)]
@@ -50,6 +51,8 @@ pub(crate) struct ChannelDialer {
     /// Where it waits for visitors.
     pub(crate) spool: Arc<Spool>,
     pub(crate) publisher: Account,
+    /// Counts what goes to the publisher. What comes from it, its session counts.
+    pub(crate) usage: Arc<Usage>,
 }
 
 impl Dial for ChannelDialer {
@@ -278,6 +281,9 @@ struct ChannelStream {
     parting: Option<Parting>,
     /// What was taken and not yet read.
     rest: Bytes,
+    usage: Arc<Usage>,
+    /// While the account is ahead of its rate.
+    settling: Option<BoxFuture<'static, ()>>,
 }
 
 impl ChannelStream {
@@ -311,7 +317,14 @@ impl ChannelStream {
             elastic: Arc::clone(&elastic),
             tasks: dialer.tasks.clone(),
         };
-        Self { elastic, writer: Writer::new(control), parting: Some(parting), rest: Bytes::new() }
+        Self {
+            elastic,
+            writer: Writer::new(control),
+            parting: Some(parting),
+            rest: Bytes::new(),
+            usage: Arc::clone(&dialer.usage),
+            settling: None,
+        }
     }
 
     /// Makes `rest` hold something. Ready without that at an orderly end.
@@ -335,6 +348,18 @@ impl ChannelStream {
             return Poll::Ready(Err(self.refusal()));
         }
         written
+    }
+
+    /// Ready when the publisher's account may move more.
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.settling.is_none() {
+            self.settling = self.usage.settle().map(FutureExt::boxed);
+        }
+        if let Some(settling) = &mut self.settling {
+            ready!(settling.poll_unpin(cx));
+            self.settling = None;
+        }
+        Poll::Ready(())
     }
 
     /// Why nothing can be written.
@@ -393,7 +418,13 @@ impl AsyncWrite for ChannelStream {
         if self.elastic.takes_nothing() {
             return Poll::Ready(Err(self.refusal()));
         }
-        let written = self.writer.poll_write(cx, bufs);
+        let written = match self.poll_settled(cx) {
+            Poll::Ready(()) => self.writer.poll_write(cx, bufs),
+            Poll::Pending => Poll::Pending,
+        };
+        if let Poll::Ready(Ok(count)) = written {
+            self.usage.moved(count);
+        }
         self.or_closed(cx, written)
     }
 

@@ -52,7 +52,9 @@ pub(crate) fn hello(data: &[u8]) {
 }
 
 async fn open(bytes: &[u8], size: usize) -> Option<Opening> {
-    let mut begun = first_byte(Pieces { bytes, size }).await.expect("there is a byte");
+    let mut begun = first_byte(Pieces { bytes, size }, std::time::Duration::from_secs(10))
+        .await
+        .expect("there is a byte");
     let opening = read(&mut begun).await;
     assert!(begun.head.len() <= HELLO_LIMIT, "{} bytes are kept", begun.head.len());
     let mut replayed = Vec::new();

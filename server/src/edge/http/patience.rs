@@ -12,9 +12,6 @@ use tokio::time::{Sleep, sleep};
 
 use crate::proxy::activity::Activity;
 
-/// To the first byte of a connection, and from the first to the last byte of the head of a request.
-const HEAD: Duration = Duration::from_secs(30);
-
 /// Fails reading with [`io::ErrorKind::TimedOut`] when the head of a request takes too long.
 ///
 /// The clock runs from the first byte that is read while no request is under way, or from the begin of the
@@ -22,6 +19,8 @@ const HEAD: Duration = Duration::from_secs(30);
 pub(super) struct Patience<S> {
     stream: S,
     activity: Arc<Activity>,
+    /// To the first byte of a connection, and from the first to the last byte of the head of a request.
+    limit: Duration,
     /// Whether a part of a head may have come.
     begun: bool,
     /// Requests whose heads were whole.
@@ -34,7 +33,8 @@ pub(super) struct Patience<S> {
 impl<S> Patience<S> {
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
         activity.bound_unsent();
-        Self { stream, activity, begun: true, heads: 0, clock: None, ahead: Vec::new() }
+        let limit = activity.place.limits().head;
+        Self { stream, activity, limit, begun: true, heads: 0, clock: None, ahead: Vec::new() }
     }
 
     /// What is below.
@@ -61,7 +61,8 @@ impl<S> Patience<S> {
         if !self.begun {
             return Poll::Pending;
         }
-        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(HEAD)));
+        let limit = self.limit;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep(limit)));
         clock
             .as_mut()
             .poll(cx)

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -23,19 +24,23 @@ use super::super::linger::{hurried, linger_over};
 use crate::body::{Body, BodyError, Progress};
 use crate::drain::DrainWatch;
 use crate::proxy::respond::ProxyError;
-use crate::proxy::tcp::STALL_LIMIT;
 
 /// Gives the streams of a connection to the owner of all visits.
 #[derive(Clone)]
-pub(super) struct Spawner(pub(super) DrainWatch);
+pub(super) struct Spawner {
+    pub(super) tasks: DrainWatch,
+    /// How long a stream may wait for its visitor.
+    pub(super) stall: Duration,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner {
     fn execute(&self, stream: F) {
-        self.0.spawn(async move {
+        let limit = self.stall;
+        self.tasks.spawn(async move {
             let progress = Arc::new(Progress::default());
             tokio::select! {
                 // hyper resets a stream that is dropped.
-                () = stalled(&progress) => {}
+                () = stalled(&progress, limit) => {}
                 () = Progress::of_task(Arc::clone(&progress), stream) => {}
             }
         });
@@ -44,10 +49,10 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawner
 
 /// Resolves after once to twice the limit without progress, for one timer and no work in between. Says so to the
 /// response before that: `select!` drops the stream, and with it what tells of the visit, before it goes on.
-async fn stalled(progress: &Progress) {
+async fn stalled(progress: &Progress, limit: Duration) {
     let mut seen = progress.seen();
     loop {
-        sleep(STALL_LIMIT).await;
+        sleep(limit).await;
         let now = progress.seen();
         if now == seen && progress.waits_for_visitor() {
             progress.cut();

@@ -226,10 +226,8 @@ where
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let visitor = Visitor::new("192.0.2.7:4000".parse().unwrap(), None);
     let edge = Arc::clone(&bench.edge);
-    bench
-        .edge
-        .visits
-        .spawn(async move { http2(&edge, far, visitor, Secured::default(), Activity::new(permit)).await });
+    let activity = Activity::new(permit, edge.site.visitors.admit(visitor.ip()).unwrap());
+    bench.edge.visits.spawn(async move { http2(&edge, far, visitor, Secured::default(), activity).await });
     let spawner = Spawner(bench.edge.visits.clone());
     let (sender, connection) =
         hyper::client::conn::http2::handshake(spawner, TokioIo::new(near)).await.unwrap();
@@ -341,10 +339,8 @@ async fn half_a_head_over_http2_is_given_up_when_no_ping_is_answered() {
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let visitor = Visitor::new("192.0.2.7:4000".parse().unwrap(), None);
     let edge = Arc::clone(&bench.edge);
-    bench
-        .edge
-        .visits
-        .spawn(async move { http2(&edge, far, visitor, Secured::default(), Activity::new(permit)).await });
+    let activity = Activity::new(permit, edge.site.visitors.admit(visitor.ip()).unwrap());
+    bench.edge.visits.spawn(async move { http2(&edge, far, visitor, Secured::default(), activity).await });
     near.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     near.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
     // `:method: GET`, and no END_HEADERS.

@@ -155,7 +155,8 @@ struct Told {
 async fn visit(bytes: &[u8], piece: usize) -> Told {
     let mut bench = Bench::new();
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    let activity = Activity::new(permit);
+    let place = bench.edge.site.visitors.admit("127.0.0.1".parse().unwrap()).unwrap();
+    let activity = Activity::new(permit, place);
     let (near, far) = duplex(64 * 1024);
     let (edge, watched) = (Arc::clone(&bench.edge), Arc::clone(&activity));
     let from = Visitor::new("192.0.2.7:4000".parse().unwrap(), None);

@@ -89,6 +89,7 @@ impl Bench {
             inboxes,
             spool: Spool::open(folder.path(), Some(64 << 20)).unwrap(),
             publisher: "SHA256:n4bQgYhMfWWaL+qgxVrQFaO/TxsrC4Is0V1sFbDwCgg".parse().unwrap(),
+            usage: Usage::unlimited(),
         };
         Self { dialer, accepted, _client: client, _folder: folder }
     }
