@@ -146,33 +146,9 @@ pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body
         let limit = connection.site.visitors.limits.body;
         request = request.map(|body| body.holding(receiving).within(limit));
     }
-    let routed = target::route(&connection.site.registry, connection.tls.as_ref(), &mut request).await;
-    let endpoint = match routed {
-        Ok(Route::Endpoint(endpoint)) => endpoint,
-        Ok(Route::Redirect(response)) => return *response,
-        Err(error) => return connection.refuse(&error, form, version),
-    };
-    let Some(turn) = endpoint.choose() else {
-        return connection.refuse(&ProxyError::from(DialError::Gone), form, version);
-    };
-    let place = match turn.begin_visit() {
-        Ok(place) => place,
-        Err(overdrawn) => return connection.refuse(&overdrawn.into(), form, version),
-    };
-    let mut visit = Visiting {
-        visitor: connection.visitor_of(request.headers()),
-        method: request.method().clone(),
-        uri: request.uri().clone(),
-        status: StatusCode::OK,
-        started: Instant::now(),
-        upstream: None,
-        tied: false,
-        dialled: Duration::ZERO,
-        connection,
-        endpoint,
-        turn,
-        _under_way: under_way,
-        _place: place,
+    let mut visit = match enter(connection, &mut request, under_way, form).await {
+        Ok(visit) => visit,
+        Err(answer) => return *answer,
     };
     match visit.exchange(request).await {
         Ok(Exchange::Response(response)) => {
@@ -197,6 +173,39 @@ pub(crate) async fn serve(connection: Arc<Connection>, mut request: Request<Body
             answer.map(|body| body.with_ending(Box::new(visit)))
         }
     }
+}
+
+/// Finds the endpoint of a request and who serves it, and counts the visit. Otherwise gives the answer.
+async fn enter(
+    connection: Arc<Connection>,
+    request: &mut Request<Body>,
+    under_way: UnderWay,
+    form: Form,
+) -> Result<Visiting, Box<Response<Body>>> {
+    let version = request.version();
+    let routed = target::route(&connection.site.registry, connection.tls.as_ref(), request).await;
+    let refuse = |error: ProxyError| Box::new(connection.refuse(&error, form, version));
+    let endpoint = match routed.map_err(refuse)? {
+        Route::Endpoint(endpoint) => endpoint,
+        Route::Redirect(response) => return Err(response),
+    };
+    let turn = reach::turn(&endpoint).await.map_err(|error| refuse(error.into()))?;
+    let place = turn.begin_visit().map_err(|overdrawn| refuse(overdrawn.into()))?;
+    Ok(Visiting {
+        visitor: connection.visitor_of(request.headers()),
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        status: StatusCode::OK,
+        started: Instant::now(),
+        upstream: None,
+        tied: false,
+        dialled: Duration::ZERO,
+        connection,
+        endpoint,
+        turn,
+        _under_way: under_way,
+        _place: place,
+    })
 }
 
 /// A request under way, until its response is over.

@@ -11,6 +11,19 @@ use crate::tunnel::pool::Upstream;
 use crate::tunnel::{DialError, Tunnel, TunnelStream};
 use crate::visit::Visitor;
 
+/// Who serves a visit. The endpoint may have been withdrawn since it was looked up; then it is whoever takes its place.
+///
+/// # Errors
+/// Nobody does.
+pub(super) async fn turn(endpoint: &Arc<Endpoint>) -> Result<Turn, DialError> {
+    if let Some(turn) = endpoint.choose() {
+        return Ok(turn);
+    }
+    // On the heap, as below.
+    let next = Box::pin(successor(endpoint)).await;
+    next.and_then(|next| next.choose()).ok_or(DialError::Gone)
+}
+
 /// What a visit needs.
 #[derive(Clone, Copy)]
 pub(super) enum Wanted<'a> {

@@ -71,9 +71,12 @@ pub(crate) async fn carry(
         tracing::debug!(code = %refusal.code, visitor = %visitor.ip(), "a connection was refused by a module");
         return;
     }
-    let Some(mut turn) = endpoint.choose() else {
-        refuse(&mut visitor_side, DialError::Gone).await;
-        return;
+    let mut turn = match reach::turn(endpoint).await {
+        Ok(turn) => turn,
+        Err(error) => {
+            refuse(&mut visitor_side, error).await;
+            return;
+        }
     };
     let _place = match turn.begin_visit() {
         Ok(place) => place,
