@@ -23,6 +23,7 @@ pub struct OpenSsh {
     words: Vec<String>,
     input: Input,
     secret: Option<PathBuf>,
+    again: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ impl OpenSsh {
             words: Vec::new(),
             input: Input::Pipe,
             secret: None,
+            again: false,
         }
     }
 
@@ -136,6 +138,12 @@ impl OpenSsh {
         }
     }
 
+    /// `while true; do ssh …; done`, as people write it who want their tunnel back.
+    pub fn again_and_again(mut self) -> Self {
+        self.again = true;
+        self
+    }
+
     /// Standard input from /dev/null, as under systemd. Otherwise it is a pipe that stays open.
     pub fn stdin_null(mut self) -> Self {
         self.input = Input::Null;
@@ -179,7 +187,10 @@ impl OpenSsh {
     }
 
     fn build(self) -> Command {
-        let mut command = Command::new("ssh");
+        let mut command = Command::new(if self.again { "bash" } else { "ssh" });
+        if self.again {
+            command.args(["-c", "while true; do ssh \"$@\"; sleep 0.1; done", "again"]);
+        }
         command.args(["-F", "none", "-p", &self.server.port().to_string()]).arg("-i").arg(&self.key);
         let options = [
             "IdentitiesOnly=yes",

@@ -28,6 +28,7 @@ mod robust;
 mod serving;
 mod smoke;
 mod smuggling;
+mod systemd;
 mod tcp;
 mod transfers;
 mod upstream;

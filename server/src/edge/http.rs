@@ -20,7 +20,7 @@ use self::broken::ResetIfBroken;
 use self::patience::Patience;
 use self::streams::Spawner;
 use super::EdgeContext;
-use super::accept::accept;
+use super::accept::{accept, until_drained};
 use super::arrival::introduce;
 use super::place::{by_host, place};
 use crate::body::Body;
@@ -41,6 +41,9 @@ const IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// An HTTP/1 connection that idles for this long gives its buffers back, which are most of what it costs.
 const REST: Duration = Duration::from_millis(100);
+
+/// For a request that may be on its way when the drain begins.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What an idle visitor has left to say goodbye (HTTP/2 waits for an answer to its last ping).
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -69,7 +72,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Serves plain HTTP until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
-    accept(listener, permits, edge.visits.draining(), |mut stream, peer, permit| {
+    accept(listener, permits, until_drained(&edge.visits), |mut stream, peer, permit| {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
         drain.spawn(async move {
@@ -118,7 +121,7 @@ pub(super) async fn http1(
         let goes_on = tokio::select! {
             goes_on = stream.wait_for_request() => goes_on,
             () = sleep(IDLE) => false,
-            () = edge.visits.draining() => false,
+            () = edge.visits.draining_for(LAST_REQUEST) => false,
         };
         if !goes_on {
             // Nobody waits for an answer: a visitor that does not take the goodbye goes without.
@@ -152,16 +155,35 @@ where
             let _ = timeout(GOODBYE, served).await;
             return None;
         }
-        () = drain.draining() => {
-            Pin::new(&mut *served).graceful_shutdown();
-            log_end(served.await, activity);
-            return None;
+        asked = last_request(activity, drain) => {
+            // hyper would wait for a first one.
+            if asked || activity.begun() > 0 {
+                Pin::new(&mut *served).graceful_shutdown();
+                log_end(served.await, activity);
+                return None;
+            }
         }
     }
     let parts = served.into_parts()?;
     let mut stream = parts.io.into_inner();
     stream.give_back(&parts.read_buf);
     Some(stream)
+}
+
+/// Resolves when a connection is to end because the server drains, and says whether the last request has begun: with its
+/// answer the visitor learns of the end. An end without one could cross with a request that would be lost.
+async fn last_request(activity: &Activity, drain: &DrainWatch) -> bool {
+    drain.draining().await;
+    activity.next_begins_within(LAST_REQUEST).await
+}
+
+/// As above for HTTP/2, whose end crosses with no request. But hyper ends a connection without a word that has not said
+/// yet what it is.
+async fn first_request(activity: &Activity, drain: &DrainWatch) {
+    drain.draining().await;
+    if activity.begun() == 0 {
+        activity.next_begins_within(LAST_REQUEST).await;
+    }
 }
 
 /// Serves one HTTP/2 connection to its end.
@@ -203,7 +225,7 @@ async fn finish(mut served: Pin<Box<impl Graceful>>, activity: &Activity, drain:
         result = &mut served => return log_end(result, activity),
         () = activity.idle_for(IDLE) => true,
         () = activity.outdated() => false,
-        () = drain.draining() => false,
+        () = first_request(activity, drain) => false,
     };
     served.as_mut().end_soon();
     tokio::select! {

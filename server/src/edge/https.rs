@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::EdgeContext;
-use super::accept::accept;
+use super::accept::{accept, until_drained};
 use super::arrival::introduce;
 use super::facts::facts;
 use super::http::{http1, http2};
 use super::place::{by_sni, place};
 use super::tls::{Shaken, shake};
+use super::{EdgeContext, LAST_WORD};
 use crate::config::ListenerKind;
 use crate::proxy::activity::Activity;
 use crate::proxy::http::Secured;
@@ -22,7 +22,7 @@ use crate::visit::Visitor;
 /// Serves HTTPS and TLS until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
-    accept(listener, permits, edge.visits.draining(), |mut stream, peer, permit| {
+    accept(listener, permits, until_drained(&edge.visits), |mut stream, peer, permit| {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
         drain.spawn(async move {
@@ -44,8 +44,7 @@ async fn attend(edge: &EdgeContext, stream: TcpStream, visitor: Visitor, permit:
     let stream = StallGuard::new(stream, STALL_LIMIT);
     let shaken = tokio::select! {
         shaken = shake(stream, &edge.site.registry, &edge.tls) => shaken,
-        // Nothing was asked yet that would have to be finished.
-        () = edge.visits.draining() => return,
+        () = edge.visits.draining_for(LAST_WORD) => return,
     };
     match shaken {
         Some(Shaken::Terminated(stream, made_for)) => {

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::EdgeContext;
-use super::accept::accept;
+use super::accept::{Queued, accept, until_drained};
 use super::arrival::introduce;
 use crate::config::ListenerKind;
 use crate::endpoint::Endpoint;
@@ -43,8 +43,8 @@ async fn attend(listener: TcpListener, endpoint: Arc<Endpoint>, edge: &EdgeConte
     let withdrawn = endpoint.withdrawn.clone();
     let stop = async {
         tokio::select! {
-            () = withdrawn.cancelled() => {}
-            () = edge.visits.draining() => {}
+            () = withdrawn.cancelled() => Queued::Left,
+            queued = until_drained(&edge.visits) => queued,
         }
     };
     accept(listener, permits, stop, |mut stream, peer, permit| {
