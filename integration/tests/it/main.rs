@@ -9,6 +9,7 @@ mod commands;
 mod compression;
 mod converter;
 mod demo;
+mod ending;
 mod forwards;
 mod guards;
 mod harness;

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -63,7 +62,7 @@ pub(crate) async fn accept(
         let accepted = tokio::select! {
             queued = &mut stop => {
                 if queued == Queued::Served {
-                    empty(&listener, &permits, &mut on);
+                    empty(listener, &permits, &mut on);
                 }
                 return;
             }
@@ -94,20 +93,25 @@ pub(crate) async fn accept(
     }
 }
 
-/// Takes what waits, and no more than can have waited.
+/// Takes what waits, and no more than can have waited. The system is asked itself: the runtime may not have heard yet of
+/// who came a moment ago.
 fn empty(
-    listener: &TcpListener,
+    listener: TcpListener,
     permits: &Arc<Semaphore>,
     on: &mut impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
 ) {
-    let mut context = Context::from_waker(Waker::noop());
+    let Ok(listener) = listener.into_std() else { return };
     for _ in 0..listen::BACKLOG {
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else { return };
-        match listener.poll_accept(&mut context) {
-            Poll::Ready(Ok((stream, peer))) if prepare(&stream).is_ok() => on(stream, peer, permit),
-            Poll::Ready(Ok(_)) => {}
-            Poll::Ready(Err(error)) if is_of_one_connection(&error) => {}
-            Poll::Ready(Err(_)) | Poll::Pending => return,
+        let accepted = listener.accept().and_then(|(stream, peer)| {
+            stream.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(stream)?, peer))
+        });
+        match accepted {
+            Ok((stream, peer)) if prepare(&stream).is_ok() => on(stream, peer, permit),
+            Ok(_) => {}
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => return,
         }
     }
 }
