@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::again::Again;
-use self::target::Route;
+use self::target::{Route, Way};
 use super::Site;
 use super::activity::{Activity, UnderWay};
 use super::convert::Conversion;
@@ -86,6 +86,14 @@ impl Connection {
         named.map_or(self.visitor, |address| self.visitor.on_behalf_of(address))
     }
 
+    fn way(&self, headers: &HeaderMap) -> Way<'_> {
+        match &self.tls {
+            Some(secured) => Way::Secured(secured),
+            None if self.visitor.is_proxy() && forwarded::came_over_tls(headers) => Way::Proxied,
+            None => Way::Plain,
+        }
+    }
+
     fn facts(&self) -> Option<&Arc<TlsFacts>> {
         self.tls.as_ref().map(|tls| &tls.facts)
     }
@@ -133,11 +141,12 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
         let receiving = connection.activity.receive();
         request = request.map(|body| body.holding(receiving));
     }
-    let endpoint = match target::route(&connection.site.registry, connection.tls.as_ref(), &mut request) {
-        Ok(Route::Endpoint(endpoint)) => endpoint,
-        Ok(Route::Redirect(response)) => return *response,
-        Err(error) => return connection.refuse(&error, form, request.version()),
-    };
+    let endpoint =
+        match target::route(&connection.site.registry, connection.way(request.headers()), &mut request) {
+            Ok(Route::Endpoint(endpoint)) => endpoint,
+            Ok(Route::Redirect(response)) => return *response,
+            Err(error) => return connection.refuse(&error, form, request.version()),
+        };
     let mut visit = Visiting {
         visitor: connection.visitor_of(request.headers()),
         method: request.method().clone(),
