@@ -18,6 +18,7 @@ pub mod relay;
 pub mod scene;
 pub mod server;
 pub mod ssh;
+pub mod systemd;
 pub mod terminal;
 pub mod visitor;
 pub mod wait;

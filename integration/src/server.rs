@@ -90,6 +90,18 @@ impl TestServer {
     /// Ends the server as a crash would and starts it again on the same addresses and state.
     pub async fn restart(&mut self) {
         self.kill();
+        self.start_again().await;
+    }
+
+    /// Ends the server in order and starts it again.
+    pub async fn restart_in_order(&mut self) {
+        self.sigterm();
+        let status = self.wait().await;
+        assert!(status.success(), "the server ends with {status}");
+        self.start_again().await;
+    }
+
+    async fn start_again(&mut self) {
         std::fs::remove_file(self.folder.path().join("ready.json")).expect("the ready file");
         let listen = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect();
         self.options.ssh_listen = listen(&self.ready.ssh);

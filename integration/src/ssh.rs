@@ -24,6 +24,7 @@ pub struct OpenSsh {
     input: Input,
     secret: Option<PathBuf>,
     first: Vec<String>,
+    again: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ impl OpenSsh {
             input: Input::Pipe,
             secret: None,
             first: Vec::new(),
+            again: false,
         }
     }
 
@@ -144,6 +146,12 @@ impl OpenSsh {
         }
     }
 
+    /// `while true; do ssh …; done`, as people write it who want their tunnel back.
+    pub fn again_and_again(mut self) -> Self {
+        self.again = true;
+        self
+    }
+
     /// Standard input from /dev/null, as under systemd. Otherwise it is a pipe that stays open.
     pub fn stdin_null(mut self) -> Self {
         self.input = Input::Null;
@@ -187,7 +195,10 @@ impl OpenSsh {
     }
 
     fn build(self) -> Command {
-        let mut command = Command::new("ssh");
+        let mut command = Command::new(if self.again { "bash" } else { "ssh" });
+        if self.again {
+            command.args(["-c", "while true; do ssh \"$@\"; sleep 0.1; done", "again"]);
+        }
         command.args(["-F", "none", "-p", &self.server.port().to_string()]).arg("-i").arg(&self.key);
         command.args(self.first.iter().flat_map(|option| ["-o", option]));
         let options = [

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
@@ -84,6 +84,12 @@ impl DrainWatch {
     /// Resolves when the drain begins.
     pub async fn draining(&self) {
         self.draining.token.cancelled().await;
+    }
+
+    /// Resolves so long after the drain has begun, or after now if it has.
+    pub async fn draining_for(&self, time: Duration) {
+        self.draining().await;
+        sleep(time).await;
     }
 
     /// Whether the drain has begun.

@@ -20,6 +20,7 @@ mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hithe_cli_parser::{Code, HostName};
 use socket2::SockRef;
@@ -35,6 +36,9 @@ use crate::workers::Workers;
 
 /// Connections of visitors at a time, over all listeners. Each holds a socket here, and perhaps a channel.
 const MAX_VISITORS: usize = 65_536;
+
+/// For who had connected when the drain began to say what they want.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// What visitors connect to: bound, nonblocking sockets, and the ports that publishers open.
 pub(crate) struct Listeners {

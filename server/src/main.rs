@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use hithed::cli::{Cli, Command};
 use hithed::config::{Config, Options};
-use hithed::server::{Server, Shutdown};
+use hithed::server::{Passed, Server, Shutdown};
 use hithed::{cli, demo, logging};
 
 fn main() -> ExitCode {
@@ -41,8 +41,9 @@ fn main() -> ExitCode {
 fn serve(options: Options) -> anyhow::Result<()> {
     let config = Config::load(options).map_err(|error| anyhow!("the configuration is wrong:\n{error}"))?;
     let level = logging::start(config.log);
+    let passed = Passed::take()?;
     run(async {
-        let server = Server::bind(config)?.with_log_level(level);
+        let server = Server::bind_with(config, passed)?.with_log_level(level);
         let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
         server.run(shutdown).await;
         Ok(())

@@ -2,10 +2,12 @@
 //!
 //! Visitors drain first, publishers last: a visit needs the session that carries it.
 
+mod activation;
 mod health;
 mod reload;
 mod shutdown;
 mod sockets;
+mod supervisor;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -17,17 +19,20 @@ use hithe_keys::host;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
+pub use activation::Passed;
 use health::Health;
 use reload::Reload;
 pub use shutdown::Shutdown;
 pub use sockets::Addresses;
 use sockets::Sockets;
+use supervisor::Supervisor;
 
 use crate::access::Access;
 use crate::admin::Desk;
 use crate::certs::Certificates;
 use crate::config::{Config, KeyPolicy, ListenerKind};
 use crate::drain::{Drain, DrainWatch, Outcome};
+use crate::edge::accept::Queued;
 use crate::edge::arrival::introduce;
 use crate::edge::{self, EdgeContext};
 use crate::limits::{Accounts, Month, Visitors};
@@ -48,6 +53,8 @@ use crate::workers::{Parcel, Workers};
 pub enum StartError {
     #[error("cannot listen on {address} (--{option}){}", advice(source))]
     Listen { option: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("cannot use the socket {name:?} that systemd passed: {why}")]
+    Passed { name: String, why: String },
     #[error("{0}")]
     State(String),
     #[error("cannot keep anything for slow visitors in {path} (--spool-dir)")]
@@ -117,6 +124,14 @@ impl Server {
     /// # Errors
     /// Names the file or the socket that is at fault, and what to do.
     pub fn bind(config: Config) -> Result<Self, StartError> {
+        Self::bind_with(config, Passed::default())
+    }
+
+    /// The same with sockets that are there already.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn bind_with(config: Config, passed: Passed) -> Result<Self, StartError> {
         listen::raise_open_files();
         let store = Store::open(&config.state_dir).map_err(state)?;
         let spool = open_spool(&config)?;
@@ -151,7 +166,7 @@ impl Server {
         };
         let trust = site.trust.clone();
         let edge = EdgeContext::new(site, &certificates, Arc::clone(&workers)).map_err(state)?;
-        let sockets = Sockets::bind(&config.listen)?;
+        let sockets = Sockets::bind(&config.listen, passed)?;
         let addresses = sockets.addresses();
         if let Some(path) = &config.ready_file {
             addresses.write(path)?;
@@ -208,24 +223,31 @@ impl Server {
         };
         let level = self.level.clone();
         let mut reload = Reload::new(&self.config, self.registry.clone(), self.trust.clone(), level);
-        // Ends them when everything else has ended.
-        let _workers = Arc::clone(&self.workers);
         let (questions, question_tasks) = Drain::new();
         let health = Health::new(self.registry.clone(), self.visitors.1.clone());
         health.serve(std::mem::take(&mut self.sockets.health), &question_tasks);
+        // Ends them when everything else has ended.
+        let workers = Arc::clone(&self.workers);
+        let supervisor = Supervisor::from_environment();
+        let (registry, draining) = (self.registry.clone(), self.visitors.1.clone());
+        supervisor.attend(registry, Arc::clone(&workers), draining, &question_tasks);
         let visitors = self.serve(&publisher_tasks, audit, accounts);
         health.note_serving();
+        supervisor.ready();
         loop {
             tokio::select! {
                 () = shutdown.begun() => break,
                 () = upkeep.run() => {}
                 () = shutdown.reload() => {
+                    supervisor.reloading();
                     reload.read_again();
                     upkeep.look_again();
+                    supervisor.ready();
                 }
             }
         }
         let grace = reload.grace();
+        supervisor.stopping(grace);
         tracing::info!(?grace, "shutting down: finishing running visits");
         let visits = visitors.drain(grace, shutdown.hurried()).await;
         let sessions = publishers.drain(PUBLISHER_GRACE, shutdown.hurried()).await;
@@ -323,7 +345,11 @@ fn accept_publishers(
         let (context, permits, workers) = (Arc::clone(context), Arc::clone(&permits), Arc::clone(workers));
         let (stop, tasks) = (visitors.clone(), publishers.clone());
         visitors.spawn(async move {
-            let stop = async move { stop.draining().await };
+            // Who connects now is better off with the next server.
+            let stop = async move {
+                stop.draining().await;
+                Queued::Left
+            };
             edge::accept::accept(&listener, permits, stop, move |socket, peer, permit| {
                 let (context, worker) = (Arc::clone(&context), workers.least_engaged());
                 let engaged = worker.engage();

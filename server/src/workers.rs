@@ -119,6 +119,11 @@ impl Workers {
         self.workers.len() > 1
     }
 
+    /// Every worker.
+    pub(crate) fn all(&self) -> &[Worker] {
+        &self.workers
+    }
+
     /// For a session: the worker that has the fewest.
     pub(crate) fn least_engaged(&self) -> Worker {
         let least = self.workers.iter().min_by_key(|worker| worker.sessions.load(Ordering::Relaxed));

@@ -32,6 +32,7 @@ const TESTS: &[Need] = &[
     (Sign::Program("/usr/sbin/nginx"), "nginx"),
     (Sign::Program("/usr/lib/nginx/modules/ngx_stream_module.so"), "libnginx-mod-stream"),
     (Sign::Program("/usr/sbin/haproxy"), "haproxy"),
+    (Sign::Program("systemd-socket-activate"), "systemd"),
     (Sign::Program("node"), "nodejs"),
     (Sign::Program("/usr/bin/python3"), "python3"),
     (Sign::PythonModule("paramiko"), "python3-paramiko"),

@@ -15,6 +15,7 @@ pub struct Options {
     pub(super) ssh_listen: Vec<String>,
     pub(super) http_listen: Vec<String>,
     pub(super) https_listen: Vec<String>,
+    launcher: Vec<OsString>,
     program: Option<&'static Path>,
     keys: bool,
     arguments: Vec<OsString>,
@@ -29,6 +30,7 @@ impl Default for Options {
             ssh_listen: loopback(),
             http_listen: loopback(),
             https_listen: loopback(),
+            launcher: Vec::new(),
             program: None,
             keys: true,
             arguments: Vec::new(),
@@ -47,6 +49,12 @@ impl Options {
     /// A variable of its environment, say `HITHED_LOG_LEVEL`.
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Started by this command, which gets the server's own as its last words and becomes it.
+    pub fn launched_by(mut self, words: Vec<OsString>) -> Self {
+        self.launcher = words;
         self
     }
 
@@ -89,7 +97,15 @@ impl Options {
 
     /// The whole command, for a server that keeps its things in `folder`.
     pub(super) fn command(&self, folder: &Path, tcp_ports: &RangeInclusive<u16>) -> Command {
-        let mut command = Command::new(self.program.unwrap_or_else(program::hithed));
+        let server = self.program.unwrap_or_else(program::hithed);
+        let mut command = match self.launcher.split_first() {
+            None => Command::new(server),
+            Some((launcher, words)) => {
+                let mut command = Command::new(launcher);
+                command.args(words).arg(server);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HITHED_"))
         {
             command.env_remove(name);

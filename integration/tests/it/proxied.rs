@@ -210,6 +210,20 @@ async fn a_proxy_that_reads_requests_names_the_visitor_of_each() {
 }
 
 #[tokio::test]
+async fn an_https_endpoint_is_served_behind_a_proxy_that_ends_tls() {
+    let server = TestServer::with(trusting).await;
+    let origin = Origin::replying("hello").await;
+    let front = http_proxy(&server, "http-request set-header X-Forwarded-Proto https if { path /tls }").await;
+    let _ssh = server.ssh().forward_to("app:443", &origin).command("http").publish().await;
+    let visitor = Visitor::of(front.address(0), server.https_address());
+    assert_eq!(visitor.get("http://app.localhost/tls").await.text(), "hello");
+    // Where the proxy says nothing of TLS, and where a visitor says so itself, there was none.
+    assert!(visitor.get("http://app.localhost/").await.header("location").is_some());
+    let liar = server.visitor().from(far()).header("x-forwarded-proto", "https");
+    assert!(liar.get("http://app.localhost/").await.header("location").is_some());
+}
+
+#[tokio::test]
 async fn a_rate_limit_counts_the_visitors_behind_a_proxy_one_by_one() {
     let server = TestServer::with(trusting).await;
     let origin = Origin::replying("hello").await;

@@ -12,6 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
+use crate::drain::DrainWatch;
+use crate::listen;
+
 /// A peer that vanished is noticed after 60 s + 4 x 15 s.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -21,12 +24,27 @@ const KEEPALIVE_RETRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// What becomes of connections that the system has accepted and we have not, when a listener closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queued {
+    /// They are ours too. The system would reset them, although a request may have come already.
+    Served,
+    /// They are reset, or wait for whoever holds the socket too.
+    Left,
+}
+
+/// For visitors: those who came before the drain are served to the last.
+pub(crate) async fn until_drained(visits: &DrainWatch) -> Queued {
+    visits.draining().await;
+    Queued::Served
+}
+
 /// Accepts until `stop` resolves. The permit that comes with a connection is held as long as it lasts; without a
 /// free one, connections wait in the backlog of the system.
 pub(crate) async fn accept(
     listener: &TcpListener,
     permits: Arc<Semaphore>,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Queued>,
     mut on: impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
 ) {
     let mut stop = pin!(stop);
@@ -42,7 +60,12 @@ pub(crate) async fn accept(
             Some((listener.accept().await, permit))
         };
         let accepted = tokio::select! {
-            () = &mut stop => return,
+            queued = &mut stop => {
+                if queued == Queued::Served {
+                    empty(listener, &permits, &mut on);
+                }
+                return;
+            }
             accepted = next => accepted,
         };
         match accepted {
@@ -60,12 +83,36 @@ pub(crate) async fn accept(
             Some((Err(error), _)) => {
                 let length = next_pause(&mut pause, &error);
                 tokio::select! {
-                    () = &mut stop => return,
+                    _ = &mut stop => return,
                     () = sleep(length) => {}
                 }
             }
             // Somebody closed the semaphore: there is nothing more to accept.
             None => return,
+        }
+    }
+}
+
+/// Takes what waits, and no more than can have waited. The system is asked itself: the runtime may not have heard yet of
+/// who came a moment ago.
+fn empty(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+    on: &mut impl FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+) {
+    let Ok(listener) = SockRef::from(listener).try_clone() else { return };
+    let listener: std::net::TcpListener = listener.into();
+    for _ in 0..listen::BACKLOG {
+        let Ok(permit) = Arc::clone(permits).try_acquire_owned() else { return };
+        let accepted = listener.accept().and_then(|(stream, peer)| {
+            stream.set_nonblocking(true)?;
+            Ok((TcpStream::from_std(stream)?, peer))
+        });
+        match accepted {
+            Ok((stream, peer)) if prepare(&stream).is_ok() => on(stream, peer, permit),
+            Ok(_) => {}
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => return,
         }
     }
 }
@@ -100,6 +147,28 @@ mod tests {
 
     use super::*;
 
+    async fn stopped_by(stopped: oneshot::Receiver<()>, queued: Queued) -> Queued {
+        drop(stopped.await);
+        queued
+    }
+
+    #[tokio::test]
+    async fn who_is_connected_when_the_listener_closes_is_served_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _waiting =
+            [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        let (stop, stopped) = oneshot::channel::<()>();
+        drop(stop);
+        let mut served = Vec::new();
+        let permits = Arc::new(Semaphore::new(10));
+        accept(&listener, permits, stopped_by(stopped, Queued::Served), |stream, _, permit| {
+            served.push((stream, permit));
+        })
+        .await;
+        assert_eq!(served.len(), 2);
+    }
+
     #[tokio::test]
     async fn a_connection_over_the_limit_waits_for_one_to_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -108,7 +177,7 @@ mod tests {
         let (stop, stopped) = oneshot::channel::<()>();
         let permits = Arc::new(Semaphore::new(1));
         let loop_ = async move {
-            let stop = async { drop(stopped.await) };
+            let stop = stopped_by(stopped, Queued::Left);
             accept(&listener, permits, stop, |stream, _, permit| tell.send((stream, permit)).unwrap()).await;
         };
         let visitors = async {

@@ -22,7 +22,7 @@ use self::misread::Withholding;
 use self::patience::Patience;
 use self::streams::{Heads, Spawner, upload};
 use super::EdgeContext;
-use super::accept::accept;
+use super::accept::{accept, until_drained};
 use super::arrival::introduce;
 use super::linger::{hurried, linger};
 use super::place::{by_host, place};
@@ -42,6 +42,9 @@ mod streams;
 
 /// An HTTP/1 connection that idles for this long gives its buffers back, which are most of what it costs.
 const REST: Duration = Duration::from_millis(100);
+
+/// For a request that may be on its way when the drain begins.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What an idle visitor has left to say goodbye (HTTP/2 waits for an answer to its last ping).
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -76,7 +79,7 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// Serves plain HTTP until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
-    accept(&listener, permits, edge.visits.draining(), |mut stream, peer, permit| {
+    accept(&listener, permits, until_drained(&edge.visits), |mut stream, peer, permit| {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
         drain.spawn(async move {
@@ -130,7 +133,7 @@ pub(super) async fn http1(
         let goes_on = tokio::select! {
             goes_on = stream.wait_for_request() => goes_on,
             () = sleep(activity.place.limits().idle) => false,
-            () = edge.visits.draining() => false,
+            () = edge.visits.draining_for(LAST_REQUEST) => false,
         };
         if !goes_on {
             // Nobody waits for an answer: a visitor that does not take the goodbye goes without.
@@ -155,18 +158,17 @@ where
 {
     let result = tokio::select! {
         result = &mut *served => result,
-        () = activity.rests_for(REST) => {
-            let parts = served.into_parts()?;
-            let mut stream = parts.io.into_inner();
-            stream.give_back(&parts.read_buf);
-            return Some(stream);
-        }
+        () = activity.rests_for(REST) => return resting(served),
         () = activity.idle_for(activity.place.limits().idle) => {
             Pin::new(&mut *served).graceful_shutdown();
             let _ = timeout(GOODBYE, served).await;
             return None;
         }
-        () = drain.draining() => {
+        asked = last_request(activity, drain) => {
+            // hyper would wait for a first one.
+            if !asked && activity.begun() == 0 {
+                return resting(served);
+            }
             Pin::new(&mut *served).graceful_shutdown();
             (&mut *served).await
         }
@@ -186,6 +188,35 @@ where
         hurried(linger(stream.get_mut()), drain).await;
     }
     None
+}
+
+/// Takes a connection out of hyper, with what was read ahead.
+fn resting<S, A>(served: Box<Http1<S, A>>) -> Option<Patience<Withholding<S>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: HttpService<Incoming, ResBody = Body> + Unpin,
+    A::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let parts = served.into_parts()?;
+    let mut stream = parts.io.into_inner();
+    stream.give_back(&parts.read_buf);
+    Some(stream)
+}
+
+/// Resolves when a connection is to end because the server drains, and says whether the last request has begun: with its
+/// answer the visitor learns of the end. An end without one could cross with a request that would be lost.
+async fn last_request(activity: &Activity, drain: &DrainWatch) -> bool {
+    drain.draining().await;
+    activity.next_begins_within(LAST_REQUEST).await
+}
+
+/// As above for HTTP/2, whose end crosses with no request. But hyper ends a connection without a word that has not said
+/// yet what it is.
+async fn first_request(activity: &Activity, drain: &DrainWatch) {
+    drain.draining().await;
+    if activity.begun() == 0 {
+        activity.next_begins_within(LAST_REQUEST).await;
+    }
 }
 
 /// Serves one HTTP/2 connection to its end.
@@ -262,7 +293,7 @@ async fn finish(mut served: Pin<Box<impl Graceful>>, activity: &Activity, drain:
         result = &mut served => return log_end(&result, activity),
         () = idle(activity) => true,
         () = activity.outdated() => false,
-        () = drain.draining() => false,
+        () = first_request(activity, drain) => false,
     };
     served.as_mut().end_soon();
     tokio::select! {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::EdgeContext;
-use super::accept::accept;
+use super::accept::{accept, until_drained};
 use super::arrival::introduce;
 use super::facts::facts;
 use super::http::{http1, http2};
 use super::place::{by_sni, place};
 use super::tls::{ALERT, Shaken, farewell, shake};
+use super::{EdgeContext, LAST_WORD};
 use crate::config::ListenerKind;
 use crate::limits::VisitorPlace;
 use crate::proxy::activity::Activity;
@@ -23,7 +23,7 @@ use crate::visit::Visitor;
 /// Serves HTTPS and TLS until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
-    accept(&listener, permits, edge.visits.draining(), |mut stream, peer, permit| {
+    accept(&listener, permits, until_drained(&edge.visits), |mut stream, peer, permit| {
         let edge = Arc::clone(&edge);
         let drain = edge.visits.clone();
         drain.spawn(async move {
@@ -51,8 +51,7 @@ async fn attend(
     let stream = StallGuard::new(stream, edge.site.visitors.limits.stall);
     let shaken = tokio::select! {
         shaken = shake(stream, &edge.site, &edge.tls) => shaken,
-        // Nothing was asked yet that would have to be finished.
-        () = edge.visits.draining() => return,
+        () = edge.visits.draining_for(LAST_WORD) => return,
     };
     match shaken {
         Some(Shaken::Terminated(stream, made_for)) => {

@@ -10,7 +10,7 @@ use rustls::server::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::EdgeContext;
+use super::{EdgeContext, LAST_WORD};
 use crate::endpoint::Endpoint;
 use crate::registry::{Registry, Slot};
 use crate::workers::{Parcel, Worker};
@@ -21,7 +21,8 @@ const LOOK: usize = 2048;
 /// How to find the endpoint in the first bytes.
 pub(super) type Guess = fn(&[u8], &Registry) -> Option<Arc<Endpoint>>;
 
-/// Waits for the first bytes and chooses. `None` if the visitor has left or stays silent, or the server drains.
+/// Waits for the first bytes and chooses. `None` if the visitor has left or stays silent, which is not
+/// waited for long when the server drains.
 pub(super) async fn place(edge: &EdgeContext, stream: TcpStream, guess: Guess) -> Option<(Parcel, Worker)> {
     if !edge.workers.are_many() {
         return Some((Parcel::pack(stream).ok()?, edge.workers.any()));
@@ -37,8 +38,7 @@ pub(super) async fn place(edge: &EdgeContext, stream: TcpStream, guess: Guess) -
                 return None;
             }
         },
-        // Nothing was asked yet that would have to be finished.
-        () = edge.visits.draining() => return None,
+        () = edge.visits.draining_for(LAST_WORD) => return None,
     };
     let parcel = Parcel::pack(stream).ok()?;
     let mut buffer = [0; LOOK];

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::EdgeContext;
-use super::accept::accept;
+use super::accept::{Queued, accept, until_drained};
 use super::arrival::introduce;
 use crate::config::ListenerKind;
 use crate::endpoint::Endpoint;
@@ -83,8 +83,8 @@ async fn attend(listener: &TcpListener, endpoint: &Arc<Endpoint>, edge: &Arc<Edg
     let permits = Arc::clone(&edge.visitors);
     let stop = async {
         tokio::select! {
-            () = endpoint.withdrawn.cancelled() => {}
-            () = edge.visits.draining() => {}
+            () = endpoint.withdrawn.cancelled() => Queued::Left,
+            queued = until_drained(&edge.visits) => queued,
         }
     };
     accept(listener, permits, stop, |mut stream, peer, permit| {

@@ -1,6 +1,7 @@
 //! Whether anything is under way on one visitor's connection. It ends an idle one, and gives its permit back when
 //! the connection and everything that came of it are over.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -30,6 +31,8 @@ pub(crate) struct Activity {
     /// A response was not finished.
     broken: AtomicBool,
     unsent: Unsent,
+    /// Woken when a request begins or is over.
+    changed: AtomicWaker,
     /// The endpoint that the connection was made for is gone.
     outdated: Notify,
     /// Counts against the limit of visitors' connections.
@@ -51,6 +54,7 @@ impl Activity {
             uploads: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             unsent: Unsent::default(),
+            changed: AtomicWaker::new(),
             outdated: Notify::new(),
             _permit: permit,
             place,
@@ -63,6 +67,7 @@ impl Activity {
         self.begun.fetch_add(1, Ordering::AcqRel);
         self.awaits_head.store(false, Ordering::Release);
         self.uploads.store(false, Ordering::Release);
+        self.changed.wake();
         UnderWay(Arc::clone(self))
     }
 
@@ -163,6 +168,34 @@ impl Activity {
         }
     }
 
+    /// Resolves with `true` when another request begins than those so far, with `false` when none does for `limit` although
+    /// none is under way. For one waiter.
+    ///
+    /// A visitor may have sent its next request when the connection is to end; with the answer to that it learns of the
+    /// end.
+    pub(crate) async fn next_begins_within(&self, limit: Duration) -> bool {
+        let (seen, now) = (self.begun(), Instant::now());
+        let is = |so: &dyn Fn() -> bool, cx: &Context<'_>| {
+            self.changed.register(cx.waker());
+            if so() { Poll::Ready(()) } else { Poll::Pending }
+        };
+        let silence = async {
+            loop {
+                poll_fn(|cx| is(&|| self.is_idle(), cx)).await;
+                let since = self.opened + Duration::from_millis(self.idle_since.load(Ordering::Acquire));
+                let end = since.max(now) + limit;
+                if end <= Instant::now() {
+                    return;
+                }
+                sleep_until(end).await;
+            }
+        };
+        tokio::select! {
+            () = poll_fn(|cx| is(&|| self.begun() > seen, cx)) => true,
+            () = silence => false,
+        }
+    }
+
     /// Resolves when nothing was under way for `limit`.
     pub(crate) async fn idle_for(&self, limit: Duration) {
         loop {
@@ -224,6 +257,7 @@ impl Drop for UnderWay {
         let since = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.idle_since.store(since, Ordering::Release);
         self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.wake();
     }
 }
 
@@ -253,6 +287,27 @@ mod tests {
         };
         tokio::join!(busy, activity.idle_for(limit));
         assert_eq!(started.elapsed().as_secs(), 1300);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_visitor_has_a_moment_for_one_more_request() {
+        let activity = activity().await;
+        let limit = Duration::from_secs(1);
+        assert!(!activity.next_begins_within(limit).await);
+        let started = Instant::now();
+        let request = activity.begin();
+        let busy = async {
+            sleep(Duration::from_secs(100)).await;
+            drop(request);
+        };
+        let ((), begun) = tokio::join!(busy, activity.next_begins_within(limit));
+        assert_eq!((begun, started.elapsed().as_secs()), (false, 101));
+        let more = async {
+            sleep(Duration::from_millis(900)).await;
+            activity.begin()
+        };
+        let (_request, begun) = tokio::join!(more, activity.next_begins_within(limit));
+        assert!(begun);
     }
 
     #[tokio::test]

@@ -161,6 +161,13 @@ fn append_to_list(headers: &mut HeaderMap, name: HeaderName, last: &[u8]) {
     }
 }
 
+/// Whether a proxy says that it ended TLS.
+pub(super) fn came_over_tls(headers: &HeaderMap) -> bool {
+    let mut said = headers.get_all(X_FORWARDED_PROTO).iter();
+    let scheme = said.next().filter(|_| said.next().is_none());
+    scheme.is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
 /// On whose behalf a trusted proxy asks: the last address in `X-Forwarded-For` that is no trusted proxy's. What stands
 /// before it was written by nobody that is trusted. `None` if the proxy does not say.
 pub(super) fn visitor_of(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::again::Again;
-use self::target::Route;
+use self::target::{Route, Way};
 use super::Site;
 use super::activity::{Activity, UnderWay};
 use super::convert::Conversion;
@@ -87,6 +87,14 @@ impl Connection {
         }
         let named = forwarded::visitor_of(headers, |address| self.site.trust.trusts(address));
         named.map_or(self.visitor, |address| self.visitor.on_behalf_of(address))
+    }
+
+    fn way(&self, headers: &HeaderMap) -> Way<'_> {
+        match &self.tls {
+            Some(secured) => Way::Secured(secured),
+            None if self.visitor.is_proxy() && forwarded::came_over_tls(headers) => Way::Proxied,
+            None => Way::Plain,
+        }
     }
 
     fn facts(&self) -> Option<&Arc<TlsFacts>> {
@@ -183,7 +191,7 @@ async fn enter(
     form: Form,
 ) -> Result<Visiting, Box<Response<Body>>> {
     let version = request.version();
-    let routed = target::route(&connection.site.registry, connection.tls.as_ref(), request).await;
+    let routed = target::route(&connection.site.registry, connection.way(request.headers()), request).await;
     let refuse = |error: ProxyError| Box::new(connection.refuse(&error, form, version));
     let endpoint = match routed.map_err(refuse)? {
         Route::Endpoint(endpoint) => endpoint,

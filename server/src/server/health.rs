@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::body::Body;
 use crate::drain::DrainWatch;
-use crate::edge::accept::accept;
+use crate::edge::accept::{Queued, accept};
 use crate::registry::Registry;
 
 /// Answers for as long as the process serves anybody, and so until the very end of a drain.
@@ -56,7 +56,11 @@ impl Health {
         for listener in sockets.into_iter().filter_map(|socket| TcpListener::from_std(socket).ok()) {
             let (health, permits, watch) = (Arc::clone(self), Arc::clone(&permits), tasks.clone());
             tasks.spawn(async move {
-                accept(&listener, permits, watch.draining(), |stream, peer, permit| {
+                let stop = async {
+                    watch.draining().await;
+                    Queued::Left
+                };
+                accept(&listener, permits, stop, |stream, peer, permit| {
                     let (health, drain) = (Arc::clone(&health), watch.clone());
                     watch.spawn(async move {
                         let answer = |request| std::future::ready(Ok::<_, Infallible>(health.answer(&request)));

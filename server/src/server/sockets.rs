@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::StartError;
+use super::activation::Passed;
 use crate::config::{Listen, ListenAddress};
 use crate::listen;
 
@@ -28,14 +29,20 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
+    /// Those that systemd passed in the place of those that options name.
+    ///
     /// # Errors
     /// Names the socket that cannot be had.
-    pub(super) fn bind(wanted: &Listen) -> Result<Self, StartError> {
+    pub(super) fn bind(wanted: &Listen, mut passed: Passed) -> Result<Self, StartError> {
+        let mut of = |name, option, addresses: &[ListenAddress]| match passed.named(name) {
+            sockets if sockets.is_empty() => listen_on(option, addresses),
+            sockets => Ok(sockets),
+        };
         Ok(Self {
-            ssh: listen_on("ssh-listen", &wanted.ssh)?,
-            http: listen_on("http-listen", &wanted.http)?,
-            https: listen_on("https-listen", &wanted.https)?,
-            health: listen_on("health-listen", &wanted.health)?,
+            ssh: of("ssh", "ssh-listen", &wanted.ssh)?,
+            http: of("http", "http-listen", &wanted.http)?,
+            https: of("https", "https-listen", &wanted.https)?,
+            health: of("health", "health-listen", &wanted.health)?,
         })
     }
 

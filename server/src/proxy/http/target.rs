@@ -21,23 +21,50 @@ pub(super) enum Route {
     Redirect(Box<Response<Body>>),
 }
 
+/// How a request has come.
+#[derive(Clone, Copy)]
+pub(super) enum Way<'a> {
+    Plain,
+    /// Over TLS that ended here.
+    Secured(&'a Secured),
+    /// Over TLS that ended at a trusted proxy.
+    Proxied,
+}
+
+impl Way<'_> {
+    fn suits(self, endpoint: &Endpoint) -> bool {
+        match self {
+            Self::Plain => true,
+            Self::Secured(secured) => secured.suits(endpoint),
+            // A proxy does not know of its demands.
+            Self::Proxied => endpoint.tls.is_none(),
+        }
+    }
+}
+
 /// Finds the endpoint, and brings the request into the form in which an upstream wants it: a path and a `Host`.
 pub(super) async fn route(
     registry: &Registry,
-    secured: Option<&Secured>,
+    way: Way<'_>,
     request: &mut Request<Body>,
 ) -> Result<Route, ProxyError> {
     let host = host(request)?;
-    let secure = secured.is_some();
-    let slot = if secure { Slot::Secure } else { Slot::Plain };
-    if let Some(endpoint) = live(registry, &host, slot).await? {
+    let found = match way {
+        Way::Plain => live(registry, &host, Slot::Plain).await?,
+        Way::Secured(_) => live(registry, &host, Slot::Secure).await?,
+        Way::Proxied => match live(registry, &host, Slot::Secure).await? {
+            Some(endpoint) => Some(endpoint),
+            None => live(registry, &host, Slot::Plain).await?,
+        },
+    };
+    if let Some(endpoint) = found {
         return match endpoint.protocol {
-            Protocol::Tls | Protocol::TlsEnded => Err(misdirected(secured, &host)),
-            _ if secured.is_some_and(|secured| !secured.suits(&endpoint)) => Err(misdirected(secured, &host)),
+            Protocol::Tls | Protocol::TlsEnded => Err(misdirected(way, &host)),
+            _ if !way.suits(&endpoint) => Err(misdirected(way, &host)),
             _ => Ok(Route::Endpoint(endpoint)),
         };
     }
-    let elsewhere = if secure { None } else { registry.web(host.as_str(), Slot::Secure) };
+    let elsewhere = if matches!(way, Way::Plain) { registry.web(host.as_str(), Slot::Secure) } else { None };
     elsewhere
         .filter(|place| place.endpoint().protocol == Protocol::Https)
         .and_then(|place| redirect(&location(&host, place.endpoint(), request.uri())))
@@ -61,8 +88,11 @@ async fn live(registry: &Registry, host: &HostName, slot: Slot) -> Result<Option
 /// For one that is cut off again and again.
 const MOST_WAITS: usize = 3;
 
-fn misdirected(secured: Option<&Secured>, host: &HostName) -> ProxyError {
-    let made_for = secured.and_then(|secured| secured.facts.sni.as_deref());
+fn misdirected(way: Way<'_>, host: &HostName) -> ProxyError {
+    let made_for = match way {
+        Way::Secured(secured) => secured.facts.sni.as_deref(),
+        Way::Plain | Way::Proxied => None,
+    };
     ProxyError::Misdirected {
         outdated: made_for.is_some_and(|name| name.eq_ignore_ascii_case(host.as_str())),
     }
