@@ -125,8 +125,10 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
             (false, false) => Offence::NotTried,
         })
     };
-    if offence == Some(Offence::TooSlow) {
-        context.metrics.refused(Code::LOGIN_DEADLINE);
+    match offence {
+        Some(Offence::TooSlow) => context.metrics.refused(Code::LOGIN_DEADLINE),
+        Some(Offence::Failed) => context.metrics.refused(Code::UNKNOWN_KEY),
+        _ => {}
     }
     // What a server that is about to end cuts off is nobody's fault.
     watched.ended(offence.filter(|_| !context.visitors.is_draining()));
