@@ -7,7 +7,7 @@ pub(crate) mod accept;
 mod facts;
 mod hello;
 mod http;
-mod https;
+pub(crate) mod https;
 mod place;
 mod tcp;
 mod tls;
@@ -83,6 +83,11 @@ impl EdgeContext {
             self.site.metrics.refused(Code::VISITOR_REQUESTS);
         }
         counts
+    }
+
+    /// For connections of visitors; each holds one.
+    pub(crate) fn permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.visitors)
     }
 
     /// Where visitors come from.

@@ -2,6 +2,7 @@
 //!
 //! Visitors drain first, publishers last: a visit needs the session that carries it.
 
+mod shared;
 mod shutdown;
 mod upkeep;
 
@@ -10,10 +11,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hithe_cli_parser::Code;
 use hithe_keys::host;
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use shutdown::Shutdown;
 
@@ -112,19 +114,29 @@ struct Sockets {
     ssh: Vec<std::net::TcpListener>,
     http: Vec<std::net::TcpListener>,
     https: Vec<std::net::TcpListener>,
+    /// Those of ssh and https.
+    shared: Vec<std::net::TcpListener>,
 }
 
 impl Sockets {
     fn bind(config: &Config) -> Result<Self, StartError> {
+        let listen = &config.listen;
+        let (shared, ssh): (Vec<_>, Vec<_>) = listen.ssh.iter().partition(|it| listen.is_shared(**it));
+        let https: Vec<_> = listen.https.iter().copied().filter(|it| !listen.is_shared(*it)).collect();
         Ok(Self {
-            ssh: listen_on("ssh-listen", &config.listen.ssh)?,
-            http: listen_on("http-listen", &config.listen.http)?,
-            https: listen_on("https-listen", &config.listen.https)?,
+            ssh: listen_on("ssh-listen", &ssh)?,
+            http: listen_on("http-listen", &listen.http)?,
+            https: listen_on("https-listen", &https)?,
+            shared: listen_on("ssh-listen", &shared)?,
         })
     }
 
     fn addresses(&self) -> Addresses {
-        Addresses { ssh: addresses(&self.ssh), http: addresses(&self.http), https: addresses(&self.https) }
+        Addresses {
+            ssh: addresses(self.ssh.iter().chain(&self.shared)),
+            http: addresses(&self.http),
+            https: addresses(self.https.iter().chain(&self.shared)),
+        }
     }
 }
 
@@ -263,7 +275,14 @@ impl Server {
             spool: self.spool,
             commons: Arc::new(Commons::new(self.config.client_cas.clone())),
         });
-        accept_publishers(self.sockets.ssh, &context, &visitors, publishers, &self.workers);
+        let admittance = Admittance {
+            context,
+            permits: Arc::new(Semaphore::new(MAX_PUBLISHERS)),
+            workers: self.workers,
+            tasks: publishers.clone(),
+        };
+        accept_publishers(self.sockets.ssh, &admittance, &visitors);
+        shared::serve(self.sockets.shared, &self.edge, &admittance, &visitors);
         let listeners =
             edge::Listeners { http: self.sockets.http, https: self.sockets.https, tcp: self.opened };
         edge::serve(&self.edge, listeners);
@@ -304,31 +323,48 @@ impl Server {
     }
 }
 
+/// What a connection of a publisher needs to be served.
+#[derive(Clone)]
+struct Admittance {
+    context: Arc<Publishers>,
+    /// More wait in the kernel's queue.
+    permits: Arc<Semaphore>,
+    workers: Arc<Workers>,
+    /// Owns the sessions.
+    tasks: DrainWatch,
+}
+
+impl Admittance {
+    /// Serves a connection in a task of its own, if there is a place.
+    fn admit(&self, socket: TcpStream, peer: SocketAddr) {
+        match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => self.serve(socket, peer, permit),
+            Err(_) => self.context.metrics.refused(Code::TOO_BUSY),
+        }
+    }
+
+    fn serve(&self, socket: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let (context, worker) = (Arc::clone(&self.context), self.workers.least_engaged());
+        let engaged = worker.engage();
+        let Ok(parcel) = Parcel::pack(socket) else { return };
+        let served = async move {
+            if let Ok(socket) = parcel.unpack() {
+                ssh::serve(context, socket, peer).await;
+            }
+            drop((permit, engaged));
+        };
+        self.tasks.spawn_on(served, worker.runtime());
+    }
+}
+
 /// Stops accepting as soon as visitors drain.
-fn accept_publishers(
-    sockets: Vec<std::net::TcpListener>,
-    context: &Arc<Publishers>,
-    visitors: &DrainWatch,
-    publishers: &DrainWatch,
-    workers: &Arc<Workers>,
-) {
-    let permits = Arc::new(Semaphore::new(MAX_PUBLISHERS));
+fn accept_publishers(sockets: Vec<std::net::TcpListener>, admittance: &Admittance, visitors: &DrainWatch) {
     for listener in sockets.into_iter().filter_map(|socket| TcpListener::from_std(socket).ok()) {
-        let (context, permits, workers) = (Arc::clone(context), Arc::clone(&permits), Arc::clone(workers));
-        let (stop, tasks) = (visitors.clone(), publishers.clone());
+        let (admittance, stop) = (admittance.clone(), visitors.clone());
         visitors.spawn(async move {
             let stop = async move { stop.draining().await };
-            edge::accept::accept(listener, permits, stop, move |socket, peer, permit| {
-                let (context, worker) = (Arc::clone(&context), workers.least_engaged());
-                let engaged = worker.engage();
-                let Ok(parcel) = Parcel::pack(socket) else { return };
-                let served = async move {
-                    if let Ok(socket) = parcel.unpack() {
-                        ssh::serve(context, socket, peer).await;
-                    }
-                    drop((permit, engaged));
-                };
-                tasks.spawn_on(served, worker.runtime());
+            edge::accept::accept(listener, Arc::clone(&admittance.permits), stop, |socket, peer, permit| {
+                admittance.serve(socket, peer, permit)
             })
             .await;
         });
@@ -346,8 +382,8 @@ fn listen_on(
     wanted.iter().map(listen).collect()
 }
 
-fn addresses(sockets: &[std::net::TcpListener]) -> Vec<SocketAddr> {
-    sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+fn addresses<'a>(sockets: impl IntoIterator<Item = &'a std::net::TcpListener>) -> Vec<SocketAddr> {
+    sockets.into_iter().filter_map(|socket| socket.local_addr().ok()).collect()
 }
 
 fn public_port(said: Option<u16>, bound: &[SocketAddr]) -> u16 {

@@ -22,6 +22,7 @@ mod logins;
 mod multiplex;
 mod mutual_tls;
 mod names;
+mod one_port;
 mod robust;
 mod serving;
 mod smoke;

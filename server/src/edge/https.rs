@@ -1,5 +1,6 @@
 //! The https port: HTTP/2 or HTTP/1.1 by ALPN where TLS ends here, raw streams where it does not.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -22,21 +23,30 @@ use crate::visit::Visitor;
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
     accept(listener, permits, edge.visits.draining(), |stream, peer, permit| {
-        let edge = Arc::clone(&edge);
-        let Some(held) = edge.admit(&stream, peer, &ALERT) else { return };
-        let drain = edge.visits.clone();
-        drain.spawn(async move {
-            let Some((parcel, worker)) = place(&edge, stream, by_sni).await else { return };
-            let drain = edge.visits.clone();
-            let served = async move {
-                let Ok(stream) = parcel.unpack() else { return };
-                let local = stream.local_addr().ok();
-                attend(&edge, stream, Visitor::new(peer, local), (permit, held)).await;
-            };
-            drain.spawn_on(served, worker.runtime());
-        });
+        take(&edge, stream, peer, permit);
     })
     .await;
+}
+
+/// Serves one connection, in a task of its own.
+pub(crate) fn take(
+    edge: &Arc<EdgeContext>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    let Some(held) = edge.admit(&stream, peer, &ALERT) else { return };
+    let (edge, drain) = (Arc::clone(edge), edge.visits.clone());
+    drain.spawn(async move {
+        let Some((parcel, worker)) = place(&edge, stream, by_sni).await else { return };
+        let drain = edge.visits.clone();
+        let served = async move {
+            let Ok(stream) = parcel.unpack() else { return };
+            let local = stream.local_addr().ok();
+            attend(&edge, stream, Visitor::new(peer, local), (permit, held)).await;
+        };
+        drain.spawn_on(served, worker.runtime());
+    });
 }
 
 async fn attend(
