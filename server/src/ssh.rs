@@ -165,8 +165,8 @@ impl Algorithms {
         } else {
             (&["chacha20-poly1305@openssh.com"], CHACHA20)
         };
-        let alone = Arc::new(config(host_keys.clone(), ciphers));
-        Self { wanted, alone, all: Arc::new(config(host_keys, ALL_CIPHERS)) }
+        let alone = Arc::new(config(host_keys.clone(), ciphers, ETM_MACS));
+        Self { wanted, alone, all: Arc::new(config(host_keys, ALL_CIPHERS, ALL_MACS)) }
     }
 
     fn for_client(&self, offer: &CipherOffer) -> Arc<Config> {
@@ -187,7 +187,7 @@ fn has_aes_instructions() -> bool {
     false
 }
 
-fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name]) -> Config {
+fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name], macs: &'static [mac::Name]) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(VERSION)),
         methods: MethodSet::from(
@@ -210,7 +210,7 @@ fn config(keys: Vec<PrivateKey>, ciphers: &'static [cipher::Name]) -> Config {
             kex: Cow::Borrowed(KEX),
             key: Cow::Borrowed(KEYS),
             cipher: Cow::Borrowed(ciphers),
-            mac: Cow::Borrowed(MACS),
+            mac: Cow::Borrowed(macs),
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::default()
         },
@@ -262,4 +262,9 @@ const ALL_CIPHERS: &[cipher::Name] = &[
     cipher::AES_128_CTR,
 ];
 
-const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
+/// Beside ciphers that need none: some clients want one in common all the same.
+const ETM_MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
+
+/// Old libraries encrypt and authenticate apart.
+const ALL_MACS: &[mac::Name] =
+    &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
