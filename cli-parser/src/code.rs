@@ -94,6 +94,7 @@ codes! {
     VISIT_LIMIT = 734, "more visits at once than the publisher's account may have";
     DRAINING = 742, "the server is shutting down";
     TOO_BUSY = 743, "the server or the tunnel is too busy";
+    SPOOL_FULL = 744, "a visitor so slow that what waits for it has no place any more";
     NO_KEY = 1100, "the client offered no public key";
     UNKNOWN_KEY = 1102, "no offered key is known to the server";
     UNKNOWN_SYNTAX_VERSION = 1106, "a user name such as v9 that asks for an unknown command syntax";

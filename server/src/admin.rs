@@ -111,7 +111,12 @@ impl Desk {
         }
         match done {
             Ok(text) => Answer { text, status: 0 },
-            Err(error) => Answer { text: format!("{}: {error}\n", error.code()), status: 1 },
+            Err(error) => {
+                if let Some(server) = &self.server {
+                    server.metrics.refused(error.code());
+                }
+                Answer { text: format!("{}: {error}\n", error.code()), status: 1 }
+            }
         }
     }
 

@@ -104,6 +104,14 @@ pub struct Proxies {
     pub announced: Vec<ListenerKind>,
 }
 
+impl Listen {
+    /// Whether SSH and HTTPS are to be had at the same address, where the first byte tells which of them it is.
+    pub fn is_shared(&self, address: ListenAddress) -> bool {
+        let is_it = |other: &ListenAddress| other.address == address.address && address.address.port() != 0;
+        self.ssh.iter().any(is_it) && self.https.iter().any(is_it)
+    }
+}
+
 /// Who may publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyPolicy {
@@ -333,14 +341,23 @@ fn address_as_domain(domain: &HostName) -> Option<Problem> {
     })
 }
 
+/// SSH and HTTPS may share an address; nothing else may.
 fn double_listeners(options: &Options) -> Vec<Problem> {
-    let mut seen = HashSet::new();
-    let all = [&options.ssh_listen, &options.http_listen, &options.https_listen, &options.health_listen];
-    all.into_iter()
-        .flatten()
-        .filter(|it| it.address.port() != 0 && !seen.insert(it.address))
-        .map(|it| Problem::new(format!("two listeners want {it}: each needs an address and port of its own")))
-        .collect()
+    let doubles = |lists: [&[ListenAddress]; 2]| {
+        let mut seen = HashSet::new();
+        let all = lists.into_iter().flatten().filter(|it| it.address.port() != 0);
+        all.filter(|it| !seen.insert(it.address)).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let others = [options.http_listen.as_slice(), &options.health_listen].concat();
+    let mut doubled = doubles([&options.ssh_listen, &others]);
+    doubled.extend(doubles([&options.https_listen, &others]));
+    doubled.dedup();
+    let problem = |it| {
+        Problem::new(format!(
+            "two listeners want {it}: each needs an address and port of its own, but for one of ssh and one of https"
+        ))
+    };
+    doubled.into_iter().map(problem).collect()
 }
 
 /// Names below the domain need no permission.
@@ -478,7 +495,14 @@ mod tests {
     fn two_listeners_cannot_share_an_address_unless_the_port_is_free_to_choose() {
         let address: ListenAddress = "127.0.0.1:8080".parse().unwrap();
         let told = refused(Options { http_listen: vec![address], https_listen: vec![address], ..open() });
-        assert_eq!(told, "two listeners want 127.0.0.1:8080: each needs an address and port of its own");
+        assert_eq!(
+            told,
+            "two listeners want 127.0.0.1:8080: each needs an address and port of its own, but for one of ssh and one of https"
+        );
+        let one = Config::load(Options { ssh_listen: vec![address], https_listen: vec![address], ..open() });
+        assert!(one.unwrap().listen.is_shared(address));
+        let twice = vec![address, address];
+        assert!(Config::load(Options { ssh_listen: twice, https_listen: vec![address], ..open() }).is_err());
         let free: ListenAddress = "127.0.0.1:0".parse().unwrap();
         assert!(
             Config::load(Options { http_listen: vec![free], https_listen: vec![free], ..open() }).is_ok()

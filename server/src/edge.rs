@@ -9,7 +9,7 @@ pub(crate) mod arrival;
 mod facts;
 pub(crate) mod hello;
 mod http;
-mod https;
+pub(crate) mod https;
 mod linger;
 mod place;
 mod tcp;
@@ -93,6 +93,11 @@ impl EdgeContext {
             self.site.metrics.refused(Code::VISITOR_REQUESTS);
         }
         counts
+    }
+
+    /// For connections of visitors; each holds one.
+    pub(crate) fn permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.visitors)
     }
 
     /// Where visitors come from.

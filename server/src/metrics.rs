@@ -8,7 +8,7 @@ use hithe_cli_parser::Code;
 /// All counters of one server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    /// One for each code, in the order of [`Code::all`].
+    /// `hithe_refusals_total{code="ERR_HITHE_…"}`: one for each code, in the order of [`Code::all`].
     refusals: Box<[AtomicU64]>,
 }
 

@@ -5,6 +5,7 @@
 mod activation;
 mod health;
 mod reload;
+mod shared;
 mod shutdown;
 mod sockets;
 mod supervisor;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use hithe_cli_parser::Code;
 use hithe_keys::host;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use activation::Passed;
 use health::Health;
@@ -291,7 +293,14 @@ impl Server {
             commons: Arc::new(Commons::new(self.config.client_cas.clone())),
             trust: self.trust,
         });
-        accept_publishers(self.sockets.ssh, &context, &visitors, publishers, &self.workers);
+        let admittance = Admittance {
+            context,
+            permits: Arc::new(Semaphore::new(MAX_PUBLISHERS)),
+            workers: self.workers,
+            tasks: publishers.clone(),
+        };
+        accept_publishers(self.sockets.ssh, &admittance, &visitors);
+        shared::serve(self.sockets.shared, &self.edge, &admittance, &visitors);
         let listeners =
             edge::Listeners { http: self.sockets.http, https: self.sockets.https, tcp: self.opened };
         edge::serve(&self.edge, listeners);
@@ -332,35 +341,66 @@ impl Server {
     }
 }
 
+/// What a connection of a publisher needs to be served.
+#[derive(Clone)]
+struct Admittance {
+    context: Arc<Publishers>,
+    /// More wait in the kernel's queue.
+    permits: Arc<Semaphore>,
+    workers: Arc<Workers>,
+    /// Owns the sessions.
+    tasks: DrainWatch,
+}
+
+impl Admittance {
+    /// Serves a connection in a task of its own, if there is a place.
+    fn admit(&self, socket: TcpStream, peer: SocketAddr) {
+        match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => self.serve(socket, move |context, socket| async move {
+                ssh::serve(context, socket, peer).await;
+                drop(permit);
+            }),
+            Err(_) => self.context.metrics.refused(Code::TOO_BUSY),
+        }
+    }
+
+    /// As [`Self::admit`], where a trusted proxy may say first who comes.
+    fn introduce(&self, socket: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        self.serve(socket, move |context, socket| async move {
+            attend_publisher(context, socket, peer).await;
+            drop(permit);
+        });
+    }
+
+    fn serve<F>(&self, socket: TcpStream, with: impl FnOnce(Arc<Publishers>, TcpStream) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (context, worker) = (Arc::clone(&self.context), self.workers.least_engaged());
+        let engaged = worker.engage();
+        let Ok(parcel) = Parcel::pack(socket) else { return };
+        let served = async move {
+            if let Ok(socket) = parcel.unpack() {
+                with(context, socket).await;
+            }
+            drop(engaged);
+        };
+        self.tasks.spawn_on(served, worker.runtime());
+    }
+}
+
 /// Stops accepting as soon as visitors drain.
-fn accept_publishers(
-    sockets: Vec<std::net::TcpListener>,
-    context: &Arc<Publishers>,
-    visitors: &DrainWatch,
-    publishers: &DrainWatch,
-    workers: &Arc<Workers>,
-) {
-    let permits = Arc::new(Semaphore::new(MAX_PUBLISHERS));
+fn accept_publishers(sockets: Vec<std::net::TcpListener>, admittance: &Admittance, visitors: &DrainWatch) {
     for listener in sockets.into_iter().filter_map(|socket| TcpListener::from_std(socket).ok()) {
-        let (context, permits, workers) = (Arc::clone(context), Arc::clone(&permits), Arc::clone(workers));
-        let (stop, tasks) = (visitors.clone(), publishers.clone());
+        let (admittance, stop) = (admittance.clone(), visitors.clone());
         visitors.spawn(async move {
             // Who connects now is better off with the next server.
             let stop = async move {
                 stop.draining().await;
                 Queued::Left
             };
-            edge::accept::accept(&listener, permits, stop, move |socket, peer, permit| {
-                let (context, worker) = (Arc::clone(&context), workers.least_engaged());
-                let engaged = worker.engage();
-                let Ok(parcel) = Parcel::pack(socket) else { return };
-                let served = async move {
-                    if let Ok(socket) = parcel.unpack() {
-                        attend_publisher(context, socket, peer).await;
-                    }
-                    drop((permit, engaged));
-                };
-                tasks.spawn_on(served, worker.runtime());
+            edge::accept::accept(&listener, Arc::clone(&admittance.permits), stop, |socket, peer, permit| {
+                admittance.introduce(socket, peer, permit);
             })
             .await;
         });

@@ -135,8 +135,10 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
             (false, false) => Offence::NotTried,
         })
     };
-    if offence == Some(Offence::TooSlow) {
-        context.metrics.refused(Code::LOGIN_DEADLINE);
+    match offence {
+        Some(Offence::TooSlow) => context.metrics.refused(Code::LOGIN_DEADLINE),
+        Some(Offence::Failed) => context.metrics.refused(Code::UNKNOWN_KEY),
+        _ => {}
     }
     // What a server that is about to end cuts off is nobody's fault.
     watched.ended(offence.filter(|_| !context.visitors.is_draining()));
@@ -181,8 +183,8 @@ impl Algorithms {
         } else {
             (&["chacha20-poly1305@openssh.com"], CHACHA20)
         };
-        let alone = Arc::new(config(host.clone(), ciphers));
-        Self { wanted, alone, all: Arc::new(config(host, ALL_CIPHERS)) }
+        let alone = Arc::new(config(host.clone(), ciphers, ETM_MACS));
+        Self { wanted, alone, all: Arc::new(config(host, ALL_CIPHERS, ALL_MACS)) }
     }
 
     fn for_client(&self, offer: &CipherOffer) -> Arc<Config> {
@@ -203,7 +205,7 @@ fn has_aes_instructions() -> bool {
     false
 }
 
-fn config(host: HostKeys, ciphers: &'static [cipher::Name]) -> Config {
+fn config(host: HostKeys, ciphers: &'static [cipher::Name], macs: &'static [mac::Name]) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(VERSION)),
         methods: MethodSet::from(
@@ -227,7 +229,7 @@ fn config(host: HostKeys, ciphers: &'static [cipher::Name]) -> Config {
             kex: Cow::Borrowed(KEX),
             key: Cow::Borrowed(KEYS),
             cipher: Cow::Borrowed(ciphers),
-            mac: Cow::Borrowed(MACS),
+            mac: Cow::Borrowed(macs),
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::default()
         },
@@ -279,4 +281,9 @@ const ALL_CIPHERS: &[cipher::Name] = &[
     cipher::AES_128_CTR,
 ];
 
-const MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];
+/// Beside ciphers that need none: some clients want one in common all the same.
+const ETM_MACS: &[mac::Name] = &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM];
+
+/// Old libraries encrypt and authenticate apart.
+const ALL_MACS: &[mac::Name] =
+    &[mac::HMAC_SHA512_ETM, mac::HMAC_SHA256_ETM, mac::HMAC_SHA512, mac::HMAC_SHA256];

@@ -18,6 +18,7 @@ pub struct Options {
     launcher: Vec<OsString>,
     program: Option<&'static Path>,
     keys: bool,
+    one_port: bool,
     arguments: Vec<OsString>,
     environment: Vec<(String, OsString)>,
 }
@@ -33,6 +34,7 @@ impl Default for Options {
             launcher: Vec::new(),
             program: None,
             keys: true,
+            one_port: false,
             arguments: Vec::new(),
             environment: Vec::new(),
         }
@@ -84,6 +86,12 @@ impl Options {
         self
     }
 
+    /// Listens for ssh and https at the same port.
+    pub fn one_port(mut self) -> Self {
+        self.one_port = true;
+        self
+    }
+
     /// Any key may publish; no list of keys is given.
     pub fn open(self) -> Self {
         self.without_keys().arg("--open")
@@ -117,10 +125,12 @@ impl Options {
         if !self.arguments.iter().any(|word| word == "--tcp-listen-address") {
             command.args(["--tcp-listen-address", "127.0.0.1"]);
         }
+        let one = vec![format!("127.0.0.1:{}", tcp_ports.end())];
+        let or_one = |own| if self.one_port { &one } else { own };
         let listeners = [
-            ("--ssh-listen", &self.ssh_listen),
+            ("--ssh-listen", or_one(&self.ssh_listen)),
             ("--http-listen", &self.http_listen),
-            ("--https-listen", &self.https_listen),
+            ("--https-listen", or_one(&self.https_listen)),
         ];
         for (flag, addresses) in listeners {
             command.args(addresses.iter().flat_map(|address| [flag, address]));

@@ -29,6 +29,7 @@ mod misread;
 mod multiplex;
 mod mutual_tls;
 mod names;
+mod one_port;
 mod proxied;
 mod reload;
 mod returning;

@@ -77,7 +77,7 @@ impl Demands {
         certificates: &Arc<Certificates>,
         usual: Arc<dyn ResolvesServerCert>,
     ) -> Result<Arc<ServerConfig>, rustls::Error> {
-        let provider = Arc::new(default_provider());
+        let provider = super::provider();
         let versions = match self.min_version {
             Some(TlsVersion::V1_3) => &[&TLS13][..],
             Some(TlsVersion::V1_2) | None => &[&TLS13, &TLS12],
@@ -101,6 +101,7 @@ impl Demands {
             .with_protocol_versions(versions)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(resolver);
+        config.ignore_client_order = true;
         if !self.raw {
             config.alpn_protocols = super::web_protocols();
         }

@@ -43,10 +43,6 @@ pub struct VisitorLimits {
 
 impl VisitorLimits {
     fn of(options: &mut LimitOptions) -> Result<Self, Problem> {
-        let time = |value: Option<Period>, option| match given(value, option)?.0 {
-            Duration::ZERO => Err(Problem::new(format!("{option} is no time: nobody could visit anything"))),
-            time => Ok(time),
-        };
         Ok(Self {
             connections: count(options.max_visitor_connections, "--max-visitor-connections")?,
             requests: given(options.max_visitor_requests, "--max-visitor-requests")?.get(),
@@ -225,7 +221,7 @@ impl TryFrom<LimitOptions> for Limits {
     fn try_from(mut options: LimitOptions) -> Result<Self, Problem> {
         let visitors = VisitorLimits::of(&mut options)?;
         let logins = LoginLimits {
-            grace: given(options.login_grace, "--login-grace")?.0,
+            grace: time(options.login_grace, "--login-grace")?,
             total: count(options.max_logins, "--max-logins")?,
             per_source: count(options.max_logins_per_source, "--max-logins-per-source")?,
             per_source_when_open: count(options.max_connections_per_source, "--max-connections-per-source")?,
@@ -241,6 +237,13 @@ impl TryFrom<LimitOptions> for Limits {
             monthly: given(options.max_monthly, "--max-monthly")?.0,
         };
         Ok(Self { logins, accounts, visitors })
+    }
+}
+
+fn time(value: Option<Period>, option: &str) -> Result<Duration, Problem> {
+    match given(value, option)?.0 {
+        Duration::ZERO => Err(Problem::new(format!("{option} is no time: nobody could be so fast"))),
+        time => Ok(time),
     }
 }
 

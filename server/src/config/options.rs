@@ -110,7 +110,7 @@ layered! {
         #[arg(long, value_name = "FILE")]
         pub config: Option<PathBuf>,
 
-        /// Listen here for publishers; repeatable
+        /// Listen here for publishers; repeatable. May be an address of --https-listen too: the first byte tells
         #[arg(long, value_name = "ADDRESS:PORT", value_delimiter = ',', help_heading = "Listeners")]
         pub ssh_listen: Vec<ListenAddress>,
         /// Listen here for visitors over plain HTTP; repeatable

@@ -1,5 +1,6 @@
 //! The https port: HTTP/2 or HTTP/1.1 by ALPN where TLS ends here, raw streams where it does not.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -23,23 +24,38 @@ use crate::visit::Visitor;
 /// Serves HTTPS and TLS until the drain begins.
 pub(crate) async fn serve(listener: TcpListener, edge: Arc<EdgeContext>) {
     let permits = Arc::clone(&edge.visitors);
-    accept(&listener, permits, until_drained(&edge.visits), |mut stream, peer, permit| {
-        let edge = Arc::clone(&edge);
-        let drain = edge.visits.clone();
-        drain.spawn(async move {
-            let introduced = introduce(&mut stream, peer, ListenerKind::Https, &edge.site.trust).await;
-            let Some(visitor) = introduced else { return };
-            let Some(held) = edge.admit(&stream, visitor.ip(), &ALERT) else { return };
-            let Some((parcel, worker)) = place(&edge, stream, by_sni).await else { return };
-            let drain = edge.visits.clone();
-            let served = async move {
-                let Ok(stream) = parcel.unpack() else { return };
-                attend(&edge, stream, visitor, (permit, held)).await;
-            };
-            drain.spawn_on(served, worker.runtime());
-        });
+    accept(&listener, permits, until_drained(&edge.visits), |stream, peer, permit| {
+        take(&edge, stream, peer, permit);
     })
     .await;
+}
+
+/// Serves a connection in a task of its own.
+fn take(edge: &Arc<EdgeContext>, mut stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    let (edge, drain) = (Arc::clone(edge), edge.visits.clone());
+    drain.spawn(async move {
+        let introduced = introduce(&mut stream, peer, ListenerKind::Https, &edge.site.trust).await;
+        if let Some(visitor) = introduced {
+            arrived(edge, stream, visitor, permit).await;
+        }
+    });
+}
+
+/// Takes a connection of which is known who comes to the thread that serves it.
+pub(crate) async fn arrived(
+    edge: Arc<EdgeContext>,
+    stream: TcpStream,
+    visitor: Visitor,
+    permit: OwnedSemaphorePermit,
+) {
+    let Some(held) = edge.admit(&stream, visitor.ip(), &ALERT) else { return };
+    let Some((parcel, worker)) = place(&edge, stream, by_sni).await else { return };
+    let drain = edge.visits.clone();
+    let served = async move {
+        let Ok(stream) = parcel.unpack() else { return };
+        attend(&edge, stream, visitor, (permit, held)).await;
+    };
+    drain.spawn_on(served, worker.runtime());
 }
 
 async fn attend(

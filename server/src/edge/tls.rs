@@ -77,6 +77,8 @@ pub(super) async fn shake(
         .inspect_err(|error| {
             if matches!(error, ShakeError::TooSlow(_) | ShakeError::Hello(HelloError::Silent)) {
                 site.metrics.refused(Code::SLOW_HANDSHAKE);
+            } else if matches!(error, ShakeError::NotTls) {
+                site.metrics.refused(Code::NOT_TLS);
             }
             let cause =
                 std::error::Error::source(error).map(|cause| printable(&cause.to_string()).into_owned());

@@ -229,8 +229,9 @@ impl Accounts {
         }
         let unstored = std::mem::take(unstored).into_iter().collect();
         for (account, usage) in live.extract_if(|_, usage| Arc::strong_count(usage) == 1) {
-            if moved.len() < MAX_REMEMBERED {
-                moved.insert(account, usage.this_month());
+            let bytes = usage.this_month();
+            if bytes > 0 && moved.len() < MAX_REMEMBERED {
+                moved.insert(account, bytes);
             }
         }
         let next = Month::of(now);

@@ -413,6 +413,9 @@ impl Ending for Visiting {
     }
 
     fn ended(&mut self, outcome: Outcome) {
+        if !outcome.complete && self.upstream.as_ref().is_some_and(|upstream| upstream.cut_off().is_some()) {
+            self.connection.site.metrics.refused(Code::SPOOL_FULL);
+        }
         let fault = outcome.fault.or_else(|| self.cut_off().filter(|_| !outcome.complete));
         if fault == Some(STALLED) {
             self.connection.site.metrics.refused(Code::SLOW_READER);

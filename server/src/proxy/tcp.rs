@@ -91,9 +91,13 @@ pub(crate) async fn carry(
         Ok(mut upstream) => {
             let socks = SocksWatch::default();
             let outcome = join(&mut visitor_side, &mut upstream, &mut tally, socks).await;
-            if outcome == Err(Fault::Stalled) {
-                site.metrics.refused(Code::SLOW_READER);
-                log_stalled(visitor, &endpoint.url);
+            match outcome {
+                Err(Fault::Stalled) => {
+                    site.metrics.refused(Code::SLOW_READER);
+                    log_stalled(visitor, &endpoint.url);
+                }
+                Err(Fault::Spool(_)) => site.metrics.refused(Code::SPOOL_FULL),
+                _ => {}
             }
             outcome.err().map(|fault| cut(endpoint, &turn, &visitor_side, fault))
         }

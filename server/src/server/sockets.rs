@@ -25,6 +25,8 @@ pub(super) struct Sockets {
     pub(super) ssh: Vec<TcpListener>,
     pub(super) http: Vec<TcpListener>,
     pub(super) https: Vec<TcpListener>,
+    /// Those of ssh and https.
+    pub(super) shared: Vec<TcpListener>,
     pub(super) health: Vec<TcpListener>,
 }
 
@@ -38,19 +40,22 @@ impl Sockets {
             sockets if sockets.is_empty() => listen_on(option, addresses),
             sockets => Ok(sockets),
         };
+        let (shared, ssh): (Vec<_>, Vec<_>) = wanted.ssh.iter().partition(|it| wanted.is_shared(**it));
+        let https: Vec<_> = wanted.https.iter().copied().filter(|it| !wanted.is_shared(*it)).collect();
         Ok(Self {
-            ssh: of("ssh", "ssh-listen", &wanted.ssh)?,
+            ssh: of("ssh", "ssh-listen", &ssh)?,
             http: of("http", "http-listen", &wanted.http)?,
-            https: of("https", "https-listen", &wanted.https)?,
+            https: of("https", "https-listen", &https)?,
+            shared: of("shared", "ssh-listen", &shared)?,
             health: of("health", "health-listen", &wanted.health)?,
         })
     }
 
     pub(super) fn addresses(&self) -> Addresses {
         Addresses {
-            ssh: addresses(&self.ssh),
+            ssh: addresses(self.ssh.iter().chain(&self.shared)),
             http: addresses(&self.http),
-            https: addresses(&self.https),
+            https: addresses(self.https.iter().chain(&self.shared)),
             health: addresses(&self.health),
         }
     }
@@ -77,6 +82,6 @@ fn listen_on(option: &'static str, wanted: &[ListenAddress]) -> Result<Vec<TcpLi
     wanted.iter().map(listen).collect()
 }
 
-fn addresses(sockets: &[TcpListener]) -> Vec<SocketAddr> {
-    sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+fn addresses<'a>(sockets: impl IntoIterator<Item = &'a TcpListener>) -> Vec<SocketAddr> {
+    sockets.into_iter().filter_map(|socket| socket.local_addr().ok()).collect()
 }

@@ -180,6 +180,22 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Options};
+
+    #[test]
+    fn who_makes_the_server_fail_is_turned_away_at_once() {
+        let config = Config::load(Options { open: Some(true), ..Options::default() }).unwrap();
+        let door = Door::new(&config.limits.logins, true);
+        let source: IpAddr = "192.0.2.1".parse().unwrap();
+        let watched = door.watch(source);
+        let failed = std::thread::spawn(move || {
+            let _watched = watched;
+            std::panic::resume_unwind(Box::new("as a bug would"));
+        });
+        assert!(failed.join().is_err());
+        assert!(matches!(door.enter(source), Err(TurnedAway::Penalty(_))));
+        assert!(door.enter("192.0.2.2".parse().unwrap()).is_ok());
+    }
 
     #[test]
     fn a_farewell_is_one_whole_packet() {

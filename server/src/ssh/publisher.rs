@@ -90,9 +90,12 @@ impl Publisher {
     /// read slows the client down.
     pub(super) fn pause(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let (full, settled) = (self.inboxes.is_full(), self.usage.settle());
-        let inboxes = Arc::clone(&self.inboxes);
-        (full || settled.is_some()).then_some(async move {
-            if full {
+        if !full && settled.is_none() {
+            return None;
+        }
+        let inboxes = full.then(|| Arc::clone(&self.inboxes));
+        Some(async move {
+            if let Some(inboxes) = inboxes {
                 inboxes.has_room().await;
             }
             if let Some(settled) = settled {

@@ -275,7 +275,10 @@ impl Session {
             Ok(Parsed::Publish(command)) => self.on_command(channel, Arc::from(command)),
             Ok(Parsed::Admin(command)) => self.on_admin(channel, command),
             Ok(Parsed::Help(help)) => self.answer(channel, &help, 0),
-            Err(error) => self.answer(channel, &error.to_string(), BAD_COMMAND),
+            Err(error) => {
+                self.context.metrics.refused(error.code());
+                self.answer(channel, &error.to_string(), BAD_COMMAND);
+            }
         }
     }
 

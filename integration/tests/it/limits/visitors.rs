@@ -122,6 +122,38 @@ async fn a_handshake_that_does_not_end_is_given_up() {
     within("the count", async { while refusals(&server, "ERR_HITHE_3006").await != 2 {} }).await;
 }
 
+/// A frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[tokio::test]
+async fn a_visitor_that_opens_and_resets_streams_without_end_is_cut_off() {
+    let origin = Origin::replying("hello").await;
+    let server = server_of_ada(&[]).await;
+    let _tunnel = server.ssh().forward_to("app:443", &origin).command("http").publish().await;
+    let tls = server.visitor().tls("app.localhost", &["h2"]).await;
+    let (mut from, mut to) = tokio::io::split(tls);
+    // GET, https, / and the authority, from HPACK's static table (RFC 7541, appendix A).
+    let request = [&[0x82, 0x87, 0x84, 0x41, 13][..], b"app.localhost"].concat();
+    let flood = async {
+        let mut opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        opening.extend(frame(4, 0, 0, &[]));
+        to.write_all(&opening).await?;
+        for stream in (1..).step_by(2) {
+            let both = [frame(1, 5, stream, &request), frame(3, 0, stream, &8_u32.to_be_bytes())].concat();
+            to.write_all(&both).await?;
+        }
+        std::io::Result::Ok(())
+    };
+    let mut heard = Vec::new();
+    let ended = async { tokio::join!(flood, from.read_to_end(&mut heard)) };
+    let (flooded, _) = within("the end of the connection", ended).await;
+    assert!(flooded.is_err());
+    assert_eq!(server.visitor().get("https://app.localhost/").await.text(), "hello");
+}
+
 #[tokio::test]
 async fn a_connection_that_idles_is_closed() {
     let origin = Origin::replying("hello").await;
