@@ -125,26 +125,31 @@ pub(crate) async fn serve(context: Arc<Publishers>, socket: TcpStream, peer: Soc
         publisher.has_left();
     }
     drop(entered.counted);
-    let offence = if logged_in.is_cancelled() {
-        None
-    } else {
-        context.audit.refused_login(peer.ip());
-        Some(match (Instant::now() >= deadline, tried.load(Ordering::Relaxed)) {
-            (true, _) => Offence::TooSlow,
-            (false, true) => Offence::Failed,
-            (false, false) => Offence::NotTried,
-        })
-    };
-    match offence {
-        Some(Offence::TooSlow) => context.metrics.refused(Code::LOGIN_DEADLINE),
-        Some(Offence::Failed) => context.metrics.refused(Code::UNKNOWN_KEY),
-        _ => {}
-    }
+    let offence = (!logged_in.is_cancelled())
+        .then(|| context.offence(peer, Instant::now() >= deadline, tried.load(Ordering::Relaxed)));
     // What a server that is about to end cuts off is nobody's fault.
     watched.ended(offence.filter(|_| !context.visitors.is_draining()));
     // A client that just goes away is how most tunnels end.
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "the connection of a publisher ended");
+    }
+}
+
+impl Publishers {
+    /// What a connection was about that did not log in.
+    fn offence(&self, peer: SocketAddr, late: bool, tried: bool) -> Offence {
+        self.audit.refused_login(peer.ip());
+        match (late, tried) {
+            (true, _) => {
+                self.metrics.refused(Code::LOGIN_DEADLINE);
+                Offence::TooSlow
+            }
+            (false, true) => {
+                self.metrics.refused(Code::UNKNOWN_KEY);
+                Offence::Failed
+            }
+            (false, false) => Offence::NotTried,
+        }
     }
 }
 

@@ -158,7 +158,7 @@ where
 {
     let result = tokio::select! {
         result = &mut *served => result,
-        () = activity.rests_for(REST) => return resting(served),
+        () = activity.rests_for(REST) => return resting(*served),
         () = activity.idle_for(activity.place.limits().idle) => {
             Pin::new(&mut *served).graceful_shutdown();
             let _ = timeout(GOODBYE, served).await;
@@ -167,7 +167,7 @@ where
         asked = last_request(activity, drain) => {
             // hyper would wait for a first one.
             if !asked && activity.begun() == 0 {
-                return resting(served);
+                return resting(*served);
             }
             Pin::new(&mut *served).graceful_shutdown();
             (&mut *served).await
@@ -191,7 +191,7 @@ where
 }
 
 /// Takes a connection out of hyper, with what was read ahead.
-fn resting<S, A>(served: Box<Http1<S, A>>) -> Option<Patience<Withholding<S>>>
+fn resting<S, A>(served: Http1<S, A>) -> Option<Patience<Withholding<S>>>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: HttpService<Incoming, ResBody = Body> + Unpin,
