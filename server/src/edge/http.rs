@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use self::broken::ResetIfBroken;
+use self::calm::Calm;
 use self::patience::Patience;
 use self::streams::Spawner;
 use super::EdgeContext;
@@ -31,6 +32,7 @@ use crate::stall::StallGuard;
 use crate::visit::Visitor;
 
 mod broken;
+mod calm;
 mod patience;
 mod streams;
 
@@ -175,6 +177,7 @@ pub(super) async fn http2(
 ) {
     let connection = Connection::new(Arc::clone(&edge.site), visitor, Some(tls), Arc::clone(&activity));
     let limits = &edge.site.visitors.limits;
+    let stream = Calm::new(stream, Arc::clone(&activity));
     let served = http2::Builder::new(Spawner { tasks: edge.visits.clone(), stall: limits.stall })
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD as u32)
