@@ -37,8 +37,9 @@ fn serve(options: Options) -> anyhow::Result<()> {
     let config = Config::load(options).map_err(|error| anyhow!("the configuration is wrong:\n{error}"))?;
     logging::start(config.log);
     run(async {
-        let server = Server::bind(config)?;
+        // First, since whoever sees the ready file may ask for the end at once.
         let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+        let server = Server::bind(config)?;
         server.run(shutdown).await;
         Ok(())
     })
