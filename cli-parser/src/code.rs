@@ -124,6 +124,7 @@ codes! {
     SLOW_HEAD = 1407, "a visitor that took too long over the head of a request";
     SLOW_BODY = 1408, "a visitor that took too long over the body of a request";
     SLOW_READER = 1409, "a visitor that took nothing of what waited for it";
+    FRAME_FLOOD = 1410, "a visitor that sends more frames of HTTP/2 than anybody needs";
     MISDIRECTED = 1421, "the request belongs to an endpoint that this connection cannot reach (421)";
     TLS_VERSION_PLACE = 1632, "a TLS version where TLS does not end at the server";
     CERTIFICATE = 1633, "a certificate or key that cannot be used";

@@ -43,8 +43,9 @@ fn serve(options: Options) -> anyhow::Result<()> {
     let level = logging::start(config.log);
     let passed = Passed::take()?;
     run(async {
-        let server = Server::bind_with(config, passed)?.with_log_level(level);
+        // First, since whoever sees the ready file may ask for the end at once.
         let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+        let server = Server::bind_with(config, passed)?.with_log_level(level);
         server.run(shutdown).await;
         Ok(())
     })

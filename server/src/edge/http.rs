@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use self::broken::ResetIfBroken;
+use self::calm::Calm;
 use self::misread::Withholding;
 use self::patience::Patience;
 use self::streams::{Heads, Spawner, upload};
@@ -36,6 +37,7 @@ use crate::stall::StallGuard;
 use crate::visit::Visitor;
 
 mod broken;
+mod calm;
 mod misread;
 mod patience;
 mod streams;
@@ -230,6 +232,7 @@ pub(super) async fn http2(
     let connection = Connection::new(Arc::clone(&edge.site), visitor, Some(tls), Arc::clone(&activity));
     let (visits, heads) = (edge.visits.clone(), Heads::new());
     let limits = &edge.site.visitors.limits;
+    let stream = Calm::new(stream, Arc::clone(&activity));
     let served = http2::Builder::new(Spawner { tasks: edge.visits.clone(), stall: limits.stall })
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD as u32)

@@ -155,6 +155,24 @@ async fn a_visitor_that_opens_and_resets_streams_without_end_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_visitor_that_sends_settings_without_end_is_cut_off() {
+    let origin = Origin::replying("hello").await;
+    let server = server_of_ada(&[]).await;
+    let _tunnel = server.ssh().forward_to("app:443", &origin).command("http").publish().await;
+    let mut tls = server.visitor().tls("app.localhost", &["h2"]).await;
+    tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let (mut from, mut to) = tokio::io::split(tls);
+    let settings = frame(4, 0, 0, &[0, 4, 0, 0, 255, 255]).repeat(100);
+    let flood = async { while to.write_all(&settings).await.is_ok() {} };
+    let mut heard = Vec::new();
+    within("the end of the connection", async { tokio::join!(flood, from.read_to_end(&mut heard)) })
+        .await
+        .1
+        .ok();
+    counted(&server, "ERR_HITHE_1410").await;
+}
+
+#[tokio::test]
 async fn a_connection_that_idles_is_closed() {
     let origin = Origin::replying("hello").await;
     let (server, _tunnel) = publish(&["--idle-timeout", "1s"], &origin).await;
