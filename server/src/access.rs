@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use hithe_cli_parser::HostName;
 use hithe_keys::{
     AuthorizedKeys, CertAuthorities, CertRefused, Complaint, FileError, Fingerprint, Refused,
     RevocationError, Revocations,
@@ -24,6 +25,7 @@ pub(crate) use rights::Rights;
 use crate::account::Account;
 use crate::config::KeyPolicy;
 use crate::limits::Overrides;
+use crate::proof::Values;
 use crate::store::{Database, DatabaseError, People, Token, seconds};
 
 /// Handle of what logins are decided by.
@@ -187,6 +189,22 @@ impl Access {
     /// Lets the next look read everything again, changed or not.
     pub(crate) fn forget_look(&self) {
         *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
+    }
+
+    /// What the TXT record of a custom domain may hold to make it this login's account's: the account by its name, the
+    /// key that logged in, or any key of the account in the database.
+    pub(crate) fn values(&self, identity: &Identity, domain: &HostName) -> Values {
+        let used = match &identity.credential {
+            Credential::Key(key) => Some(Fingerprint::of(key)),
+            Credential::Certificate(certificate, _) => {
+                Some(Fingerprint::of(&PublicKey::from(certificate.public_key().clone())))
+            }
+            Credential::Token(_) => None,
+        };
+        let people = self.0.people.load();
+        let known = people.keys.iter().filter(|(_, key)| key.account == identity.account);
+        let keys = used.into_iter().chain(known.map(|(fingerprint, _)| *fingerprint));
+        Values::new(&identity.account, domain, keys.map(|it| it.to_string()))
     }
 
     /// What is said of an account's limits.

@@ -192,11 +192,16 @@ impl Desk {
         let Asker::Publisher { identity, source, .. } = asker else {
             return Err(AdminError::Wrong("you are who may use the state directory".to_owned()));
         };
-        let limits = self
-            .server
-            .as_ref()
-            .map(|server| server.accounts.about(&identity.account, server.access.limits(&identity.account)));
-        Ok(show::whoami(identity, source, self.is_admin(asker), limits.unwrap_or_default(), show))
+        let admin = self.is_admin(asker);
+        let Some(server) = &self.server else {
+            return Ok(show::whoami(identity, source, admin, &show::Known::default(), show));
+        };
+        let limits = server.access.limits(&identity.account);
+        let (limits, moved_this_month) = server.accounts.about(&identity.account, limits);
+        let record = || server.access.values(identity, &self.domain).to_tell().to_owned();
+        let domain_record = server.registry.takes_proofs().then(record);
+        let known = show::Known { limits, moved_this_month, domain_record };
+        Ok(show::whoami(identity, source, admin, &known, show))
     }
 }
 
