@@ -53,7 +53,7 @@ codes! {
     PORT_NOT_GRANTED = 308, "a tcp port that the rules of your key or token do not allow";
     NAME_NOT_GRANTED = 316, "a name that the rules of your key or token do not allow";
     WILDCARD_NOT_GRANTED = 318, "a wildcard that needs the operator's grant";
-    CUSTOM_DOMAIN = 319, "a name outside the server's domain that the operator has not allowed or has no certificate for";
+    CUSTOM_DOMAIN = 319, "a name outside the server's domain that the operator has not allowed, that is not proved to be yours, or that has no certificate";
     NAME_RESERVED = 320, "a name that the operator keeps";
     ENDPOINT_LIMIT = 324, "more names and ports than the account may have";
     NAME_CHARACTERS = 326, "a character that host names do not have";

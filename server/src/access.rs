@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use hithe_cli_parser::HostName;
 use hithe_keys::{
     AuthorizedKeys, CertAuthorities, CertRefused, Complaint, FileError, Fingerprint, Refused,
     RevocationError, Revocations,
@@ -24,6 +25,7 @@ pub(crate) use rights::Rights;
 use crate::account::Account;
 use crate::config::KeyPolicy;
 use crate::limits::Overrides;
+use crate::proof::Values;
 use crate::store::{Database, DatabaseError, People, Token, seconds};
 
 /// Handle of what logins are decided by.
@@ -44,6 +46,8 @@ struct Files {
     /// Those of `--trusted-user-ca`, and those of `cert-authority` lines.
     authorities: CertAuthorities,
     revoked: Revocations,
+    /// Whether that list could be read. Otherwise it revokes everything.
+    revoked_known: bool,
 }
 
 /// By what a change is noticed.
@@ -114,11 +118,13 @@ impl Access {
             rights,
             origin: origin.clone(),
         };
-        match files.keys.admit(key, origin.now(), &files.revoked) {
+        match files.keys.admit(key, origin.login(), &files.revoked) {
             Ok(grant) => {
                 let of_database = |_: &hithe_keys::Account| known.map(|key| key.account.clone());
                 let account = account_of(&grant.account, of_database);
-                let rights = Rights { options: grant.restrictions.clone(), ..Rights::default() };
+                // What the database restricts holds too.
+                let acl = known.map(|key| key.acl.clone()).unwrap_or_default();
+                let rights = Rights { options: grant.restrictions.clone(), acl, ..Rights::default() };
                 return Some(identity(account, grant.comment.clone(), rights));
             }
             Err(Refused::Unknown) => {}
@@ -138,7 +144,7 @@ impl Access {
     /// The identity of a certificate whose key its holder has, if it may log in.
     pub(crate) fn by_certificate(&self, certificate: &Certificate, origin: &Origin) -> Option<Identity> {
         let files = self.0.files.load();
-        let granted = files.authorities.check(certificate, origin.now(), &files.revoked);
+        let granted = files.authorities.check(certificate, origin.login(), &files.revoked);
         let granted = granted.inspect_err(|refused| {
             let level_of = matches!(refused, CertRefused::UnknownAuthority(_));
             if !level_of {
@@ -149,12 +155,14 @@ impl Access {
         let people = self.0.people.load();
         let of_database =
             |_: &hithe_keys::Account| people.keys.get(&grant.fingerprint).map(|key| key.account.clone());
+        let known = people.keys.get(&grant.fingerprint);
+        let acl = known.map(|key| key.acl.clone()).unwrap_or_default();
         let name = format!("{} certificate {:?} serial {}", grant.fingerprint, grant.key_id, grant.serial);
         Some(Identity {
             account: account_of(&grant.account, of_database),
             credential: Credential::Certificate(Arc::new(certificate.clone()), name.into()),
             comment: grant.comment,
-            rights: Rights { acl: <_>::default(), options: grant.restrictions, names: grant.names },
+            rights: Rights { acl, options: grant.restrictions, names: grant.names },
             origin: origin.clone(),
         })
     }
@@ -168,6 +176,11 @@ impl Access {
     /// Whether this login would be let in today, as the account that it is and with the same rights.
     pub(crate) fn still_admits(&self, identity: &Identity) -> bool {
         let origin = &identity.origin;
+        let by_token = matches!(identity.credential, Credential::Token(_));
+        if !by_token && !self.0.files.load().revoked_known {
+            // Nobody is let in now, but a list that is just being written must not end every session.
+            return true;
+        }
         let now = match &identity.credential {
             Credential::Key(key) => self.of_key(key, origin),
             Credential::Certificate(certificate, _) => self.by_certificate(certificate, origin),
@@ -189,6 +202,22 @@ impl Access {
         *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = Seen::default();
     }
 
+    /// What the TXT record of a custom domain may hold to make it this login's account's: the account by its name, the
+    /// key that logged in, or any key of the account in the database.
+    pub(crate) fn values(&self, identity: &Identity, domain: &HostName) -> Values {
+        let used = match &identity.credential {
+            Credential::Key(key) => Some(Fingerprint::of(key)),
+            Credential::Certificate(certificate, _) => {
+                Some(Fingerprint::of(&PublicKey::from(certificate.public_key().clone())))
+            }
+            Credential::Token(_) => None,
+        };
+        let people = self.0.people.load();
+        let known = people.keys.iter().filter(|(_, key)| key.account == identity.account);
+        let keys = used.into_iter().chain(known.map(|(fingerprint, _)| *fingerprint));
+        Values::new(&identity.account, domain, keys.map(|it| it.to_string()))
+    }
+
     /// What is said of an account's limits.
     pub(crate) fn limits(&self, account: &Account) -> Overrides {
         self.0.people.load().limits(account)
@@ -196,16 +225,23 @@ impl Access {
 
     /// Reads again what has changed since the last look: whether anything has, and the complaints.
     pub(crate) fn refresh(&self) -> Result<(bool, Vec<Complaint>), AccessError> {
-        let now = Seen { files: watched(&self.0.policy), database: Some(self.0.database.version_of_data()?) };
         let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (files, database) = (now.files != seen.files, now.database != seen.database);
-        *seen = now;
-        drop(seen);
-        if database {
-            self.reload_people()?;
+        let now = watched(&self.0.policy);
+        let (mut changed, mut complaints) = (false, Vec::new());
+        // Each is noted as seen when it could be read: what could not is tried again.
+        let files =
+            if now == seen.files { Ok(()) } else { self.reload_files().map(|told| complaints = told) };
+        if files.is_ok() && now != seen.files {
+            seen.files = now;
+            changed = true;
         }
-        let complaints = if files { self.reload_files()? } else { Vec::new() };
-        Ok((files || database, complaints))
+        let version = Some(self.0.database.version_of_data()?);
+        if version != seen.database {
+            self.reload_people()?;
+            seen.database = version;
+            changed = true;
+        }
+        files.map(|()| (changed, complaints))
     }
 
     /// Reads the database again, after a change of our own.
@@ -222,8 +258,8 @@ impl Access {
             // What is revoked counts at once, whatever became of the other files.
             let before = self.0.files.load();
             let (keys, authorities) = (before.keys.clone(), before.authorities.clone());
-            let revoked = revocations(files.revoked.as_deref());
-            self.0.files.store(Arc::new(Files { keys, authorities, revoked }));
+            let (revoked, revoked_known) = revocations(files.revoked.as_deref());
+            self.0.files.store(Arc::new(Files { keys, authorities, revoked, revoked_known }));
         }
         let (files, complaints) = read?;
         tracing::info!(
@@ -240,7 +276,10 @@ impl Files {
     fn read(policy: &KeyPolicy) -> Result<(Self, Vec<Complaint>), FileError> {
         let KeyPolicy::Known(files) = policy else {
             let (keys, authorities) = <_>::default();
-            return Ok((Self { keys, authorities, revoked: Revocations::none() }, Vec::new()));
+            return Ok((
+                Self { keys, authorities, revoked: Revocations::none(), revoked_known: true },
+                Vec::new(),
+            ));
         };
         let (keys, mut complaints) =
             files.keys.as_deref().map_or(Ok(<_>::default()), AuthorizedKeys::load)?;
@@ -248,19 +287,20 @@ impl Files {
         let (mut authorities, more): (CertAuthorities, Vec<_>) = listed;
         complaints.extend(more);
         authorities.extend(keys.authorities());
-        let revoked = revocations(files.revoked.as_deref());
-        Ok((Self { keys, authorities, revoked }, complaints))
+        let (revoked, revoked_known) = revocations(files.revoked.as_deref());
+        Ok((Self { keys, authorities, revoked, revoked_known }, complaints))
     }
 }
 
-/// A list that cannot be read revokes everything.
-fn revocations(path: Option<&Path>) -> Revocations {
-    let Some(path) = path else { return Revocations::none() };
+/// A list that cannot be read revokes everything; says whether it could be.
+fn revocations(path: Option<&Path>) -> (Revocations, bool) {
+    let Some(path) = path else { return (Revocations::none(), true) };
     let (revoked, error): (_, Option<RevocationError>) = Revocations::load(path);
     if let Some(error) = error {
         tracing::error!("nobody with a key or certificate can log in: {error}");
+        return (revoked, false);
     }
-    revoked
+    (revoked, true)
 }
 
 fn account_of(
@@ -279,7 +319,7 @@ fn is_weak(algorithm: &Algorithm) -> bool {
 }
 
 fn of_token(token: &Token, origin: &Origin) -> Option<Identity> {
-    let valid = !token.has_expired(seconds(SystemTime::now()));
+    let valid = !token.has_expired(seconds(origin.at));
     valid.then(|| Identity {
         account: token.account.clone(),
         credential: Credential::Token(token.id.as_str().into()),

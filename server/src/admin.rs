@@ -168,7 +168,9 @@ impl Desk {
     fn is_admin(&self, asker: &Asker) -> bool {
         match (asker, &self.server) {
             (Asker::Operator, _) => true,
-            (Asker::Publisher { identity, .. }, Some(server)) => server.access.is_admin(identity),
+            (Asker::Publisher { identity, .. }, Some(server)) => {
+                server.access.is_admin(identity) && server.access.still_admits(identity)
+            }
             (Asker::Publisher { .. }, None) => false,
         }
     }
@@ -197,11 +199,16 @@ impl Desk {
         let Asker::Publisher { identity, source, .. } = asker else {
             return Err(AdminError::Wrong("you are who may use the state directory".to_owned()));
         };
-        let limits = self
-            .server
-            .as_ref()
-            .map(|server| server.accounts.about(&identity.account, server.access.limits(&identity.account)));
-        Ok(show::whoami(identity, source, self.is_admin(asker), limits.unwrap_or_default(), show))
+        let admin = self.is_admin(asker);
+        let Some(server) = &self.server else {
+            return Ok(show::whoami(identity, source, admin, &show::Known::default(), show));
+        };
+        let limits = server.access.limits(&identity.account);
+        let (limits, moved_this_month) = server.accounts.about(&identity.account, limits);
+        let record = || server.access.values(identity, &self.domain).to_tell().to_owned();
+        let domain_record = server.registry.takes_proofs().then(record);
+        let known = show::Known { limits, moved_this_month, domain_record };
+        Ok(show::whoami(identity, source, admin, &known, show))
     }
 }
 
@@ -251,7 +258,7 @@ fn object(command: &Admin) -> String {
         },
         Admin::Keys(Keys::Remove { fingerprint }) => fingerprint.clone(),
         Admin::Tokens(Tokens::Add { account, .. }) => format!("a token of {account}"),
-        Admin::Tokens(Tokens::Remove { id }) => id.clone(),
+        Admin::Tokens(Tokens::Remove { id }) => change::public_half(id).to_owned(),
         Admin::Names(Names::Reserve { name, account }) => format!("{name} for {account}"),
         Admin::Names(Names::Release { name }) => name.clone(),
         Admin::Sessions(Sessions::Kick { who }) => who.clone(),

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt as _;
@@ -73,6 +73,8 @@ pub struct Config {
     pub log: Log,
     /// Custom domains that keys may claim. Empty with [`KeyPolicy::Open`].
     pub allow_domains: Vec<HostPattern>,
+    /// Whom to ask whether a custom domain is an account's, if that lets it be claimed. None with [`KeyPolicy::Open`].
+    pub custom_domains: Option<NameServer>,
     /// Labels below the domain that nobody can claim.
     pub reserved_labels: ReservedLabels,
     /// What all this was made of: on the command line and in the environment, and with the file and the defaults.
@@ -110,6 +112,14 @@ impl Listen {
         let is_it = |other: &ListenAddress| other.address == address.address && address.address.port() != 0;
         self.ssh.iter().any(is_it) && self.https.iter().any(is_it)
     }
+}
+
+/// Which name server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameServer {
+    /// Those of this machine.
+    System,
+    At(SocketAddr),
 }
 
 /// Who may publish.
@@ -282,6 +292,8 @@ fn complete(options: Options) -> Result<Config, Problem> {
             format: given(options.log_format, "--log-format")?,
         },
         allow_domains: options.allow_domain,
+        custom_domains: (options.custom_domains == Some(true))
+            .then(|| options.dns_resolver.map_or(NameServer::System, NameServer::At)),
         reserved_labels: ReservedLabels(options.reserved_labels),
         sources,
     })
@@ -321,6 +333,16 @@ fn contradictions(options: &Options) -> Vec<Problem> {
     if options.open == Some(true) && !options.allow_domain.is_empty() {
         problems.push(Problem::new(
             "--allow-domain has no effect with --open: a custom domain needs keys that you authorized",
+        ));
+    }
+    if options.open == Some(true) && options.custom_domains == Some(true) {
+        problems.push(Problem::new(
+            "--custom-domains has no effect with --open: a custom domain needs keys that you authorized",
+        ));
+    }
+    if options.custom_domains != Some(true) && options.dns_resolver.is_some() {
+        problems.push(Problem::new(
+            "--dns-resolver has no effect without --custom-domains: nobody else asks a name server",
         ));
     }
     if options.trusted_proxies.is_empty() && !options.proxy_protocol.is_empty() {
@@ -455,6 +477,15 @@ mod tests {
     fn open_gives_no_custom_domains() {
         let told = refused(Options { allow_domain: vec!["example.org".parse().unwrap()], ..open() });
         assert!(told.contains("--allow-domain has no effect with --open"), "{told}");
+        let told = refused(Options { custom_domains: Some(true), ..open() });
+        assert!(told.contains("--custom-domains has no effect with --open"), "{told}");
+    }
+
+    #[test]
+    fn a_name_server_is_for_custom_domains_alone() {
+        let resolver = Some("127.0.0.1:53".parse().unwrap());
+        let told = refused(Options { dns_resolver: resolver, ..Options::default() });
+        assert!(told.contains("--dns-resolver has no effect without --custom-domains"), "{told}");
     }
 
     #[test]

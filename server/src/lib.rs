@@ -25,6 +25,7 @@ mod listen;
 pub mod logging;
 mod metrics;
 mod modules;
+mod proof;
 mod proxy;
 mod registry;
 pub mod server;

@@ -29,8 +29,10 @@ use crate::account::Account;
 use crate::config::ListenIp;
 use crate::endpoint::Endpoint;
 use crate::limits::Quota;
+use crate::proof::Proof;
 use crate::store::{Changes, PastOwners, Reservations};
 use ledger::{Key, Ledger};
+use names::Leave;
 use routes::Routes;
 
 /// Handle of the one registry of the process.
@@ -149,6 +151,18 @@ impl Registry {
         self.0.routes.close_port(port)
     }
 
+    /// Closes the port of an endpoint that was withdrawn, if it still has it.
+    pub(crate) fn close_port_of(&self, port: u16, endpoint: &Arc<Endpoint>) -> bool {
+        let _ledger = self.ledger();
+        self.0.routes.remove(&Key::Port(port), Slot::Plain, endpoint)
+    }
+
+    /// Its listener is lost, whoever has it.
+    pub(crate) fn abandon_port(&self, port: u16) {
+        let _ledger = self.ledger();
+        self.0.routes.abandon_port(port);
+    }
+
     /// Whether any endpoint answers for `host`, or will in a moment.
     pub(crate) fn is_live(&self, host: &str) -> bool {
         self.web(host, Slot::Secure).is_some() || self.web(host, Slot::Plain).is_some()
@@ -214,23 +228,63 @@ impl Registry {
         others.take(MAX_ASKED).cloned().collect()
     }
 
-    /// Places a claim on a name, without making anything public.
+    /// Whether names outside the domain can be claimed with a proof.
+    pub(crate) fn takes_proofs(&self) -> bool {
+        self.0.rules.proofs
+    }
+
+    /// Places a claim on a name, without making anything public. `None` where a proof has to come first: who has none
+    /// must not keep the name from others.
     ///
     /// # Errors
     /// The name is not valid here, or another account holds it, is above it with a live name, or held it last.
-    pub(crate) fn claim_name(&self, holder: &dyn Holder, name: &HostPattern) -> Result<Claim, Refusal> {
+    pub(crate) fn claim_name(
+        &self,
+        holder: &dyn Holder,
+        name: &HostPattern,
+    ) -> Result<Option<Claim>, Refusal> {
+        self.claim_name_with(holder, name, None)
+    }
+
+    /// The same for who has proved that the name is theirs.
+    pub(crate) fn claim_proved_name(
+        &self,
+        holder: &dyn Holder,
+        name: &HostPattern,
+        proof: &Proof,
+    ) -> Result<Claim, Refusal> {
+        let claim = self.claim_name_with(holder, name, Some(proof))?;
+        claim.ok_or_else(|| {
+            let message = format!("{name} is another one than was proved to be yours");
+            Refusal::new(Code::CUSTOM_DOMAIN, message, "publish again")
+        })
+    }
+
+    fn claim_name_with(
+        &self,
+        holder: &dyn Holder,
+        name: &HostPattern,
+        proof: Option<&Proof>,
+    ) -> Result<Option<Claim>, Refusal> {
         let rights = holder.rights();
         if !rights.allow_name(name, self.domain()) {
             return Err(not_allowed(Code::NAME_NOT_GRANTED, &name.to_string(), rights));
         }
         let mut ledger = self.ledger();
-        if !ledger.is_reserved_for(holder.account(), name, self.domain()) {
-            self.0.rules.check(name)?;
-        }
+        let leave = match ledger.is_reserved_for(holder.account(), name, self.domain()) {
+            true => Leave::Given,
+            false => self.0.rules.check(name)?,
+        };
         ledger.check_name(holder.account(), name, self.domain(), SystemTime::now())?;
         let key = Key::from(name);
         self.check_quota(&ledger, holder, Some(&key))?;
-        Ok(self.place(&mut ledger, holder, key))
+        let proved = proof.is_some_and(|proof| proof.is_for(holder.account(), name));
+        if leave == Leave::AfterProof && !proved {
+            return Ok(None);
+        }
+        let mut claim = self.place(&mut ledger, holder, key);
+        claim.by_proof = leave == Leave::AfterProof;
+        Ok(Some(claim))
     }
 
     /// Places a claim on the first random name of this key that it has not live.
@@ -372,7 +426,7 @@ impl Registry {
 
     fn place(&self, ledger: &mut Ledger, holder: &dyn Holder, key: Key) -> Claim {
         let id = ledger.place(holder, key.clone());
-        Claim { registry: self.clone(), key, id, session: holder.id(), socket: None }
+        Claim { registry: self.clone(), key, id, session: holder.id(), socket: None, by_proof: false }
     }
 
     /// What is remembered of owners and was not stored since the last question.
@@ -422,7 +476,9 @@ impl Registry {
                 End::CutOff if !self.0.hold.is_zero() => {
                     self.0.routes.hold(key, *slot, endpoint, self.0.hold);
                 }
-                End::CutOff | End::InOrder => self.0.routes.remove(key, *slot, endpoint),
+                End::CutOff | End::InOrder => {
+                    self.0.routes.remove(key, *slot, endpoint);
+                }
             }
             endpoint.withdrawn.cancel();
         }

@@ -42,6 +42,7 @@ use crate::listen;
 use crate::logging::Level;
 use crate::metrics::Metrics;
 use crate::modules::{Commons, check_client_cas};
+use crate::proof::Prover;
 use crate::proxy::Site;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Algorithms, Door, HostKeys, PublicPorts, Publishers};
@@ -102,6 +103,7 @@ pub struct Server {
     opened: mpsc::Receiver<OpenedPort>,
     certificates: Arc<Certificates>,
     access: Access,
+    prover: Option<Prover>,
     algorithms: Algorithms,
     store: Store,
     accounts: Accounts,
@@ -139,15 +141,10 @@ impl Server {
         let spool = open_spool(&config)?;
         let algorithms = Algorithms::new(host_keys(&config)?, config.ssh_cipher);
         let access = access(&config, &store)?;
+        let prover = config.custom_domains.map(Prover::new).transpose().map_err(state)?;
         let certificates = Arc::new(Certificates::load(&config).map_err(state)?);
-        let rules = NameRules {
-            domain: config.domain.clone(),
-            choice: ArcSwap::from_pointee(reload::name_choice(&config)),
-            open: config.keys == KeyPolicy::Open,
-            secret: NameSecret::new(&store.name_secret().map_err(state)?),
-        };
         let (registry, opened) = Registry::new(RegistryConfig {
-            rules,
+            rules: name_rules(&config, &store)?,
             tcp_ports: config.tcp_ports.clone(),
             tcp_address: config.tcp_listen_address,
             past: store.database.past_owners().map_err(state)?,
@@ -181,6 +178,7 @@ impl Server {
             opened,
             certificates,
             access,
+            prover,
             algorithms,
             accounts,
             metrics,
@@ -214,7 +212,7 @@ impl Server {
         let (publishers, publisher_tasks) = Drain::new();
         let audit = Recorder::default();
         let accounts = self.accounts.clone();
-        let upkeep = upkeep::Upkeep {
+        let upkeep = Arc::new(upkeep::Upkeep {
             certificates: Arc::clone(&self.certificates),
             access: self.access.clone(),
             registry: self.registry.clone(),
@@ -222,7 +220,7 @@ impl Server {
             accounts: accounts.clone(),
             visitors: self.edge.visitors(),
             audit: audit.clone(),
-        };
+        });
         let level = self.level.clone();
         let mut reload = Reload::new(&self.config, self.registry.clone(), self.trust.clone(), level);
         let (questions, question_tasks) = Drain::new();
@@ -281,6 +279,7 @@ impl Server {
                 Arc::clone(&metrics),
             ),
             access: self.access,
+            prover: self.prover,
             accounts,
             audit,
             public,
@@ -440,6 +439,16 @@ fn host_keys(config: &Config) -> Result<HostKeys, StartError> {
 fn open_spool(config: &Config) -> Result<Arc<Spool>, StartError> {
     Spool::open(&config.spool_dir, config.spool_limit)
         .map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })
+}
+
+fn name_rules(config: &Config, store: &Store) -> Result<NameRules, StartError> {
+    Ok(NameRules {
+        domain: config.domain.clone(),
+        choice: ArcSwap::from_pointee(reload::name_choice(config)),
+        open: config.keys == KeyPolicy::Open,
+        proofs: config.custom_domains.is_some(),
+        secret: NameSecret::new(&store.name_secret().map_err(state)?),
+    })
 }
 
 fn accounts(config: &Config, store: &Store) -> Result<Accounts, StartError> {

@@ -38,6 +38,7 @@ use crate::drain::DrainWatch;
 use crate::limits::{Accounts, Offence};
 use crate::metrics::Metrics;
 use crate::modules::Commons;
+use crate::proof::Prover;
 use crate::registry::Registry;
 use crate::store::Recorder;
 use crate::trust::Trust;
@@ -53,6 +54,8 @@ pub(crate) struct Publishers {
     pub(crate) registry: Registry,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) access: Access,
+    /// Looks up whose a custom domain is, where that lets it be claimed.
+    pub(crate) prover: Option<Prover>,
     /// What accounts have of the server.
     pub(crate) accounts: Accounts,
     /// Answers what is asked of the server itself.

@@ -62,8 +62,8 @@ impl Definition for TlsTermination {
                http endpoints always end TLS at the server.\n\n`--crt` and `--key` bring a certificate of your own: \
                `--crt \"$(base64 -w0 cert.pem)\" --key \"$(base64 -w0 key.pem)\"`. The certificate comes first, its \
                chain behind it. Both are kept in memory only, as long as the endpoint lives. With them a custom domain \
-               needs none of the operator's, though it still needs the operator's leave (`--allow-domain`). Whether \
-               visitors trust the certificate for the name is the publisher's affair.\n\n`--crt NAME` without a key \
+               needs none of the operator's, though it still needs the operator's leave (`--allow-domain`) or a proof \
+               (`--custom-domains`). Whether visitors trust the certificate for the name is the publisher's affair.\n\n`--crt NAME` without a key \
                stands for the folder NAME of the operator's `--certificates`. It is given only to an endpoint whose \
                name that certificate is for: exactly, or as the one label of its wildcard; a wildcard endpoint needs \
                the same wildcard. The key stays with the server.\n\n\

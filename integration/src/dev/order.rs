@@ -14,7 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["endpoint"],
     &["modules"],
     &["tunnel", "access"],
-    &["certs", "store", "events", "listen", "trust"],
+    &["certs", "store", "events", "listen", "proof", "trust"],
     &["body", "limits"],
     &["visit", "drain", "workers", "metrics", "config", "stall", "wrapped", "account"],
 ];

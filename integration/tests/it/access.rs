@@ -280,3 +280,54 @@ async fn accounts_outlive_a_crash() {
     server.restart().await;
     assert!(ask(&server, "accounts").await.contains("bob"));
 }
+
+#[tokio::test]
+async fn a_key_of_the_file_keeps_to_its_rules_in_the_database() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    server.admin("accounts add ada --admin");
+    add_key(&server, "ada", &server.user_key(), "--acl bind:app");
+    let known =
+        async { while !server.ssh().command("whoami").run().await.stdout.contains("Account   ada") {} };
+    hithe_integration::within("the account is known", known).await;
+    let who = server.ssh().command("whoami").run().await.stdout;
+    assert!(who.contains("Admin     no") && who.contains("May bind  bind:app"), "{who}");
+    let refused = server.ssh().forward_to("other:443", &origin).command("http").run().await;
+    assert!(refused.stdout.contains("ERR_HITHE_316"), "{}", refused.output());
+}
+
+#[tokio::test]
+async fn a_database_that_another_program_holds_keeps_no_visitor_waiting() {
+    let server = server_of_ada().await;
+    let origin = Origin::replying("hello").await;
+    let _tunnel = publish_as(&server, &server.user_key(), "app:443", &origin).await;
+    let database = server.state_dir().join("hithe.db");
+    let mut other = tokio::process::Command::new("/usr/bin/python3")
+        .args(["-c", HOLDS])
+        .arg(database)
+        .stdout(std::process::Stdio::piped())
+        .stdin(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = [0; 5];
+    tokio::io::AsyncReadExt::read_exact(other.stdout.as_mut().unwrap(), &mut said).await.unwrap();
+    let started = tokio::time::Instant::now();
+    while started.elapsed() < std::time::Duration::from_secs(5) {
+        let asked = tokio::time::Instant::now();
+        assert_eq!(server.visitor().get("https://app.localhost/").await.text(), "hello");
+        // It would be some seconds of a tick that waits for the lock.
+        assert!(asked.elapsed() < std::time::Duration::from_secs(2), "{:?}", asked.elapsed());
+        let stranger = server.ssh().typing(&server.prompter("x")).command("whoami").run().await;
+        assert_eq!(stranger.code, Some(255));
+    }
+}
+
+/// Takes the database for itself and says so.
+const HOLDS: &str = "
+import sqlite3, sys
+held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held.execute('BEGIN IMMEDIATE')
+print('held', flush=True)
+sys.stdin.read()
+";

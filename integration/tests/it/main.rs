@@ -10,6 +10,7 @@ mod commands;
 mod compression;
 mod converter;
 mod demo;
+mod domains;
 mod early_answers;
 mod ending;
 mod forwards;

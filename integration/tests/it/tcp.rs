@@ -46,6 +46,13 @@ async fn a_forward_that_turns_out_to_be_a_socks_server_is_withdrawn() {
     assert!(answer.is_empty(), "{answer:?}");
     ssh.wait_for_text("SOCKS").await;
     assert!(server.visitor().try_dial(([127, 0, 0, 1], port).into()).await.is_err());
+    // Whoever publishes there next is reached.
+    ssh.kill().await;
+    let origin = Origin::greeting("hello\n").await;
+    let _next = server.ssh().forward_to(&port.to_string(), &origin).command("tcp").publish().await;
+    let mut greeting = [0; 6];
+    server.visitor().tcp(port).await.read_exact(&mut greeting).await.unwrap();
+    assert_eq!(&greeting, b"hello\n");
 }
 
 #[tokio::test]

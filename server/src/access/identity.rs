@@ -48,11 +48,13 @@ pub(crate) struct Identity {
 pub(crate) struct Origin {
     pub(crate) user: Arc<str>,
     pub(crate) peer: IpAddr,
+    /// When it was. Credentials that expire later let nobody in, and end nothing, as in sshd.
+    pub(crate) at: SystemTime,
 }
 
 impl Origin {
-    /// As it would be judged now.
-    pub(super) fn now(&self) -> Login<'_> {
-        Login { user: &self.user, peer: self.peer.to_canonical(), now: SystemTime::now() }
+    /// As it is judged, then and later.
+    pub(super) fn login(&self) -> Login<'_> {
+        Login { user: &self.user, peer: self.peer.to_canonical(), now: self.at }
     }
 }

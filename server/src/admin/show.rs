@@ -197,47 +197,55 @@ struct Status {
 }
 
 #[derive(Serialize)]
-struct Whoami {
+struct Whoami<'a> {
     account: Account,
     credential: String,
     source: String,
     admin: bool,
     may_bind: String,
+    #[serde(flatten)]
+    known: &'a Known,
+}
+
+/// What the running server knows of an account.
+#[derive(Default, Serialize)]
+pub(super) struct Known {
     /// What the account may have at most; `null` is no limit.
-    limits: Quota,
+    pub(super) limits: Quota,
     /// Bytes that it moved this month.
-    moved_this_month: u64,
+    pub(super) moved_this_month: u64,
+    /// What the TXT record `_hithe.NAME` has to hold to make a custom domain the account's, where that is possible.
+    pub(super) domain_record: Option<String>,
 }
 
 /// Who asks, to itself.
-pub(super) fn whoami(
-    identity: &Identity,
-    source: &str,
-    admin: bool,
-    (limits, moved_this_month): (Quota, u64),
-    show: Show,
-) -> String {
+pub(super) fn whoami(identity: &Identity, source: &str, admin: bool, known: &Known, show: Show) -> String {
     let who = Whoami {
         account: identity.account.clone(),
         credential: identity.credential.to_string(),
         source: source.to_owned(),
         admin,
         may_bind: identity.rights.to_string(),
-        limits,
-        moved_this_month,
+        known,
     };
     if show.json {
         return json(&who);
     }
-    table(vec![
+    let mut rows = vec![
         vec!["Account".to_owned(), who.account.to_string()],
         vec!["Login".to_owned(), format!("{}  {}", who.credential, identity.comment)],
         vec!["From".to_owned(), who.source],
         vec!["Admin".to_owned(), if admin { "yes" } else { "no" }.to_owned()],
         vec!["May bind".to_owned(), who.may_bind],
-        vec!["Limits".to_owned(), limits_in_words(&who.limits)],
-        vec!["Moved".to_owned(), format!("{moved_this_month} bytes this month")],
-    ])
+        vec!["Limits".to_owned(), limits_in_words(&known.limits)],
+        vec!["Moved".to_owned(), format!("{} bytes this month", known.moved_this_month)],
+    ];
+    let record = known
+        .domain_record
+        .as_ref()
+        .map(|value| format!("_hithe.NAME. TXT \"{value}\" proves that NAME is yours"));
+    rows.extend(record.map(|record| vec!["Domains".to_owned(), record]));
+    table(rows)
 }
 
 fn limits_of(person: &Person) -> BTreeMap<&'static str, String> {

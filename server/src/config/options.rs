@@ -2,6 +2,7 @@
 //!
 //! Flags and environment, the file, and [`DEFAULTS`] are three values of [`Options`], laid over each other.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
@@ -147,6 +148,15 @@ layered! {
         /// Let authorized keys publish under this custom domain too: example.com or *.example.com; repeatable
         #[arg(long = "allow-domain", value_name = "PATTERN", value_delimiter = ',', help_heading = "Names")]
         pub allow_domain: Vec<HostPattern>,
+        /// Let every account claim names outside the domain that it proves to be its own by a TXT record at _hithe.NAME
+        #[arg(
+            long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+            hide_possible_values = true, help_heading = "Names"
+        )]
+        pub custom_domains: Option<bool>,
+        /// Ask this name server for those records [default: those of /etc/resolv.conf]
+        #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Names")]
+        pub dns_resolver: Option<SocketAddr>,
         /// Labels below the domain that nobody can claim, in place of the default ones; a list or repeated
         #[arg(long, value_name = "LABEL", value_delimiter = ',', help_heading = "Names")]
         pub reserved_labels: Vec<LabelPattern>,

@@ -35,11 +35,14 @@ async fn keep(mut listener: std::net::TcpListener, port: u16, edge: Arc<EdgeCont
                 let worker = endpoint.worker().unwrap_or_else(|| edge.workers.any());
                 match lend(listener, endpoint, &edge, &worker).await {
                     Some(given_back) => listener = given_back,
-                    None => return,
+                    None if edge.visits.is_draining() => return,
+                    None => return edge.site.registry.abandon_port(port),
                 }
             }
-            // Withdrawn for its visitors' sake, or its publisher's: the port is closed until it is published anew.
-            Some(Place::Live(_)) => return,
+            // Withdrawn for its publisher's sake: the port is closed until it is published anew. Or it has just been
+            // replaced.
+            Some(Place::Live(endpoint)) if edge.site.registry.close_port_of(port, &endpoint) => return,
+            Some(Place::Live(_)) => {}
             Some(Place::Held(_, held)) => tokio::select! {
                 () = held.settled_or_over() => {}
                 () = edge.visits.draining() => return,

@@ -76,6 +76,8 @@ pub(crate) struct Claim {
     pub(super) session: SessionId,
     /// Bound but not listening, where the key is a port.
     pub(super) socket: Option<socket2::Socket>,
+    /// It is theirs as long as they can prove it, and is not kept for them afterwards: names change hands.
+    pub(super) by_proof: bool,
 }
 
 impl Claim {
@@ -326,7 +328,7 @@ impl Ledger {
             changes.serving.push(Arc::clone(&endpoint));
             entry.public.push(Public { slot: *slot, claim: claim.id, endpoint, member: Arc::clone(member) });
         }
-        if !std::mem::replace(&mut entry.was_public, true) {
+        if !claim.by_proof && !std::mem::replace(&mut entry.was_public, true) {
             // At once, so that it stays theirs when the server is killed.
             self.past.note(claim.key.to_string(), &entry.account, SystemTime::now());
         }

@@ -19,6 +19,8 @@ pub(crate) struct NameRules {
     pub(crate) choice: ArcSwap<NameChoice>,
     /// Any key may publish (`--open`): no custom domains, no wildcards, no chosen ports.
     pub(crate) open: bool,
+    /// Whoever proves that a name outside the domain is theirs may claim it (`--custom-domains`).
+    pub(crate) proofs: bool,
     pub(crate) secret: NameSecret,
 }
 
@@ -31,10 +33,17 @@ pub(crate) struct NameChoice {
     pub(crate) custom: Vec<HostPattern>,
 }
 
+/// Under which condition a name may be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    Given,
+    AfterProof,
+}
+
 impl NameRules {
     /// # Errors
     /// Says which rule the name breaks and what to ask for instead.
-    pub(super) fn check(&self, name: &HostPattern) -> Result<(), Refusal> {
+    pub(super) fn check(&self, name: &HostPattern) -> Result<Leave, Refusal> {
         if self.open && matches!(name, HostPattern::Wildcard(_)) {
             let hint = "ask for one name at a time";
             return Err(Refusal::new(Code::new(318), "an open server gives no wildcards", hint));
@@ -55,22 +64,26 @@ impl NameRules {
         }
     }
 
-    fn check_label(&self, name: &HostName) -> Result<(), Refusal> {
+    fn check_label(&self, name: &HostName) -> Result<Leave, Refusal> {
         let left = name.as_str().strip_suffix(self.domain.as_str()).unwrap_or_default();
         let label = left.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
         if self.choice.load().reserved.contains(label) {
             let message = format!("the name {label}.{} is reserved by the operator", self.domain);
             return Err(Refusal::new(Code::new(320), message, "choose another name"));
         }
-        Ok(())
+        Ok(Leave::Given)
     }
 
-    fn check_custom(&self, name: &HostPattern) -> Result<(), Refusal> {
+    fn check_custom(&self, name: &HostPattern) -> Result<Leave, Refusal> {
         let allowed = !self.open && self.choice.load().custom.iter().any(|rule| covers(rule, name));
         if allowed {
-            return Ok(());
+            return Ok(Leave::Given);
         }
-        let hint = "names of this server end in its domain; for others the operator must start it with --allow-domain";
+        if self.proofs && !self.open {
+            return Ok(Leave::AfterProof);
+        }
+        let hint = "names of this server end in its domain; for others the operator must start it with --allow-domain or \
+                    --custom-domains";
         let message = format!("{name} does not lie below {}", self.domain);
         Err(Refusal::new(Code::new(319), message, hint))
     }

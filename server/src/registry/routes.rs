@@ -142,10 +142,18 @@ impl Routes {
     }
 
     /// Removes an endpoint, only if it is still there: a late farewell must not evict a successor.
-    pub(super) fn remove(&self, key: &Key, slot: Slot, endpoint: &Arc<Endpoint>) {
-        if self.is_there(key, slot, endpoint) {
+    /// Whether it was.
+    pub(super) fn remove(&self, key: &Key, slot: Slot, endpoint: &Arc<Endpoint>) -> bool {
+        let is_there = self.is_there(key, slot, endpoint);
+        if is_there {
             self.change(key, slot, None);
         }
+        is_there
+    }
+
+    /// Nobody listens there any more.
+    pub(super) fn abandon_port(&self, port: u16) {
+        self.ports.remove(&port);
     }
 
     /// Whether nobody answers there, and nobody is waited for.

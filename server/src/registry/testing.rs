@@ -104,6 +104,7 @@ impl Registry {
                     custom: vec![HostPattern::parse("*.custom.test").unwrap()],
                 }),
                 open: false,
+                proofs: true,
                 secret: NameSecret::new(&[7; 32]),
             },
             tcp_ports,

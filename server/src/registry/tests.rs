@@ -29,7 +29,7 @@ fn name(text: &str) -> HostPattern {
 
 fn publish(registry: &Registry, holder: &FakeHolder, text: &str) -> Result<Lease, Refusal> {
     let (endpoint, member) = endpoint();
-    registry.claim_name(holder, &name(text))?.publish(&[(Slot::Secure, endpoint)], &member)
+    registry.claim_name(holder, &name(text))?.unwrap().publish(&[(Slot::Secure, endpoint)], &member)
 }
 
 fn refused(registry: &Registry, holder: &FakeHolder, text: &str) -> Code {
@@ -40,7 +40,7 @@ fn refused(registry: &Registry, holder: &FakeHolder, text: &str) -> Code {
 async fn a_claim_makes_nothing_public_and_a_dropped_lease_withdraws() {
     let registry = Registry::for_test();
     let ada = FakeHolder::enter(&registry, 1);
-    let claim = registry.claim_name(&*ada, &name("app.w.test")).unwrap();
+    let claim = registry.claim_name(&*ada, &name("app.w.test")).unwrap().unwrap();
     assert!(!registry.is_live("app.w.test"));
     let (endpoint, member) = endpoint();
     let lease = claim.publish(&[(Slot::Secure, Arc::clone(&endpoint))], &member).unwrap();
@@ -66,7 +66,7 @@ async fn one_key_may_have_a_name_on_both_ports_but_each_once() {
     let registry = Registry::for_test();
     let ada = FakeHolder::enter(&registry, 1);
     let _secure = publish(&registry, &ada, "app.w.test").unwrap();
-    let plain = registry.claim_name(&*ada, &name("app.w.test")).unwrap();
+    let plain = registry.claim_name(&*ada, &name("app.w.test")).unwrap().unwrap();
     let (endpoint, member) = endpoint();
     let _plain = plain.publish(&[(Slot::Plain, endpoint)], &member).unwrap();
     let again = publish(&registry, &ada, "app.w.test").unwrap_err();
@@ -89,7 +89,7 @@ fn with_command(line: &str) -> (Arc<Endpoint>, Arc<Member>) {
 
 fn publish_with(registry: &Registry, holder: &FakeHolder, line: &str) -> Result<Lease, Refusal> {
     let (endpoint, member) = with_command(line);
-    registry.claim_name(holder, &name("app.w.test"))?.publish(&[(Slot::Secure, endpoint)], &member)
+    registry.claim_name(holder, &name("app.w.test"))?.unwrap().publish(&[(Slot::Secure, endpoint)], &member)
 }
 
 fn live(registry: &Registry, host: &str) -> Option<Arc<Endpoint>> {
@@ -199,7 +199,7 @@ async fn an_evicted_session_gives_its_names_at_once_and_its_late_farewell_harms_
     let registry = Registry::for_test();
     let (old, new) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 1));
     let old_lease = publish(&registry, &old, "app.w.test").unwrap();
-    let claim = registry.claim_name(&*new, &name("app.w.test")).unwrap();
+    let claim = registry.claim_name(&*new, &name("app.w.test")).unwrap().unwrap();
     old.evict();
     let (endpoint, member) = endpoint();
     let _new_lease = claim.publish(&[(Slot::Secure, endpoint)], &member).unwrap();
@@ -249,8 +249,38 @@ async fn the_operators_names_cannot_be_claimed() {
     assert_eq!(refused(&registry, &ada, "www.w.test"), Code::NAME_RESERVED);
     assert_eq!(refused(&registry, &ada, "x.mail.w.test"), Code::NAME_RESERVED);
     assert_eq!(refused(&registry, &ada, "*.w.test"), Code::WILDCARD_NOT_GRANTED);
-    assert_eq!(refused(&registry, &ada, "shop.example.net"), Code::CUSTOM_DOMAIN);
-    assert!(registry.claim_name(&*ada, &name("shop.custom.test")).is_ok());
+    assert!(registry.claim_name(&*ada, &name("shop.custom.test")).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_name_without_proof_is_kept_from_nobody() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let shop = name("shop.example.net");
+    assert!(registry.claim_name(&*ada, &shop).unwrap().is_none());
+    assert!(registry.claim_name(&*ada, &name("*.example.net")).unwrap().is_none());
+    let proof = Proof::for_test(&bob.account, &shop);
+    assert!(registry.claim_proved_name(&*ada, &shop, &proof).is_err(), "a proof is for one account");
+    assert!(registry.claim_proved_name(&*bob, &name("x.example.net"), &proof).is_err(), "and for one name");
+    let _claim = registry.claim_proved_name(&*bob, &shop, &proof).unwrap();
+    assert_eq!(refused(&registry, &ada, "shop.example.net"), Code::NAME_IN_USE);
+}
+
+#[tokio::test]
+async fn a_proved_name_is_not_kept_for_who_had_it_last() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let shop = name("shop.example.net");
+    let publish_proved = |holder: &FakeHolder| {
+        let (endpoint, member) = endpoint();
+        let proof = Proof::for_test(&holder.account, &shop);
+        registry.claim_proved_name(holder, &shop, &proof)?.publish(&[(Slot::Secure, endpoint)], &member)
+    };
+    let lease = publish_proved(&ada).unwrap();
+    assert_eq!(publish_proved(&bob).unwrap_err().code, Code::NAME_IN_USE);
+    registry.note_live();
+    drop(lease);
+    assert!(publish_proved(&bob).is_ok());
 }
 
 #[tokio::test]
@@ -310,7 +340,7 @@ async fn ports_that_are_only_remembered_are_given_to_others_when_there_are_no_mo
 async fn a_claim_that_was_never_public_gives_no_right_to_the_name() {
     let registry = Registry::for_test();
     let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
-    let claim = registry.claim_name(&*ada, &name("app.w.test")).unwrap();
+    let claim = registry.claim_name(&*ada, &name("app.w.test")).unwrap().unwrap();
     assert_eq!(refused(&registry, &bob, "app.w.test"), Code::NAME_IN_USE);
     drop(claim);
     let _lease = publish(&registry, &bob, "app.w.test").unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hithe_keys::{Complaint, Severity};
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::with_causes;
 use crate::access::Access;
@@ -32,26 +32,42 @@ impl Upkeep {
         self.look_at_logins();
     }
 
-    /// Never ends.
-    pub(super) async fn run(&self) {
+    /// Never ends. It looks on a thread of its own: the disk, and other programs that hold the database, may take their
+    /// time, and the thread of this task accepts connections.
+    pub(super) async fn run(self: &Arc<Self>) {
         let mut ticks = interval_at(Instant::now() + EVERY, EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut noted, mut counted) = (Instant::now(), Instant::now());
         loop {
             ticks.tick().await;
-            self.certificates.refresh();
-            self.registry.let_go();
-            self.look_at_logins();
-            self.visitors.forget();
-            if noted.elapsed() > NOTE_EVERY {
-                noted = Instant::now();
-                self.registry.note_live();
+            let due = |last: &mut Instant, every| {
+                let is_due = last.elapsed() > every;
+                if is_due {
+                    *last = Instant::now();
+                }
+                is_due
+            };
+            let (notes, counts) = (due(&mut noted, NOTE_EVERY), due(&mut counted, COUNT_EVERY));
+            let this = Arc::clone(self);
+            let looked = tokio::task::spawn_blocking(move || this.look(notes, counts));
+            if let Err(error) = looked.await {
+                tracing::error!(%error, "the upkeep failed");
             }
-            if counted.elapsed() > COUNT_EVERY {
-                counted = Instant::now();
-                self.save_traffic();
-            }
-            self.save();
         }
+    }
+
+    fn look(&self, notes: bool, counts: bool) {
+        self.certificates.refresh();
+        self.registry.let_go();
+        self.look_at_logins();
+        self.visitors.forget();
+        if notes {
+            self.registry.note_live();
+        }
+        if counts {
+            self.save_traffic();
+        }
+        self.save();
     }
 
     /// What accounts have moved. A crash loses what came after the last time.

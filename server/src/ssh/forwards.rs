@@ -17,7 +17,7 @@ pub(super) struct Forward {
     pub(super) bind: Bind,
     /// The number by which the client knows the forward: the port it asked for, or the one it was given.
     pub(super) tag: u32,
-    /// `None` where only the command tells what to claim.
+    /// `None` where only the command tells what to claim, or where the name has to be proved first.
     pub(super) claim: Option<Claim>,
     /// Set where the `-R` names something.
     pub(super) name: Option<HostPattern>,
@@ -121,6 +121,10 @@ impl ForwardTable {
 
 /// `permitlisten` and its like.
 pub(super) fn allow(publisher: &Publisher, bind: &Bind) -> Result<(), Refusal> {
+    if !publisher.access.still_admits(&publisher.identity) {
+        let message = "your key or token is no longer what it was on this server";
+        return Err(Refusal::new(Code::UNKNOWN_KEY, message, "connect again, or ask its operator"));
+    }
     let rights = &publisher.identity.rights;
     if rights.allow_forward(bind, publisher.registry.domain()) {
         return Ok(());
@@ -142,7 +146,7 @@ fn claim(
 ) -> Result<Option<Claim>, Refusal> {
     let web_only = matches!(user_command, Some(Command::Http(_) | Command::Tls(_)));
     match (bind.port, name) {
-        (0 | 80 | 443, Some(name)) => registry.claim_name(publisher, name).map(Some),
+        (0 | 80 | 443, Some(name)) => registry.claim_name(publisher, name),
         // The command may turn out to be tcp, and then the answer must hold the port.
         (0, None) if !web_only => Ok(registry.claim_port(publisher, None).ok()),
         (0 | 80 | 443, None) => Ok(None),

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use hithe_cli_parser::Code;
 use hithe_keys::Fingerprint;
@@ -33,7 +34,11 @@ impl Login {
     }
 
     fn origin(&self, user: &str) -> Origin {
-        Origin { user: user.into(), peer: self.peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) }
+        Origin {
+            user: user.into(),
+            peer: self.peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            at: SystemTime::now(),
+        }
     }
 
     /// Becomes true when the client tries to log in, right or wrong.

@@ -16,6 +16,7 @@ use super::publisher::Publisher;
 use crate::certs::{Demands, Shown};
 use crate::endpoint::{Endpoint, Member, Parts, Protocol};
 use crate::modules::{ModuleChain, Plan};
+use crate::proof::{ProofError, Values, record_of};
 use crate::registry::{Claim, Holder, Lease, Refusal, Slot};
 use crate::tunnel::Tunnel;
 use crate::tunnel::approach::Approach;
@@ -161,7 +162,7 @@ impl Publishing<'_> {
         let (lease, urls) = match placement {
             Placement::Tcp { port } => self.tcp(&forward, claim, port, &planned).await?,
             Placement::Tls => {
-                let (claim, name) = self.name(&forward, claim)?;
+                let (claim, name) = self.name(&forward, claim).await?;
                 if planned.ends_tls {
                     self.check_certificate(&name, &planned)?;
                 }
@@ -169,7 +170,7 @@ impl Publishing<'_> {
                 self.web(claim, &name, &planned, &[protocol])?
             }
             Placement::Http(schemes) => {
-                let (claim, name) = self.name(&forward, claim)?;
+                let (claim, name) = self.name(&forward, claim).await?;
                 let mut protocols = Vec::new();
                 if schemes.http {
                     planned.check_plain(schemes.https)?;
@@ -214,7 +215,7 @@ impl Publishing<'_> {
                 ))
             }
             (Placement::Http(_) | Placement::Tls, Some(name)) => {
-                forward.claim = Some(registry.claim_name(&**self.publisher, &name)?);
+                forward.claim = registry.claim_name(&**self.publisher, &name)?;
                 forward.name = Some(name);
                 Ok(())
             }
@@ -223,15 +224,33 @@ impl Publishing<'_> {
     }
 
     /// The name that the forward asked for, or a random one.
-    fn name(&self, forward: &Forward, claim: Option<Claim>) -> Result<(Claim, HostPattern), Refusal> {
+    async fn name(&self, forward: &Forward, claim: Option<Claim>) -> Result<(Claim, HostPattern), Refusal> {
         match (&forward.name, claim) {
             (Some(name), Some(claim)) => Ok((claim, name.clone())),
+            (Some(name), None) => Ok((self.claim_with_proof(name).await?, name.clone())),
             // A TCP port that was kept in case the command is tcp is given back here.
             (_, unused) => {
                 drop(unused);
                 self.context.registry.claim_random_name(&**self.publisher)
             }
         }
+    }
+
+    /// A name outside the domain. Nothing is held of it before it is known to be this account's.
+    async fn claim_with_proof(&self, name: &HostPattern) -> Result<Claim, Refusal> {
+        let (registry, identity) = (&self.context.registry, &self.publisher.identity);
+        // What cannot be had anyway is worth no question.
+        if let Some(claim) = registry.claim_name(&**self.publisher, name)? {
+            return Ok(claim);
+        }
+        let Some(prover) = &self.context.prover else {
+            let message = format!("{name} does not lie below {}", registry.domain());
+            return Err(Refusal::new(Code::CUSTOM_DOMAIN, message, "ask the operator for --custom-domains"));
+        };
+        let values = self.context.access.values(identity, registry.domain());
+        let proof = prover.prove(&identity.account, name, &values).await;
+        let proof = proof.map_err(|error| not_proved(name, &error, &values))?;
+        registry.claim_proved_name(&**self.publisher, name, &proof)
     }
 
     fn web(
@@ -373,6 +392,19 @@ impl Publishing<'_> {
             format!("{scheme}://{name}:{port}").into()
         }
     }
+}
+
+/// Says which record to set.
+fn not_proved(name: &HostPattern, error: &ProofError, values: &Values) -> Refusal {
+    let record = format!("{}. TXT \"{}\"", record_of(name), values.to_tell());
+    let hint = match error {
+        ProofError::NoRecord { .. } | ProofError::Another { .. } => {
+            format!("set this record and publish again: {record}")
+        }
+        ProofError::Failed { .. } => format!("publish again later; the record to set is {record}"),
+        ProofError::TooMany => format!("wait a minute; the record to set is {record}"),
+    };
+    Refusal::new(Code::CUSTOM_DOMAIN, error.to_string(), hint)
 }
 
 /// How long the visits of a forward may last whose place another session has taken.

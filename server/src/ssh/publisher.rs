@@ -60,7 +60,9 @@ impl Publisher {
         let (handle, kill) = (self.handle.clone(), self.kill.clone());
         let text = disconnect_text(text);
         self.tasks.spawn(async move {
-            let _ = handle.disconnect(Disconnect::ByApplication, text, String::new()).await;
+            // A client that reads slowly must not keep its session longer.
+            let farewell = handle.disconnect(Disconnect::ByApplication, text, String::new());
+            let _ = timeout(FAREWELL, farewell).await;
             cut_after_farewell(kill).await;
         });
     }

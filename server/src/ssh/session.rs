@@ -313,8 +313,8 @@ impl Session {
 
     /// Another command runs than the client asked for, as sshd has it.
     fn tell_forced(&self, channel: ChannelId, asked: &str) {
-        let asked = printable(asked);
-        tracing::info!(session = %self.publisher.session, SSH_ORIGINAL_COMMAND = %asked, "a forced command runs");
+        let (asked, outline) = (printable(asked), text::outline(asked));
+        tracing::info!(session = %self.publisher.session, SSH_ORIGINAL_COMMAND = outline, "a forced command runs");
         if let Some(console) = self.consoles.get(&channel).filter(|_| !asked.is_empty()) {
             console.print(format!("SSH_ORIGINAL_COMMAND={asked}\n"));
         }
@@ -391,6 +391,8 @@ impl Session {
             self.refused.clear();
         }
         self.end_if_all_failed(owner, &failed);
+        // Somebody may have taken over in the meantime.
+        self.on_displaced();
         self.note_idle();
     }
 

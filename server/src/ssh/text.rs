@@ -28,6 +28,14 @@ pub(super) fn forwarding(url: &str, bind: &Bind) -> String {
     format!("Forwarding  {url} -> {}\n", printable(&bind.to_string()))
 }
 
+/// A command as the log may have it: its first word and the names of its flags, without values that may be secrets.
+pub(super) fn outline(line: &str) -> String {
+    let words = line.split_whitespace().enumerate();
+    let names = words.filter(|(at, word)| *at == 0 || word.starts_with("--"));
+    let names = names.take(32).map(|(_, word)| word.split(['=', ':']).next().unwrap_or_default());
+    printable(&names.collect::<Vec<_>>().join(" ")).into_owned()
+}
+
 /// What the publisher noted about an endpoint, below its line.
 pub(super) fn about(about: &About) -> String {
     let noted = [("Name", &about.name), ("About", &about.description), ("Metadata", &about.metadata)];
