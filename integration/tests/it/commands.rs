@@ -185,3 +185,43 @@ async fn exit_on_forward_failure_sees_a_name_that_cannot_be_had() {
     assert_eq!(ssh.code, Some(255));
     assert!(ssh.stderr.contains("remote port forwarding failed"), "{}", ssh.output());
 }
+
+/// The lines that ngrok's documentation shows for ssh (behaviour.md 1.4 and 1.5), as a person types them.
+const DOCUMENTED: &[(&str, &str, &[&str])] = &[
+    ("443", "http", &["https"]),
+    ("80", "http --schemes http", &["http"]),
+    ("0", "http", &["https"]),
+    ("80", "http --schemes http,https", &["http", "https"]),
+    ("app:443", "http --basic-auth 'user1:password1' --basic-auth 'user2:password2'", &["https"]),
+    ("443", "http --circuit-breaker 0.5", &["https"]),
+    ("443", "http --compression", &["https"]),
+    ("443", "http --cidr-allow 110.0.0.0/8 --cidr-allow 220.12.0.0/16", &["https"]),
+    ("443", "http --cidr-allow 127.0.0.0/8 --cidr-deny 110.2.3.4/32", &["https"]),
+    ("443", "http --request-header-add='is-ngrok: 1' --request-header-remove='referrer'", &["https"]),
+    ("443", "http --request-header-add='host: localhost'", &["https"]),
+    ("443", "http --response-header-add='content-security-policy: script-src self'", &["https"]),
+    ("443", "http --response-header-remove='server'", &["https"]),
+    ("443", r#"http --ua-filter-allow="(foo)","(bar)" --ua-filter-deny='bot'"#, &["https"]),
+    ("443", "http --verify-webhook github --verify-webhook-secret s3cret", &["https"]),
+    ("443", "http --websocket-tcp-converter", &["https"]),
+    ("app:443", "tls --cidr-allow 127.0.0.0/8", &["tls"]),
+    ("443", "tls", &["tls"]),
+    ("0", "tcp --cidr-allow 127.0.0.0/8 --cidr-deny 10.0.0.0/8", &["tcp"]),
+    ("0", "tcp", &["tcp"]),
+];
+
+#[tokio::test]
+async fn the_lines_of_ngroks_documentation_publish_what_they_say() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    for (bind, command, schemes) in DOCUMENTED {
+        let ssh = server.ssh().forward_to(bind, &origin).command(command);
+        let mut ssh = ssh.spawn().expecting(schemes.len());
+        let urls = ssh.forwarding().await;
+        let of: Vec<_> =
+            urls.iter().map(|it| it.url.split(':').next().unwrap_or_default().to_owned()).collect();
+        assert_eq!(of, *schemes, "-R {bind} {command}");
+        ssh.interrupt().await;
+        ssh.wait().await;
+    }
+}
