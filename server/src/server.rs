@@ -46,7 +46,7 @@ use crate::proof::Prover;
 use crate::proxy::Site;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Algorithms, Door, HostKeys, PublicPorts, Publishers};
-use crate::store::{Recorder, Store};
+use crate::store::{PastOwners, Recorder, Store};
 use crate::trust::Trust;
 use crate::tunnel::spool::Spool;
 use crate::workers::{Parcel, Workers};
@@ -147,7 +147,7 @@ impl Server {
             rules: name_rules(&config, &store)?,
             tcp_ports: config.tcp_ports.clone(),
             tcp_address: config.tcp_listen_address,
-            past: store.database.past_owners().map_err(state)?,
+            past: past_owners(&store),
             reserved: store.database.reservations().map_err(state)?,
             hold: config.hold,
         });
@@ -455,6 +455,15 @@ fn accounts(config: &Config, store: &Store) -> Result<Accounts, StartError> {
     let month = Month::of(SystemTime::now());
     let moved = store.database.traffic(month).map_err(state)?;
     Ok(Accounts::new(config.limits.accounts.into(), month, moved))
+}
+
+/// Where they cannot be read, names are free early, which is the lesser evil.
+fn past_owners(store: &Store) -> PastOwners {
+    store.database.past_owners().unwrap_or_else(|error| {
+        let path = store.database.path().display();
+        tracing::error!(%path, error = with_causes(&error), "who had which name last cannot be read: put a backup in place");
+        PastOwners::default()
+    })
 }
 
 fn access(config: &Config, store: &Store) -> Result<Access, StartError> {

@@ -44,6 +44,7 @@ async fn permitlisten_says_what_may_be_bound() {
         ("app:80", "http"),
         ("443", "http"),
         ("0", "tcp"),
+        ("app:443", "http --schemes http,https"),
         ("app:443", "http --domain other"),
         ("app:443", "tls --url tls://other"),
     ] {

@@ -172,11 +172,18 @@ impl Publishing<'_> {
             Placement::Http(schemes) => {
                 let (claim, name) = self.name(&forward, claim).await?;
                 let mut protocols = Vec::new();
+                // --schemes may want the other port as well.
+                let also = |port| match asked.port {
+                    0 => Ok(()),
+                    _ => allow(self.publisher, &Bind { address: asked.address.clone(), port }),
+                };
                 if schemes.http {
+                    also(80)?;
                     planned.check_plain(schemes.https)?;
                     protocols.push(Protocol::Http);
                 }
                 if schemes.https {
+                    also(443)?;
                     self.check_certificate(&name, &planned)?;
                     protocols.push(Protocol::Https);
                 }
