@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::words;
-use crate::{Allowance, Code, CommandError};
+use crate::{Allowance, Code, CommandError, quantity, words};
 
 /// What is asked of the server itself.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -40,6 +39,14 @@ pub struct Show {
     /// As JSON, for programs
     #[arg(long)]
     pub json: bool,
+}
+
+/// Whose things are shown, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct List {
+    pub account: Option<String>,
+    #[command(flatten)]
+    pub show: Show,
 }
 
 /// `accounts …`
@@ -101,11 +108,7 @@ pub struct AccountLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Keys {
     /// Show your keys; an admin sees all, or those of one account
-    List {
-        account: Option<String>,
-        #[command(flatten)]
-        show: Show,
-    },
+    List(List),
     /// Let a public key log in as an account
     Add {
         account: String,
@@ -127,11 +130,7 @@ pub enum Keys {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Tokens {
     /// Show your tokens, not their secrets; an admin sees all, or those of one account
-    List {
-        account: Option<String>,
-        #[command(flatten)]
-        show: Show,
-    },
+    List(List),
     /// Make a token. It is shown once, now
     Add {
         account: String,
@@ -164,11 +163,7 @@ pub struct Grant {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Names {
     /// Show your names and ports; an admin sees all, or those of one account
-    List {
-        account: Option<String>,
-        #[command(flatten)]
-        show: Show,
-    },
+    List(List),
     /// Keep a name, a wildcard or a port for an account, whoever had it before
     Reserve {
         /// app, '*.app', app.example.com or a port number
@@ -183,11 +178,7 @@ pub enum Names {
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Sessions {
     /// Show your sessions; an admin sees all, or those of one account
-    List {
-        account: Option<String>,
-        #[command(flatten)]
-        show: Show,
-    },
+    List(List),
     /// End one of your sessions; an admin ends any, or all of an account
     Kick {
         /// The number of a session, or the name of an account
@@ -220,16 +211,16 @@ impl Admin {
             Self::Accounts(Accounts::Add { .. }) => "accounts add",
             Self::Accounts(Accounts::Change { .. }) => "accounts change",
             Self::Accounts(Accounts::Remove { .. }) => "accounts remove",
-            Self::Keys(Keys::List { .. }) => "keys list",
+            Self::Keys(Keys::List(_)) => "keys list",
             Self::Keys(Keys::Add { .. }) => "keys add",
             Self::Keys(Keys::Remove { .. }) => "keys remove",
-            Self::Tokens(Tokens::List { .. }) => "tokens list",
+            Self::Tokens(Tokens::List(_)) => "tokens list",
             Self::Tokens(Tokens::Add { .. }) => "tokens add",
             Self::Tokens(Tokens::Remove { .. }) => "tokens remove",
-            Self::Names(Names::List { .. }) => "names list",
+            Self::Names(Names::List(_)) => "names list",
             Self::Names(Names::Reserve { .. }) => "names reserve",
             Self::Names(Names::Release { .. }) => "names release",
-            Self::Sessions(Sessions::List { .. }) => "sessions list",
+            Self::Sessions(Sessions::List(_)) => "sessions list",
             Self::Sessions(Sessions::Kick { .. }) => "sessions kick",
             Self::Audit(_) => "audit",
         }
@@ -308,8 +299,7 @@ fn refused(words: &[String], error: &clap::Error) -> CommandError {
 /// A length of time that may have days.
 fn long_time(text: &str) -> Result<Duration, String> {
     let wrong = || "give a length of time such as 30m, 12h or 90d".to_owned();
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(unit_at);
+    let (number, unit) = quantity::split(text);
     let seconds: u64 = match unit {
         "s" => 1,
         "m" => 60,
@@ -359,10 +349,7 @@ mod tests {
     fn a_command_alone_lists() {
         assert_eq!(read("accounts"), read("accounts list"));
         assert_eq!(read("names --json"), read("names list --json"));
-        assert_eq!(
-            read("sessions"),
-            Admin::Sessions(Sessions::List { account: None, show: Show::default() })
-        );
+        assert_eq!(read("sessions"), Admin::Sessions(Sessions::List(List::default())));
     }
 
     #[test]
@@ -397,7 +384,7 @@ mod tests {
     #[test]
     fn a_switch_has_no_value() {
         let line = "keys list --json ada";
-        let Admin::Keys(Keys::List { account, show }) = read(line) else { panic!("no list") };
+        let Admin::Keys(Keys::List(List { account, show })) = read(line) else { panic!("no list") };
         assert!(show.json && account.as_deref() == Some("ada"));
     }
 

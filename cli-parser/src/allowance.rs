@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::quantity::bytes;
+
 /// What `accounts change` says of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
@@ -67,25 +69,6 @@ impl fmt::Display for Allowance {
             Self::AtMost(count) => count.fmt(f),
         }
     }
-}
-
-/// `10GB`, `64 MiB`, or a bare number.
-fn bytes(text: &str) -> Option<u64> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1000,
-        "kib" | "k" => 1 << 10,
-        "mb" => 1_000_000,
-        "mib" | "m" => 1 << 20,
-        "gb" => 1_000_000_000,
-        "gib" | "g" => 1 << 30,
-        "tb" => 1_000_000_000_000,
-        "tib" | "t" => 1 << 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 const MIN_BYTES: u64 = 64 << 10;

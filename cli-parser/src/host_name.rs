@@ -165,6 +165,16 @@ impl HostPattern {
         let name = HostName::parse(rest)?;
         Ok(if starred.is_some() { Self::Wildcard(name) } else { Self::Exact(name) })
     }
+
+    /// Whether who has this has `other` with it: a wildcard covers itself and all below it.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(own), Self::Exact(name)) => own == name,
+            (Self::Wildcard(base), Self::Exact(name)) => name.is_below(base),
+            (Self::Wildcard(base), Self::Wildcard(name)) => name == base || name.is_below(base),
+            (Self::Exact(_), Self::Wildcard(_)) => false,
+        }
+    }
 }
 
 impl fmt::Display for HostPattern {
@@ -221,6 +231,19 @@ mod tests {
     #[test]
     fn names_become_lower_case_without_a_final_dot() {
         assert_eq!(HostName::parse("App.Example.COM.").unwrap().as_str(), "app.example.com");
+    }
+
+    #[test]
+    fn a_wildcard_covers_itself_and_all_below_it() {
+        let covers =
+            |one, other| HostPattern::parse(one).unwrap().covers(&HostPattern::parse(other).unwrap());
+        for below in ["a.w.test", "b.a.w.test", "*.w.test", "*.a.w.test"] {
+            assert!(covers("*.w.test", below), "{below}");
+        }
+        for other in ["w.test", "aw.test", "*.test", "*.aw.test"] {
+            assert!(!covers("*.w.test", other), "{other}");
+        }
+        assert!(covers("w.test", "w.test") && !covers("w.test", "*.w.test") && !covers("w.test", "a.w.test"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod modules;
 mod period;
 mod place;
 mod printable;
+mod quantity;
 mod reference;
 mod secret;
 mod template;
@@ -26,7 +27,7 @@ mod words;
 
 pub use about::About;
 pub use address::Address;
-pub use admin::{AccountLimits, Accounts, Admin, Audit, Grant, Keys, Names, Sessions, Show, Tokens};
+pub use admin::{AccountLimits, Accounts, Admin, Audit, Grant, Keys, List, Names, Sessions, Show, Tokens};
 pub use allowance::{Allowance, AllowanceError};
 pub use code::Code;
 pub use command::{Command, MAX_LINE, Parsed, UserName, parse};
@@ -44,6 +45,7 @@ pub use modules::{
 pub use period::{Period, PeriodError};
 pub use place::{Placement, Schemes};
 pub use printable::{printable, printable_bytes};
+pub use quantity::bytes;
 pub use reference::{modules, reference};
 pub use secret::Secret;
 pub use template::{Part, Template, Variable};

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::quantity;
+
 /// A length of time of at most a day: `30s`, `2m`, `1h`, `500ms`, or a number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -29,8 +31,7 @@ impl FromStr for Period {
     type Err = PeriodError;
 
     fn from_str(text: &str) -> Result<Self, PeriodError> {
-        let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(unit_at);
+        let (number, unit) = quantity::split(text);
         let unit = if unit.is_empty() { "s" } else { unit };
         let (_, milliseconds) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(PeriodError)?;
         let number: u64 = number.parse().map_err(|_| PeriodError)?;

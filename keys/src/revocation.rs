@@ -75,6 +75,11 @@ impl Revocations {
         Ok(Self(List::Keys(keys)))
     }
 
+    /// Whether the list could not be read, so that nobody is let in.
+    pub fn are_everything(&self) -> bool {
+        matches!(self.0, List::Everything)
+    }
+
     /// Whether this key may not be used, by itself or in a certificate.
     pub fn revokes_key(&self, key: &PublicKey) -> bool {
         match &self.0 {

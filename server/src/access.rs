@@ -14,8 +14,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use hithe_cli_parser::HostName;
 use hithe_keys::{
-    AuthorizedKeys, CertAuthorities, CertRefused, Complaint, FileError, Fingerprint, Refused,
-    RevocationError, Revocations,
+    AuthorizedKeys, CertAuthorities, CertRefused, Complaint, FileError, Fingerprint, Refused, Revocations,
 };
 use russh::keys::{Algorithm, Certificate, PublicKey};
 
@@ -26,7 +25,7 @@ use crate::account::Account;
 use crate::config::KeyPolicy;
 use crate::limits::Overrides;
 use crate::proof::Values;
-use crate::store::{Database, DatabaseError, People, Token, seconds};
+use crate::store::{Database, DatabaseError, Key, People, Token, seconds};
 
 /// Handle of what logins are decided by.
 #[derive(Clone)]
@@ -46,8 +45,6 @@ struct Files {
     /// Those of `--trusted-user-ca`, and those of `cert-authority` lines.
     authorities: CertAuthorities,
     revoked: Revocations,
-    /// Whether that list could be read. Otherwise it revokes everything.
-    revoked_known: bool,
 }
 
 /// By what a change is noticed.
@@ -120,11 +117,12 @@ impl Access {
         };
         match files.keys.admit(key, origin.login(), &files.revoked) {
             Ok(grant) => {
-                let of_database = |_: &hithe_keys::Account| known.map(|key| key.account.clone());
-                let account = account_of(&grant.account, of_database);
-                // What the database restricts holds too.
-                let acl = known.map(|key| key.acl.clone()).unwrap_or_default();
-                let rights = Rights { options: grant.restrictions.clone(), acl, ..Rights::default() };
+                let account = account_of(&grant.account, known);
+                let rights = Rights {
+                    options: grant.restrictions.clone(),
+                    acl: known.map(|key| key.acl.clone()).unwrap_or_default(),
+                    ..Rights::default()
+                };
                 return Some(identity(account, grant.comment.clone(), rights));
             }
             Err(Refused::Unknown) => {}
@@ -146,20 +144,18 @@ impl Access {
         let files = self.0.files.load();
         let granted = files.authorities.check(certificate, origin.login(), &files.revoked);
         let granted = granted.inspect_err(|refused| {
-            let level_of = matches!(refused, CertRefused::UnknownAuthority(_));
-            if !level_of {
+            // Anybody can show one of those.
+            if !matches!(refused, CertRefused::UnknownAuthority(_)) {
                 tracing::info!(peer = %origin.peer, "certificate refused: {refused}");
             }
         });
         let grant = granted.ok()?;
         let people = self.0.people.load();
-        let of_database =
-            |_: &hithe_keys::Account| people.keys.get(&grant.fingerprint).map(|key| key.account.clone());
         let known = people.keys.get(&grant.fingerprint);
         let acl = known.map(|key| key.acl.clone()).unwrap_or_default();
         let name = format!("{} certificate {:?} serial {}", grant.fingerprint, grant.key_id, grant.serial);
         Some(Identity {
-            account: account_of(&grant.account, of_database),
+            account: account_of(&grant.account, known),
             credential: Credential::Certificate(Arc::new(certificate.clone()), name.into()),
             comment: grant.comment,
             rights: Rights { acl, options: grant.restrictions, names: grant.names },
@@ -177,7 +173,7 @@ impl Access {
     pub(crate) fn still_admits(&self, identity: &Identity) -> bool {
         let origin = &identity.origin;
         let by_token = matches!(identity.credential, Credential::Token(_));
-        if !by_token && !self.0.files.load().revoked_known {
+        if !by_token && self.0.files.load().revoked.are_everything() {
             // Nobody is let in now, but a list that is just being written must not end every session.
             return true;
         }
@@ -258,8 +254,8 @@ impl Access {
             // What is revoked counts at once, whatever became of the other files.
             let before = self.0.files.load();
             let (keys, authorities) = (before.keys.clone(), before.authorities.clone());
-            let (revoked, revoked_known) = revocations(files.revoked.as_deref());
-            self.0.files.store(Arc::new(Files { keys, authorities, revoked, revoked_known }));
+            let revoked = revocations(files.revoked.as_deref());
+            self.0.files.store(Arc::new(Files { keys, authorities, revoked }));
         }
         let (files, complaints) = read?;
         tracing::info!(
@@ -276,10 +272,7 @@ impl Files {
     fn read(policy: &KeyPolicy) -> Result<(Self, Vec<Complaint>), FileError> {
         let KeyPolicy::Known(files) = policy else {
             let (keys, authorities) = <_>::default();
-            return Ok((
-                Self { keys, authorities, revoked: Revocations::none(), revoked_known: true },
-                Vec::new(),
-            ));
+            return Ok((Self { keys, authorities, revoked: Revocations::none() }, Vec::new()));
         };
         let (keys, mut complaints) =
             files.keys.as_deref().map_or(Ok(<_>::default()), AuthorizedKeys::load)?;
@@ -287,29 +280,27 @@ impl Files {
         let (mut authorities, more): (CertAuthorities, Vec<_>) = listed;
         complaints.extend(more);
         authorities.extend(keys.authorities());
-        let (revoked, revoked_known) = revocations(files.revoked.as_deref());
-        Ok((Self { keys, authorities, revoked, revoked_known }, complaints))
+        let revoked = revocations(files.revoked.as_deref());
+        Ok((Self { keys, authorities, revoked }, complaints))
     }
 }
 
-/// A list that cannot be read revokes everything; says whether it could be.
-fn revocations(path: Option<&Path>) -> (Revocations, bool) {
-    let Some(path) = path else { return (Revocations::none(), true) };
-    let (revoked, error): (_, Option<RevocationError>) = Revocations::load(path);
+/// A list that cannot be read revokes everything.
+fn revocations(path: Option<&Path>) -> Revocations {
+    let Some(path) = path else { return Revocations::none() };
+    let (revoked, error) = Revocations::load(path);
     if let Some(error) = error {
         tracing::error!("nobody with a key or certificate can log in: {error}");
-        return (revoked, false);
     }
-    (revoked, true)
+    revoked
 }
 
-fn account_of(
-    account: &hithe_keys::Account,
-    of_database: impl Fn(&hithe_keys::Account) -> Option<Account>,
-) -> Account {
-    match account {
-        hithe_keys::Account::Named(name) => Account::named(name),
-        hithe_keys::Account::Key(key) => of_database(account).unwrap_or_else(|| Account::of_key(*key)),
+/// A name that the operator's file gives counts before what the database knows of the key.
+fn account_of(account: &hithe_keys::Account, known: Option<&Key>) -> Account {
+    match (account, known) {
+        (hithe_keys::Account::Named(name), _) => Account::named(name),
+        (hithe_keys::Account::Key(_), Some(known)) => known.account.clone(),
+        (hithe_keys::Account::Key(key), None) => Account::of_key(*key),
     }
 }
 

@@ -9,7 +9,7 @@ mod show;
 use std::fmt;
 use std::sync::Arc;
 
-use hithe_cli_parser::{Accounts, Admin, Audit, Code, HostName, Keys, Names, Sessions, Tokens};
+use hithe_cli_parser::{Accounts, Admin, Audit, Code, HostName, Keys, List, Names, Sessions, Tokens};
 use hithe_keys::Fingerprint;
 
 pub(crate) use change::reconsider;
@@ -121,46 +121,19 @@ impl Desk {
     }
 
     fn dispatch(&self, asker: &Asker, command: &Admin) -> Result<String, AdminError> {
+        if is_for_admins(command) && !self.is_admin(asker) {
+            return Err(AdminError::NotAdmin);
+        }
         match command {
             Admin::Whoami(show) => self.whoami(asker, *show),
             Admin::Status(show) => self.status(asker, *show),
-            Admin::Accounts(Accounts::List(show)) => {
-                self.check_admin(asker)?;
-                self.show_accounts(*show)
-            }
-            Admin::Accounts(command) => {
-                self.check_admin(asker)?;
-                self.change_accounts(command)
-            }
-            Admin::Keys(Keys::List { account, show }) => {
-                self.show_keys(self.whose(asker, account.as_deref())?.as_ref(), *show)
-            }
-            Admin::Keys(command) => {
-                self.check_admin(asker)?;
-                self.change_keys(command)
-            }
-            Admin::Tokens(Tokens::List { account, show }) => {
-                self.show_tokens(self.whose(asker, account.as_deref())?.as_ref(), *show)
-            }
-            Admin::Tokens(command) => {
-                self.check_admin(asker)?;
-                self.change_tokens(command)
-            }
-            Admin::Names(Names::List { account, show }) => {
-                self.show_names(self.whose(asker, account.as_deref())?.as_ref(), *show)
-            }
-            Admin::Names(command) => {
-                self.check_admin(asker)?;
-                self.change_names(command)
-            }
-            Admin::Sessions(Sessions::List { account, show }) => {
-                self.show_sessions(self.whose(asker, account.as_deref())?.as_ref(), *show)
-            }
+            Admin::Accounts(command) => self.accounts(command),
+            Admin::Keys(command) => self.keys(asker, command),
+            Admin::Tokens(command) => self.tokens(asker, command),
+            Admin::Names(command) => self.names(asker, command),
+            Admin::Sessions(Sessions::List(list)) => self.show_sessions(asker, list),
             Admin::Sessions(Sessions::Kick { who }) => self.kick(asker, who),
-            Admin::Audit(audit) => {
-                self.check_admin(asker)?;
-                self.show_audit(audit)
-            }
+            Admin::Audit(audit) => self.show_audit(audit),
         }
     }
 
@@ -175,13 +148,9 @@ impl Desk {
         }
     }
 
-    fn check_admin(&self, asker: &Asker) -> Result<(), AdminError> {
-        if self.is_admin(asker) { Ok(()) } else { Err(AdminError::NotAdmin) }
-    }
-
     /// Whose things are shown: all for an admin who names nobody.
-    fn whose(&self, asker: &Asker, named: Option<&str>) -> Result<Option<Account>, AdminError> {
-        let named = named.map(str::parse::<Account>).transpose()?;
+    fn whose(&self, asker: &Asker, list: &List) -> Result<Option<Account>, AdminError> {
+        let named = list.account.as_deref().map(str::parse::<Account>).transpose()?;
         match asker {
             _ if self.is_admin(asker) => Ok(named),
             Asker::Publisher { identity, .. } if named.as_ref().is_none_or(|it| *it == identity.account) => {
@@ -234,15 +203,24 @@ impl fmt::Display for Asker {
     }
 }
 
+/// Anybody may look at what is their own, and end their own sessions.
+fn is_for_admins(command: &Admin) -> bool {
+    match command {
+        Admin::Accounts(_) | Admin::Audit(_) => true,
+        Admin::Keys(_) | Admin::Tokens(_) | Admin::Names(_) => changes(command),
+        Admin::Whoami(_) | Admin::Status(_) | Admin::Sessions(_) => false,
+    }
+}
+
 /// Whether a command is for the audit log.
 fn changes(command: &Admin) -> bool {
     match command {
         Admin::Whoami(_) | Admin::Status(_) | Admin::Audit(_) => false,
         Admin::Accounts(it) => !matches!(it, Accounts::List(_)),
-        Admin::Keys(it) => !matches!(it, Keys::List { .. }),
-        Admin::Tokens(it) => !matches!(it, Tokens::List { .. }),
-        Admin::Names(it) => !matches!(it, Names::List { .. }),
-        Admin::Sessions(it) => !matches!(it, Sessions::List { .. }),
+        Admin::Keys(it) => !matches!(it, Keys::List(_)),
+        Admin::Tokens(it) => !matches!(it, Tokens::List(_)),
+        Admin::Names(it) => !matches!(it, Names::List(_)),
+        Admin::Sessions(it) => !matches!(it, Sessions::List(_)),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`Certificates`] answers by name; [`server_config`] puts a resolver into a TLS configuration.
 
+mod any;
 mod ca;
 mod demands;
 mod directory;
@@ -23,6 +24,7 @@ use ca::Authority;
 use directory::Directory;
 use resolver::Resolver;
 
+pub(crate) use any::AnyCertificate;
 pub(crate) use ca::AuthorityError;
 pub(crate) use demands::{Demands, Shown, pair};
 pub(crate) use directory::PairError;

@@ -3,6 +3,8 @@
 //! Two halves: the [ledger](ledger) says who claims what and changes rarely, under one lock; the routes say what is
 //! public and are read by every visit without it. `ssh` claims, `edge` looks up; they meet only here.
 
+mod claim;
+mod holdings;
 mod ledger;
 mod names;
 mod overview;
@@ -18,7 +20,8 @@ use futures_util::future::BoxFuture;
 use hithe_cli_parser::{Code, CommandError, HostName, HostPattern, NameError};
 use tokio::sync::mpsc;
 
-pub(crate) use ledger::{Claim, Lease, SessionId, Takeover};
+pub(crate) use claim::{Claim, Lease, Takeover};
+pub(crate) use ledger::SessionId;
 pub(crate) use names::{NameChoice, NameRules, NameSecret};
 pub(crate) use overview::{SessionAbout, names_of};
 pub(crate) use ports::OpenedPort;
@@ -187,11 +190,11 @@ impl Registry {
     }
 
     /// Takes back everything that a session still holds. Where it was cut off, visitors wait there for its return.
-    pub(crate) fn forget(&self, session: SessionId, end: End) -> HeldPlaces {
+    pub(crate) fn forget(&self, holder: &dyn Holder, end: End) -> HeldPlaces {
         let mut ledger = self.ledger();
-        ledger.sessions.remove(&session);
+        ledger.sessions.remove(&holder.id());
         let mut held = Vec::new();
-        for (key, claim) in ledger.claims_of(session) {
+        for (claim, key) in ledger.claims_of(holder.account(), holder.id()) {
             let withdrawn = self.release(&mut ledger, &key, claim, end);
             held.extend(withdrawn.into_iter().map(|(slot, endpoint)| (key.clone(), slot, endpoint)));
         }
@@ -220,11 +223,11 @@ impl Registry {
         self.ledger().sessions.values().cloned().collect()
     }
 
-    /// The other sessions of an owner, whose life has to be asked before it is known which of its random names and
-    /// ports are free.
+    /// The other sessions of an account that claim anything, whose life has to be asked before it is known which of its
+    /// random names and ports are free.
     pub(crate) fn others_of(&self, account: &Account, session: SessionId) -> Vec<Arc<dyn Holder>> {
         let ledger = self.ledger();
-        let others = ledger.sessions.values().filter(|h| h.account() == account && h.id() != session);
+        let others = ledger.others_of(account, session).filter_map(|id| ledger.sessions.get(&id));
         others.take(MAX_ASKED).cloned().collect()
     }
 
@@ -382,12 +385,12 @@ impl Registry {
         let account = holder.account();
         if let Some(most) = holder.quota().endpoints
             && !wanted.is_some_and(|key| ledger.is_held(key))
-            && ledger.keys_of_account(account).count() as u64 >= most
+            && ledger.keys_of(account).len() as u64 >= most
         {
             let message = format!("your account may have {most} names and ports at a time");
             return Err(Refusal::new(Code::ENDPOINT_LIMIT, message, "end a tunnel that you no longer need"));
         }
-        if self.0.rules.open && ledger.claims_of_account(account) >= OPEN_ENDPOINTS_PER_KEY {
+        if self.0.rules.open && ledger.count_claims(account) >= OPEN_ENDPOINTS_PER_KEY {
             return Err(Refusal::new(
                 Code::NAME_IN_USE,
                 format!("an open server gives each key {OPEN_ENDPOINTS_PER_KEY} endpoints at a time"),
@@ -398,10 +401,10 @@ impl Registry {
     }
 
     fn check_ports(ledger: &Ledger, holder: &dyn Holder, wanted: Option<&Key>) -> Result<(), Refusal> {
-        let ports = |keys: &&Key| matches!(keys, Key::Port(_));
+        let is_port = |key: &&&Key| matches!(key, Key::Port(_));
         if let Some(most) = holder.quota().ports
             && !wanted.is_some_and(|key| ledger.is_held(key))
-            && ledger.keys_of_account(holder.account()).filter(ports).count() as u64 >= most
+            && ledger.keys_of(holder.account()).iter().filter(is_port).count() as u64 >= most
         {
             let message = format!("your account may have {most} tcp ports at a time");
             return Err(Refusal::new(
@@ -508,7 +511,7 @@ fn not_allowed(code: Code, what: &str, rights: &Rights) -> Refusal {
     Refusal::new(code, message, format!("it may bind {rights}; ask the operator for more"))
 }
 
-/// More sessions of one key than this are not asked whether they live: the question costs each a round trip.
+/// More sessions of one account than this are not asked whether they live: the question costs each a round trip.
 const MAX_ASKED: usize = 64;
 
 /// `--open` lets anyone publish, so each key gets a small share.

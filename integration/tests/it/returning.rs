@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hithe_integration::{Child, Forwarding, Origin, Relay, TestServer, eventually, within};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 const URL: &str = "https://app.localhost/";
@@ -138,6 +138,13 @@ async fn visitors_that_come_all_the_time_do_not_notice_a_publisher_that_is_kille
     assert!(counts.iter().sum::<usize>() > 250);
 }
 
+async fn echoed(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    stream.write_all(b"echo").await.unwrap();
+    let mut heard = [0; 4];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"echo");
+}
+
 #[tokio::test]
 async fn connections_to_a_port_wait_for_a_publisher_that_was_cut_off() {
     let server = TestServer::start().await;
@@ -147,14 +154,9 @@ async fn connections_to_a_port_wait_for_a_publisher_that_was_cut_off() {
     let port = ssh.forwarding().await.remove(0).port().unwrap();
     ssh.kill().await;
     let visit = async {
-        let mut stream = server.visitor().tcp(port).await;
-        stream.write_all(b"echo").await.unwrap();
-        let mut heard = [0; 4];
-        stream.read_exact(&mut heard).await.unwrap();
-        heard
+        echoed(server.visitor().tcp(port).await).await;
     };
-    let (heard, _again) = tokio::join!(within("the visit", visit), publish());
-    assert_eq!(&heard, b"echo");
+    tokio::join!(within("the visit", visit), publish());
 }
 
 #[tokio::test]
@@ -164,14 +166,9 @@ async fn tls_visitors_wait_for_a_publisher_that_was_cut_off() {
     let publish = || server.ssh().forward_to("app:443", &origin).command("tls").publish();
     publish().await.kill().await;
     let visit = async {
-        let mut stream = server.visitor().insecure().tls("app.localhost", &[]).await;
-        stream.write_all(b"echo").await.unwrap();
-        let mut heard = [0; 4];
-        stream.read_exact(&mut heard).await.unwrap();
-        heard
+        echoed(server.visitor().insecure().tls("app.localhost", &[]).await).await;
     };
-    let (heard, _again) = tokio::join!(within("the visit", visit), publish());
-    assert_eq!(&heard, b"echo");
+    tokio::join!(within("the visit", visit), publish());
 }
 
 #[tokio::test]

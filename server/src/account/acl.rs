@@ -35,7 +35,7 @@ impl Acl {
 
     /// Whether an http or tls endpoint may have this name.
     pub(crate) fn allows_name(&self, name: &HostPattern, domain: &HostName) -> bool {
-        let allows = |rule: &Rule| matches!(rule, Rule::Name(rule) if covers(&below(rule, domain), name));
+        let allows = |rule: &Rule| matches!(rule, Rule::Name(rule) if below(rule, domain).covers(name));
         self.is_everything() || self.0.iter().any(allows)
     }
 
@@ -61,16 +61,6 @@ fn below(rule: &HostPattern, domain: &HostName) -> HostPattern {
     match rule {
         HostPattern::Exact(_) => HostPattern::Exact(full),
         HostPattern::Wildcard(_) => HostPattern::Wildcard(full),
-    }
-}
-
-/// A wildcard covers itself and what lies below it.
-fn covers(rule: &HostPattern, name: &HostPattern) -> bool {
-    match (rule, name) {
-        (HostPattern::Exact(rule), HostPattern::Exact(name)) => rule == name,
-        (HostPattern::Wildcard(base), HostPattern::Exact(name)) => name.is_below(base),
-        (HostPattern::Wildcard(base), HostPattern::Wildcard(name)) => name == base || name.is_below(base),
-        (HostPattern::Exact(_), HostPattern::Wildcard(_)) => false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The commands that change something.
+//! The commands that change something, group by group.
 
 use std::time::SystemTime;
 
@@ -13,9 +13,9 @@ use crate::registry::{Holder, Registry};
 use crate::store::{Key, NewToken, Person, seconds};
 
 impl Desk {
-    pub(super) fn change_accounts(&self, command: &Accounts) -> Result<String, AdminError> {
+    pub(super) fn accounts(&self, command: &Accounts) -> Result<String, AdminError> {
         match command {
-            Accounts::List(_) => Ok(String::new()),
+            Accounts::List(show) => self.show_accounts(*show),
             Accounts::Add { name, description, admin } => {
                 let account: Account = name.parse()?;
                 if account.is_key() {
@@ -60,9 +60,9 @@ impl Desk {
         }
     }
 
-    pub(super) fn change_keys(&self, command: &Keys) -> Result<String, AdminError> {
+    pub(super) fn keys(&self, asker: &Asker, command: &Keys) -> Result<String, AdminError> {
         match command {
-            Keys::List { .. } => Ok(String::new()),
+            Keys::List(list) => self.show_keys(asker, list),
             Keys::Add { account, key, grant } => {
                 let (key, comment) = read_key(key)?;
                 let fingerprint = Fingerprint::of(&key);
@@ -92,9 +92,9 @@ impl Desk {
         }
     }
 
-    pub(super) fn change_tokens(&self, command: &Tokens) -> Result<String, AdminError> {
+    pub(super) fn tokens(&self, asker: &Asker, command: &Tokens) -> Result<String, AdminError> {
         match command {
-            Tokens::List { .. } => Ok(String::new()),
+            Tokens::List(list) => self.show_tokens(asker, list),
             Tokens::Add { account, expires, grant } => {
                 let made = now();
                 let (id, token) = self.database.add_token(&NewToken {
@@ -119,9 +119,9 @@ impl Desk {
         }
     }
 
-    pub(super) fn change_names(&self, command: &Names) -> Result<String, AdminError> {
+    pub(super) fn names(&self, asker: &Asker, command: &Names) -> Result<String, AdminError> {
         match command {
-            Names::List { .. } => Ok(String::new()),
+            Names::List(list) => self.show_names(asker, list),
             Names::Reserve { name, account } => {
                 let what = self.what(name)?;
                 let account: Account = account.parse()?;
@@ -138,7 +138,7 @@ impl Desk {
                 let was_reserved = self.database.release(&what)?;
                 let was_kept = match &self.server {
                     Some(server) => server.registry.forget_owner(&what),
-                    None => self.database.save_past_owners(&vec![(what.clone(), None)]).map(|()| false)?,
+                    None => self.database.forget_past_owner(&what)?,
                 };
                 self.applied()?;
                 match was_reserved || was_kept {

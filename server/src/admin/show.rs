@@ -1,9 +1,9 @@
 //! The commands that show something: a table for people, JSON for programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hithe_cli_parser::{Allowance, Audit, Show, printable};
+use hithe_cli_parser::{Allowance, Audit, List, Show, printable};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -270,6 +270,9 @@ fn limits_in_words(limits: &Quota) -> String {
 impl Desk {
     pub(super) fn show_accounts(&self, show: Show) -> Result<String, AdminError> {
         let people = self.database.people()?;
+        let keys = tally(people.keys.values().map(|key| &key.account));
+        let tokens = tally(people.tokens().map(|token| &token.account));
+        let of = |tally: &HashMap<_, _>, account| tally.get(account).copied().unwrap_or_default();
         let mut rows: Vec<_> = people
             .accounts
             .values()
@@ -277,8 +280,8 @@ impl Desk {
                 account: person.account.clone(),
                 description: person.description.clone(),
                 admin: person.admin,
-                keys: people.keys.values().filter(|key| key.account == person.account).count(),
-                tokens: people.tokens().filter(|token| token.account == person.account).count(),
+                keys: of(&keys, &person.account),
+                tokens: of(&tokens, &person.account),
                 limits: limits_of(person),
                 made: day(person.made),
             })
@@ -287,12 +290,13 @@ impl Desk {
         Ok(shown(&rows, show))
     }
 
-    pub(super) fn show_keys(&self, of: Option<&Account>, show: Show) -> Result<String, AdminError> {
+    pub(super) fn show_keys(&self, asker: &Asker, list: &List) -> Result<String, AdminError> {
+        let of = self.whose(asker, list)?;
         let people = self.database.people()?;
         let mut rows: Vec<_> = people
             .keys
             .values()
-            .filter(|key| of.is_none_or(|of| key.account == *of))
+            .filter(|key| of.as_ref().is_none_or(|of| key.account == *of))
             .map(|key| KeyRow {
                 fingerprint: key.fingerprint.to_string(),
                 account: key.account.clone(),
@@ -302,14 +306,15 @@ impl Desk {
             })
             .collect();
         rows.sort_by(|a, b| (&a.account, &a.fingerprint).cmp(&(&b.account, &b.fingerprint)));
-        Ok(shown(&rows, show))
+        Ok(shown(&rows, list.show))
     }
 
-    pub(super) fn show_tokens(&self, of: Option<&Account>, show: Show) -> Result<String, AdminError> {
+    pub(super) fn show_tokens(&self, asker: &Asker, list: &List) -> Result<String, AdminError> {
+        let of = self.whose(asker, list)?;
         let people = self.database.people()?;
         let mut rows: Vec<_> = people
             .tokens()
-            .filter(|token| of.is_none_or(|of| token.account == *of))
+            .filter(|token| of.as_ref().is_none_or(|of| token.account == *of))
             .map(|token| TokenRow {
                 id: token.id.clone(),
                 account: token.account.clone(),
@@ -320,21 +325,21 @@ impl Desk {
             })
             .collect();
         rows.sort_by(|a, b| (&a.account, &a.id).cmp(&(&b.account, &b.id)));
-        Ok(shown(&rows, show))
+        Ok(shown(&rows, list.show))
     }
 
-    pub(super) fn show_names(&self, of: Option<&Account>, show: Show) -> Result<String, AdminError> {
+    pub(super) fn show_names(&self, asker: &Asker, list: &List) -> Result<String, AdminError> {
+        let of = self.whose(asker, list)?;
         let names = match &self.server {
-            Some(server) => server.registry.names(),
+            Some(server) => server.registry.names(of.as_ref()),
             None => {
                 let past = self.database.past_owners()?;
                 let reserved = self.database.reservations()?;
-                crate::registry::names_of(&past, &reserved)
+                crate::registry::names_of(&past, &reserved, of.as_ref())
             }
         };
         let rows: Vec<_> = names
             .into_iter()
-            .filter(|it| of.is_none_or(|of| it.account == *of))
             .map(|it| NameRow {
                 state: it.state(),
                 name: it.name,
@@ -343,12 +348,13 @@ impl Desk {
                 seen: it.seen.map(moment),
             })
             .collect();
-        Ok(shown(&rows, show))
+        Ok(shown(&rows, list.show))
     }
 
-    pub(super) fn show_sessions(&self, of: Option<&Account>, show: Show) -> Result<String, AdminError> {
-        let rows = self.sessions(of, "sessions")?;
-        Ok(shown(&rows, show))
+    pub(super) fn show_sessions(&self, asker: &Asker, list: &List) -> Result<String, AdminError> {
+        let of = self.whose(asker, list)?;
+        let rows = self.sessions(of.as_ref(), "sessions")?;
+        Ok(shown(&rows, list.show))
     }
 
     fn sessions(&self, of: Option<&Account>, command: &'static str) -> Result<Vec<SessionRow>, AdminError> {
@@ -378,11 +384,12 @@ impl Desk {
             Asker::Operator => Vec::new(),
         };
         let metrics = self.server.as_ref().filter(|_| self.is_admin(asker)).map(|server| &server.metrics);
+        let (sessions, endpoints) = registry.count();
         let status = Status {
             version: env!("CARGO_PKG_VERSION"),
             domain: self.domain.to_string(),
-            sessions: registry.sessions().len(),
-            endpoints: registry.urls().values().map(Vec::len).sum(),
+            sessions,
+            endpoints,
             refusals: metrics
                 .map(|metrics| metrics.refusals().map(|(code, count)| (code.to_string(), count)).collect()),
             own,
@@ -419,6 +426,15 @@ impl Desk {
             .collect();
         Ok(shown(&rows, audit.show))
     }
+}
+
+/// How many of them each account has.
+fn tally<'a>(accounts: impl Iterator<Item = &'a Account>) -> HashMap<&'a Account, usize> {
+    let mut tally = HashMap::new();
+    for account in accounts {
+        *tally.entry(account).or_default() += 1;
+    }
+    tally
 }
 
 fn when(at: i64) -> OffsetDateTime {

@@ -50,16 +50,12 @@ fn trusting(ca_file: &Path) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// The certificate that the client accepted for this name.
-fn visit(
-    server: &Arc<ServerConfig>,
-    client: &Arc<ClientConfig>,
-    host: &str,
-) -> Result<CertificateDer<'static>, rustls::Error> {
-    let host = ServerName::try_from(host.to_owned()).unwrap();
-    let mut client = ClientConnection::new(Arc::clone(client), host)?;
-    let mut server = ServerConnection::new(Arc::clone(server))?;
-    while client.is_handshaking() || server.is_handshaking() {
+/// The handshake, and what the server has to send afterwards.
+pub(super) fn exchange(
+    client: &mut ClientConnection,
+    server: &mut ServerConnection,
+) -> Result<(), rustls::Error> {
+    while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
         let mut wire = Vec::new();
         client.write_tls(&mut wire).unwrap();
         server.read_tls(&mut wire.as_slice()).unwrap();
@@ -69,6 +65,19 @@ fn visit(
         client.read_tls(&mut wire.as_slice()).unwrap();
         client.process_new_packets()?;
     }
+    Ok(())
+}
+
+/// The certificate that the client accepted for this name.
+fn visit(
+    server: &Arc<ServerConfig>,
+    client: &Arc<ClientConfig>,
+    host: &str,
+) -> Result<CertificateDer<'static>, rustls::Error> {
+    let host = ServerName::try_from(host.to_owned()).unwrap();
+    let mut client = ClientConnection::new(Arc::clone(client), host)?;
+    let mut server = ServerConnection::new(Arc::clone(server))?;
+    exchange(&mut client, &mut server)?;
     assert_eq!(client.alpn_protocol(), Some(&b"h2"[..]));
     Ok(client.peer_certificates().unwrap()[0].clone())
 }

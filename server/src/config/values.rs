@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use hithe_cli_parser::bytes;
 
 /// The text is not such a value; says what one looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,22 +94,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let wrong = ValueError("give a number of bytes from 64MiB on, such as 512MiB, 20GB or 1TiB");
-        let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(unit_at);
-        let bytes: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "kb" => 1000,
-            "kib" | "k" => 1 << 10,
-            "mb" => 1_000_000,
-            "mib" | "m" => 1 << 20,
-            "gb" => 1_000_000_000,
-            "gib" | "g" => 1 << 30,
-            "tb" => 1_000_000_000_000,
-            "tib" | "t" => 1 << 40,
-            _ => return Err(wrong),
-        };
-        let number: u64 = number.parse().map_err(|_| wrong)?;
-        let size = number.checked_mul(bytes).filter(|size| *size >= 64 << 20).ok_or(wrong)?;
+        let size = bytes(text).filter(|size| *size >= 64 << 20).ok_or(wrong)?;
         Ok(Self(size))
     }
 }

@@ -52,22 +52,10 @@ pub(super) async fn upstream(
         }
         Err(error) => error,
     };
+    let wanted = if matches!(wanted, Wanted::Http1) { wanted } else { Wanted::Any };
+    let connect = |tunnel: Arc<Tunnel>| async move { connect(&tunnel, visitor, wanted).await };
     // On the heap: few visits come here, and all would hold it.
-    let mut others = Others::new(endpoint, error);
-    Box::pin(async {
-        while others.next(turn).await {
-            let wanted = if matches!(wanted, Wanted::Http1) { wanted } else { Wanted::Any };
-            match connect(&turn.tunnel, visitor, wanted).await {
-                Ok(upstream) => {
-                    turn.reached();
-                    return Ok(upstream);
-                }
-                Err(error) => others.error = error,
-            }
-        }
-        Err(others.error)
-    })
-    .await
+    Box::pin(elsewhere(endpoint, turn, error, connect)).await
 }
 
 /// A stream to the upstream.
@@ -86,20 +74,28 @@ pub(super) async fn stream(
         }
         Err(error) => error,
     };
+    let open = |tunnel: Arc<Tunnel>| async move { tunnel.open(visitor).await };
+    Box::pin(elsewhere(endpoint, turn, error, open)).await
+}
+
+/// After this error of the first: what the next one gives who can be reached.
+async fn elsewhere<T, F: Future<Output = Result<T, DialError>>>(
+    endpoint: &Arc<Endpoint>,
+    turn: &mut Turn,
+    error: DialError,
+    connect: impl Fn(Arc<Tunnel>) -> F,
+) -> Result<T, DialError> {
     let mut others = Others::new(endpoint, error);
-    Box::pin(async {
-        while others.next(turn).await {
-            match turn.tunnel.open(visitor).await {
-                Ok(stream) => {
-                    turn.reached();
-                    return Ok(stream);
-                }
-                Err(error) => others.error = error,
+    while others.next(turn).await {
+        match connect(Arc::clone(&turn.tunnel)).await {
+            Ok(reached) => {
+                turn.reached();
+                return Ok(reached);
             }
+            Err(error) => others.error = error,
         }
-        Err(others.error)
-    })
-    .await
+    }
+    Err(others.error)
 }
 
 async fn connect(tunnel: &Arc<Tunnel>, visitor: Visitor, wanted: Wanted<'_>) -> Result<Upstream, DialError> {

@@ -1,20 +1,16 @@
 //! Who claims which name or port, and who held it last.
-//!
-//! A claim is placed when a forward is asked for and makes nothing public; publishing turns it into a [`Lease`].
-//! Dropping either gives the name back, unless the session was evicted in the meantime.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hithe_cli_parser::{Code, HostName, HostPattern};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::{End, Holder, Refusal, Registry, Slot, ports};
+use super::holdings::Holdings;
+use super::{Claim, Holder, Refusal, Slot};
 use crate::account::Account;
 use crate::endpoint::{Endpoint, Member};
 use crate::store::{PastOwners, Reservations};
@@ -39,9 +35,9 @@ impl fmt::Display for SessionId {
 /// What can be claimed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Key {
-    Exact(Box<str>),
+    Exact(Arc<str>),
     /// What follows `*.`.
-    Wild(Box<str>),
+    Wild(Arc<str>),
     Port(u16),
 }
 
@@ -67,137 +63,9 @@ impl fmt::Display for Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ClaimId(u64);
 
-/// A place in the ledger that is not public.
-#[must_use = "the name is free again as soon as the claim is dropped"]
-pub(crate) struct Claim {
-    pub(super) registry: Registry,
-    pub(super) key: Key,
-    pub(super) id: ClaimId,
-    pub(super) session: SessionId,
-    /// Bound but not listening, where the key is a port.
-    pub(super) socket: Option<socket2::Socket>,
-    /// It is theirs as long as they can prove it, and is not kept for them afterwards: names change hands.
-    pub(super) by_proof: bool,
-}
-
-impl Claim {
-    /// The port, where the claim is one.
-    pub(crate) fn port(&self) -> Option<u16> {
-        match self.key {
-            Key::Port(port) => Some(port),
-            Key::Exact(_) | Key::Wild(_) => None,
-        }
-    }
-
-    /// Makes endpoints public under the claimed name, all or none. Where another session of the account answers there,
-    /// this one joins it if both share the address, and otherwise takes its place.
-    ///
-    /// # Errors
-    /// This session already answers there, the pool has other rules, or the place changes hands too often.
-    pub(crate) fn publish(
-        self,
-        endpoints: &[(Slot, Arc<Endpoint>)],
-        member: &Arc<Member>,
-    ) -> Result<Lease, Refusal> {
-        self.publish_at(endpoints, member, None)
-    }
-
-    /// With the permit to hand over a listener, or to the one that is open.
-    fn publish_at(
-        self,
-        endpoints: &[(Slot, Arc<Endpoint>)],
-        member: &Arc<Member>,
-        listens: Option<&mpsc::OwnedPermit<ports::OpenedPort>>,
-    ) -> Result<Lease, Refusal> {
-        let registry = self.registry.clone();
-        let mut ledger = registry.ledger();
-        if let (Key::Port(port), None) = (&self.key, listens)
-            && !registry.0.routes.is_open(*port)
-        {
-            return Err(ports::closed_just_now(*port));
-        }
-        let changes = ledger.publish(&self, endpoints, member)?;
-        for (slot, endpoint) in &changes.put {
-            registry.0.routes.put(&self.key, *slot, endpoint);
-        }
-        drop(ledger);
-        for (session, endpoint) in changes.displaced {
-            endpoint.withdrawn.cancel();
-            session.displaced(Takeover { registry: registry.clone(), key: self.key.clone() });
-        }
-        Ok(Lease { claim: self, endpoints: changes.serving })
-    }
-
-    /// A listener, unless there is one already. A predecessor may still be closing its own, or another session of the
-    /// account opening it, which is worth a short wait.
-    async fn listen(&mut self, port: u16) -> Result<Option<TcpListener>, Refusal> {
-        let deadline = Instant::now() + ports::PREDECESSOR_WAIT;
-        loop {
-            let bound = self.socket.take();
-            if self.registry.0.routes.is_open(port) {
-                return Ok(None);
-            }
-            match self.registry.0.range.listen(port, bound) {
-                Ok(listener) => return Ok(Some(listener)),
-                Err(refusal) if Instant::now() >= deadline => return Err(refusal),
-                Err(_) => sleep(ports::PREDECESSOR_STEP).await,
-            }
-        }
-    }
-
-    /// Makes a TCP endpoint public: listens, and hands the listener to the edge.
-    ///
-    /// # Errors
-    /// As [`Self::publish`]; or the port is in use on this machine, or the server cannot take more ports now.
-    pub(crate) async fn publish_port(
-        mut self,
-        endpoint: Arc<Endpoint>,
-        member: &Arc<Member>,
-    ) -> Result<Lease, Refusal> {
-        let endpoints = [(Slot::Plain, endpoint)];
-        let Some(port) = self.port() else { return self.publish(&endpoints, member) };
-        self.registry.ledger().check(&self, &endpoints)?;
-        let Some(listener) = self.listen(port).await? else { return self.publish(&endpoints, member) };
-        let opened = self.registry.0.opened.clone();
-        let permit = opened.try_reserve_owned().map_err(|_| ports::too_many_at_once())?;
-        let lease = self.publish_at(&endpoints, member, Some(&permit))?;
-        permit.send(ports::OpenedPort { listener, port });
-        Ok(lease)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut ledger = self.registry.ledger();
-        self.registry.release(&mut ledger, &self.key, self.id, End::InOrder);
-    }
-}
-
-impl fmt::Debug for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claim").field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
-/// A public name or port. The endpoints behind it are withdrawn when it is dropped.
-#[derive(Debug)]
-#[must_use = "the endpoint is withdrawn as soon as the lease is dropped"]
-pub(crate) struct Lease {
-    #[expect(dead_code, reason = "held for its drop")]
-    claim: Claim,
-    endpoints: Vec<Arc<Endpoint>>,
-}
-
-impl Lease {
-    /// What serves there: the endpoints that were published, or those of the pool that they joined.
-    pub(crate) fn endpoints(&self) -> &[Arc<Endpoint>] {
-        &self.endpoints
-    }
-}
-
 struct Entry {
     account: Account,
-    /// More than one while sessions of one owner wait to settle who publishes.
+    /// More than one while sessions of one account wait to settle who publishes.
     holds: Vec<(ClaimId, SessionId)>,
     public: Vec<Public>,
     /// When it lately passed from one living session to another.
@@ -209,23 +77,6 @@ struct Entry {
 impl Entry {
     fn session_of(&self, claim: ClaimId) -> Option<SessionId> {
         self.holds.iter().find(|(held, _)| *held == claim).map(|(_, session)| *session)
-    }
-}
-
-/// One session has taken the place of another.
-#[derive(Clone, Debug)]
-pub(crate) struct Takeover {
-    registry: Registry,
-    key: Key,
-}
-
-impl Takeover {
-    /// The other one is still there: the two may be fighting. Of who is cut off, and comes again and again, nothing is
-    /// counted.
-    pub(crate) fn note_living(&self) {
-        if let Some(entry) = self.registry.ledger().entries.get_mut(&self.key) {
-            entry.takeovers.push(Instant::now());
-        }
     }
 }
 
@@ -243,13 +94,14 @@ struct Public {
 pub(super) struct Changes {
     pub(super) put: Vec<(Slot, Arc<Endpoint>)>,
     /// Those that were put, and those of the pools that were joined.
-    serving: Vec<Arc<Endpoint>>,
+    pub(super) serving: Vec<Arc<Endpoint>>,
     /// What it took the place of.
     pub(super) displaced: Vec<(Arc<dyn Holder>, Arc<Endpoint>)>,
 }
 
 pub(super) struct Ledger {
     entries: HashMap<Key, Entry>,
+    holdings: Holdings,
     pub(super) sessions: HashMap<SessionId, Arc<dyn Holder>>,
     pub(super) past: PastOwners,
     /// What the operator keeps for whom.
@@ -259,7 +111,8 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(past: PastOwners, reserved: Reservations) -> Self {
-        Self { entries: HashMap::new(), sessions: HashMap::new(), past, reserved, next: 0 }
+        let (entries, holdings) = <_>::default();
+        Self { entries, holdings, sessions: HashMap::new(), past, reserved, next: 0 }
     }
 
     pub(super) fn place(&mut self, holder: &dyn Holder, key: Key) -> ClaimId {
@@ -272,6 +125,7 @@ impl Ledger {
             takeovers: Vec::new(),
             was_public: false,
         };
+        self.holdings.add(holder.account(), holder.id(), id, key.clone());
         self.entries.entry(key).or_insert_with(fresh).holds.push((id, holder.id()));
         id
     }
@@ -285,14 +139,15 @@ impl Ledger {
     ) -> Vec<(Slot, Arc<Endpoint>)> {
         let Some(entry) = self.entries.get_mut(key) else { return Vec::new() };
         let Some(place) = entry.holds.iter().position(|(held, _)| *held == claim) else { return Vec::new() };
-        entry.holds.swap_remove(place);
+        let (_, session) = entry.holds.swap_remove(place);
+        self.holdings.remove(&entry.account, session, claim);
         let left = entry.public.extract_if(.., |it| it.claim == claim);
         let withdrawn =
             left.filter(|it| !it.endpoint.leave(&it.member)).map(|it| (it.slot, it.endpoint)).collect();
         if entry.holds.is_empty() {
             let freed = self.entries.remove(key).filter(|entry| entry.was_public);
             if let Some(entry) = freed {
-                self.past.note(key.to_string(), &entry.account, now);
+                self.past.note(&key.to_string(), &entry.account, now);
             }
         }
         withdrawn
@@ -330,7 +185,7 @@ impl Ledger {
         }
         if !claim.by_proof && !std::mem::replace(&mut entry.was_public, true) {
             // At once, so that it stays theirs when the server is killed.
-            self.past.note(claim.key.to_string(), &entry.account, SystemTime::now());
+            self.past.note(&claim.key.to_string(), &entry.account, SystemTime::now());
         }
         Ok(changes)
     }
@@ -351,17 +206,40 @@ impl Ledger {
     }
 
     /// The sessions of an account that have made something public, but for one.
-    pub(super) fn publishing(&self, account: &Account, but: SessionId) -> HashSet<SessionId> {
-        let of_account = self.entries.values().filter(|entry| entry.account == *account);
-        let sessions = of_account.flat_map(|entry| {
-            let is_public = |id: &ClaimId| entry.public.iter().any(|it| it.claim == *id);
-            entry.holds.iter().filter(move |(id, _)| is_public(id)).map(|(_, session)| *session)
-        });
-        sessions.filter(|session| *session != but).collect()
+    pub(super) fn publishing(&self, account: &Account, but: SessionId) -> Vec<SessionId> {
+        let is_public = |(claim, key): &(ClaimId, Key)| {
+            self.entries.get(key).is_some_and(|entry| entry.public.iter().any(|it| it.claim == *claim))
+        };
+        let sessions = self.holdings.sessions(account);
+        let public = sessions.filter(|(session, claims)| *session != but && claims.iter().any(is_public));
+        public.map(|(session, _)| session).collect()
     }
 
-    pub(super) fn keys_of_account(&self, account: &Account) -> impl Iterator<Item = &Key> {
-        self.entries.iter().filter(|(_, entry)| entry.account == *account).map(|(key, _)| key)
+    /// The names and ports that an account has, public or not.
+    pub(super) fn keys_of(&self, account: &Account) -> HashSet<&Key> {
+        self.holdings.keys(account)
+    }
+
+    /// How many claims the sessions of an account have together.
+    pub(super) fn count_claims(&self, account: &Account) -> usize {
+        self.holdings.sessions(account).map(|(_, claims)| claims.len()).sum()
+    }
+
+    /// What a session claims.
+    pub(super) fn claims_of(&self, account: &Account, session: SessionId) -> Vec<(ClaimId, Key)> {
+        self.holdings.of(account, session).to_vec()
+    }
+
+    /// The sessions of an account that claim anything, but for one.
+    pub(super) fn others_of(&self, account: &Account, but: SessionId) -> impl Iterator<Item = SessionId> {
+        self.holdings.sessions(account).map(|(session, _)| session).filter(move |it| *it != but)
+    }
+
+    /// It passed from one living session to another.
+    pub(super) fn note_takeover(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.takeovers.push(Instant::now());
+        }
     }
 
     /// Whether these may be made public, and which pool each of them joins.
@@ -402,11 +280,6 @@ impl Ledger {
         self.entries.contains_key(key)
     }
 
-    pub(super) fn claims_of(&self, session: SessionId) -> Vec<(Key, ClaimId)> {
-        let holds = self.entries.iter().flat_map(|(key, entry)| entry.holds.iter().map(move |h| (key, h)));
-        holds.filter(|(_, (_, holder))| *holder == session).map(|(key, (id, _))| (key.clone(), *id)).collect()
-    }
-
     /// What is public: name, account and endpoints, each once.
     pub(super) fn live(&self) -> impl Iterator<Item = (String, Account, Vec<Arc<Endpoint>>)> {
         let public = self.entries.iter().filter(|(_, entry)| !entry.public.is_empty());
@@ -431,12 +304,8 @@ impl Ledger {
         urls
     }
 
-    pub(super) fn claims_of_account(&self, account: &Account) -> usize {
-        self.entries.values().filter(|entry| entry.account == *account).map(|entry| entry.holds.len()).sum()
-    }
-
-    /// Whether `owner` may have `name`: nobody else holds it, held it lately, or holds something above it, unless it is
-    /// the owner's already; and a wildcard covers no name that is somebody else's.
+    /// Whether `account` may have `name`: nobody else holds it, held it lately, or holds something above it, unless it
+    /// is the account's already; and a wildcard covers no name that is somebody else's.
     pub(super) fn check_name(
         &self,
         account: &Account,
@@ -474,7 +343,7 @@ impl Ledger {
         self.reserved.get(&what).cloned().or_else(live).or_else(lately)
     }
 
-    /// Whether `owner` has it or was the last to have it.
+    /// Whether `account` has it or was the last to have it.
     fn belongs_to(&self, account: &Account, key: &Key, now: SystemTime) -> bool {
         match self.entries.get(key) {
             Some(entry) => entry.account == *account,
@@ -546,7 +415,7 @@ impl Ledger {
     /// Notes all that is live as seen now.
     pub(super) fn note_live(&mut self, now: SystemTime) {
         for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.was_public) {
-            self.past.note(key.to_string(), &entry.account, now);
+            self.past.note(&key.to_string(), &entry.account, now);
         }
     }
 }
@@ -591,7 +460,7 @@ fn changes_hands(key: &Key) -> Refusal {
 
 fn evicted() -> Refusal {
     let hint = "connect again";
-    Refusal::new(Code::NAME_IN_USE, "this session was replaced by a newer one of the same key", hint)
+    Refusal::new(Code::NAME_IN_USE, "this session was replaced by a newer one of the same account", hint)
 }
 
 /// Within [`TAKEOVERS_WITHIN`].

@@ -46,16 +46,20 @@ impl NameRules {
     pub(super) fn check(&self, name: &HostPattern) -> Result<Leave, Refusal> {
         if self.open && matches!(name, HostPattern::Wildcard(_)) {
             let hint = "ask for one name at a time";
-            return Err(Refusal::new(Code::new(318), "an open server gives no wildcards", hint));
+            return Err(Refusal::new(Code::WILDCARD_NOT_GRANTED, "an open server gives no wildcards", hint));
         }
         match name {
             HostPattern::Exact(name) if *name == self.domain => {
                 let hint = "ask for a name below it, such as -R app:443:localhost:80";
-                Err(Refusal::new(Code::new(320), format!("{name} is the server's own name"), hint))
+                Err(Refusal::new(Code::NAME_RESERVED, format!("{name} is the server's own name"), hint))
             }
             HostPattern::Wildcard(base) if *base == self.domain || self.domain.is_below(base) => {
                 let message = format!("*.{base} would take every name of this server");
-                Err(Refusal::new(Code::new(318), message, "ask for a wildcard of your own name: '*.app'"))
+                Err(Refusal::new(
+                    Code::WILDCARD_NOT_GRANTED,
+                    message,
+                    "ask for a wildcard of your own name: '*.app'",
+                ))
             }
             HostPattern::Exact(base) | HostPattern::Wildcard(base) if base.is_below(&self.domain) => {
                 self.check_label(base)
@@ -69,13 +73,13 @@ impl NameRules {
         let label = left.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
         if self.choice.load().reserved.contains(label) {
             let message = format!("the name {label}.{} is reserved by the operator", self.domain);
-            return Err(Refusal::new(Code::new(320), message, "choose another name"));
+            return Err(Refusal::new(Code::NAME_RESERVED, message, "choose another name"));
         }
         Ok(Leave::Given)
     }
 
     fn check_custom(&self, name: &HostPattern) -> Result<Leave, Refusal> {
-        let allowed = !self.open && self.choice.load().custom.iter().any(|rule| covers(rule, name));
+        let allowed = !self.open && self.choice.load().custom.iter().any(|rule| rule.covers(name));
         if allowed {
             return Ok(Leave::Given);
         }
@@ -85,7 +89,7 @@ impl NameRules {
         let hint = "names of this server end in its domain; for others the operator must start it with --allow-domain or \
                     --custom-domains";
         let message = format!("{name} does not lie below {}", self.domain);
-        Err(Refusal::new(Code::new(319), message, hint))
+        Err(Refusal::new(Code::CUSTOM_DOMAIN, message, hint))
     }
 
     /// The `index`th random name of a key, such as `brave-otter-7k3q9` below the domain.
@@ -98,16 +102,6 @@ impl NameRules {
                 "the operator should give the server a shorter domain",
             )
         })
-    }
-}
-
-/// Whether a rule of `--allow-domain` covers a claim.
-fn covers(rule: &HostPattern, name: &HostPattern) -> bool {
-    match (rule, name) {
-        (HostPattern::Exact(rule), HostPattern::Exact(name)) => rule == name,
-        (HostPattern::Wildcard(base), HostPattern::Exact(name)) => name.is_below(base),
-        (HostPattern::Wildcard(base), HostPattern::Wildcard(name)) => name == base || name.is_below(base),
-        (HostPattern::Exact(_), HostPattern::Wildcard(_)) => false,
     }
 }
 

@@ -49,47 +49,33 @@ impl NameAbout {
     }
 }
 
-/// All names and ports that are kept for anybody, without those that are live.
-pub(crate) fn names_of(past: &PastOwners, reserved: &Reservations) -> Vec<NameAbout> {
-    kept(past, reserved).into_values().collect()
+/// The names and ports that are kept for an account or for anybody, without those that are live.
+pub(crate) fn names_of(past: &PastOwners, reserved: &Reservations, of: Option<&Account>) -> Vec<NameAbout> {
+    kept(past, reserved, of).into_values().collect()
 }
 
 /// A reservation counts more than who had a name last.
-fn kept(past: &PastOwners, reserved: &Reservations) -> BTreeMap<String, NameAbout> {
-    let mut names = BTreeMap::new();
-    for (name, account) in past.all(SystemTime::now()) {
-        let seen = past.seen(name);
-        let about = NameAbout {
-            name: name.to_owned(),
-            account: account.clone(),
-            urls: Vec::new(),
-            members: (0, 0),
-            reserved: false,
-            seen,
-        };
-        names.insert(name.to_owned(), about);
-    }
-    for (name, account) in reserved {
-        let seen = past.seen(name);
-        let about = NameAbout {
-            name: name.clone(),
-            account: account.clone(),
-            urls: Vec::new(),
-            members: (0, 0),
-            reserved: true,
-            seen,
-        };
-        names.insert(name.clone(), about);
-    }
-    names
+fn kept(past: &PastOwners, reserved: &Reservations, of: Option<&Account>) -> BTreeMap<String, NameAbout> {
+    let about = |name: &str, account: &Account, reserved| {
+        let (name, account, seen) = (name.to_owned(), account.clone(), past.seen(name));
+        (name.clone(), NameAbout { name, account, urls: Vec::new(), members: (0, 0), reserved, seen })
+    };
+    let left = past.all(SystemTime::now()).filter(|(name, _)| !reserved.contains_key(*name));
+    let left = left.map(|(name, account)| (name, account, false));
+    let kept = left.chain(reserved.iter().map(|(name, account)| (name.as_str(), account, true)));
+    let wanted = kept.filter(|(_, account, _)| of.is_none_or(|of| of == *account));
+    wanted.map(|(name, account, reserved)| about(name, account, reserved)).collect()
 }
 
 impl Registry {
-    /// All names and ports that are live or kept for anybody, by name.
-    pub(crate) fn names(&self) -> Vec<NameAbout> {
+    /// The names and ports that are live or kept for an account or for anybody, by name.
+    pub(crate) fn names(&self, of: Option<&Account>) -> Vec<NameAbout> {
         let ledger = self.ledger();
-        let mut names = kept(&ledger.past, &ledger.reserved);
+        let mut names = kept(&ledger.past, &ledger.reserved, of);
         for (name, account, endpoints) in ledger.live() {
+            if of.is_some_and(|of| *of != account) {
+                continue;
+            }
             let reserved = ledger.reserved.contains_key(&name);
             let urls = endpoints.iter().map(|endpoint| endpoint.url.clone()).collect();
             let all = endpoints.iter().map(|endpoint| endpoint.members()).max_by_key(|all| all.len());

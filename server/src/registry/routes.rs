@@ -71,9 +71,9 @@ impl Sides {
 /// All that is public.
 #[derive(Default)]
 pub(super) struct Routes {
-    exact: DashMap<Box<str>, Sides>,
+    exact: DashMap<Arc<str>, Sides>,
     /// Keyed by what follows `*.`.
-    wild: DashMap<Box<str>, Sides>,
+    wild: DashMap<Arc<str>, Sides>,
     ports: DashMap<u16, Place>,
     /// Visitors that wait at held places.
     waiting: Arc<AtomicUsize>,
@@ -164,7 +164,7 @@ impl Routes {
 
     /// Gives up the places whose time is over.
     pub(super) fn let_go(&self) {
-        let sweep = |table: &DashMap<Box<str>, Sides>| {
+        let sweep = |table: &DashMap<Arc<str>, Sides>| {
             table.retain(|_, sides| {
                 for slot in [Slot::Plain, Slot::Secure] {
                     if sides.side(slot).as_ref().is_some_and(is_over) {
@@ -193,8 +193,8 @@ impl Routes {
 
     /// Gives what was there. All changes are made under the ledger's lock, one after another.
     fn change(&self, key: &Key, slot: Slot, place: Option<Place>) -> Option<Place> {
-        let in_table = |table: &DashMap<Box<str>, Sides>, name: &str, place: Option<Place>| {
-            let before = std::mem::replace(table.entry(name.into()).or_default().side(slot), place);
+        let in_table = |table: &DashMap<Arc<str>, Sides>, name: &Arc<str>, place: Option<Place>| {
+            let before = std::mem::replace(table.entry(Arc::clone(name)).or_default().side(slot), place);
             table.remove_if(name, |_, sides| sides.plain.is_none() && sides.secure.is_none());
             before
         };

@@ -76,7 +76,7 @@ impl Holder for FakeHolder {
     }
 
     fn evict(&self) {
-        self.registry.forget(self.id, End::CutOff);
+        self.registry.forget(self, End::CutOff);
     }
 }
 

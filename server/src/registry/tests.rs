@@ -185,7 +185,7 @@ async fn waiting_has_an_end_and_a_bound() {
     let registry = Registry::for_test();
     let ada = FakeHolder::enter(&registry, 1);
     let _lease = publish(&registry, &ada, "app.w.test").unwrap();
-    let places = registry.forget(ada.id, End::CutOff);
+    let places = registry.forget(&*ada, End::CutOff);
     let Some(Place::Held(_, held)) = registry.web("app.w.test", Slot::Secure) else { panic!("not held") };
     let mut waiting: Vec<_> = (0..1000).map(|_| Box::pin(held.wait())).collect();
     let turned_away = waiting.iter_mut().filter_map(|it| it.now_or_never()).filter(|it| !it).count();

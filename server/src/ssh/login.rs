@@ -1,7 +1,7 @@
 //! A login: keys that are offered, and tokens in place of a password (RFC 4252, RFC 4256). It says why it fails where
 //! the protocol lets a client see a reason.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -15,11 +15,11 @@ use russh::{MethodKind, MethodSet};
 use crate::access::{Access, Identity, Origin};
 
 /// What a client has shown so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Login {
     /// What it calls itself; says only what to do, never who it is.
     pub(super) user: String,
-    peer: Option<IpAddr>,
+    peer: IpAddr,
     pub(super) identity: Option<Arc<Identity>>,
     offered: Option<Fingerprint>,
     /// Rounds of questions that it was sent.
@@ -30,15 +30,11 @@ pub(super) struct Login {
 
 impl Login {
     pub(super) fn from(peer: IpAddr) -> Self {
-        Self { peer: Some(peer), ..Self::default() }
+        Self { user: String::new(), peer, identity: None, offered: None, rounds: 0, tried: Arc::default() }
     }
 
     fn origin(&self, user: &str) -> Origin {
-        Origin {
-            user: user.into(),
-            peer: self.peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            at: SystemTime::now(),
-        }
+        Origin { user: user.into(), peer: self.peer, at: SystemTime::now() }
     }
 
     /// Becomes true when the client tries to log in, right or wrong.

@@ -92,13 +92,9 @@ async fn evict_the_dead(publisher: &Publisher, forwards: &[Forward]) {
         true => registry.others_of(publisher.account(), publisher.session),
         false => Vec::new(),
     };
-    let at_limit = registry.others_at_limit(publisher);
-    others.extend(
-        at_limit
-            .into_iter()
-            .filter(|it| others.iter().all(|other| other.id() != it.id()))
-            .collect::<Vec<_>>(),
-    );
+    others.extend(registry.others_at_limit(publisher));
+    others.sort_by_key(|other| other.id());
+    others.dedup_by_key(|other| other.id());
     join_all(others.iter().map(|other| async move {
         if !other.is_alive().await {
             tracing::info!(session = %other.id(), "the client does not answer: its successor takes over");
@@ -384,7 +380,7 @@ impl Publishing<'_> {
         }
         let hint =
             "the operator can put one under --certificates; or publish with tls and your own certificate";
-        Err(Refusal::new(Code::new(319), format!("this server has no certificate for {name}"), hint))
+        Err(Refusal::new(Code::CUSTOM_DOMAIN, format!("this server has no certificate for {name}"), hint))
     }
 
     fn url(&self, protocol: Protocol, name: &HostPattern) -> Arc<str> {

@@ -70,7 +70,7 @@ impl Publisher {
     /// Gives everything back that the session holds. Only the first time has an effect.
     pub(super) fn forget(&self) {
         let end = if self.in_order.load(Ordering::Acquire) { End::InOrder } else { End::CutOff };
-        let places = self.registry.forget(self.session, end);
+        let places = self.registry.forget(self, end);
         if !places.is_empty() {
             *self.held.lock().unwrap_or_else(PoisonError::into_inner) = places;
         }

@@ -1,6 +1,7 @@
 //! Who had which name or port last, and what the operator keeps for whom.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::params;
@@ -12,10 +13,15 @@ use crate::account::Account;
 /// The last owner of each name and port, remembered for a day.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PastOwners {
-    held: HashMap<String, Held>,
+    held: HashMap<Arc<str>, Held>,
+    by_age: ByAge,
+    of_account: HashMap<Account, ByAge>,
     /// Not stored yet.
-    changed: HashSet<String>,
+    changed: HashSet<Arc<str>>,
 }
+
+/// The longest unseen first: when it was seen, in seconds since 1970, and what.
+type ByAge = BTreeSet<(i64, Arc<str>)>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
@@ -30,23 +36,39 @@ impl Held {
 }
 
 /// What has to be stored: rows to write, and rows to remove where there is no account.
-pub(crate) type Changes = Vec<(String, Option<(Account, i64)>)>;
+pub(crate) type Changes = Vec<(Arc<str>, Option<(Account, i64)>)>;
 
 impl PastOwners {
     /// Remembers that `account` holds `what` at `now`. Beyond the bounds the longest unseen is forgotten.
-    pub(crate) fn note(&mut self, what: String, account: &Account, now: SystemTime) {
-        let held = Held { account: account.clone(), seen: seconds(now) };
-        let known = self.held.insert(what.clone(), held).is_some();
+    pub(crate) fn note(&mut self, what: &str, account: &Account, now: SystemTime) {
+        let what: Arc<str> = what.into();
+        self.put(Arc::clone(&what), Held { account: account.clone(), seen: seconds(now) });
         self.changed.insert(what);
-        if known {
-            return;
+        let of_account = self.of_account.get(account).filter(|all| all.len() > MAX_PER_ACCOUNT);
+        let crowded = of_account.or(Some(&self.by_age).filter(|all| all.len() > MAX_REMEMBERED));
+        if let Some((_, oldest)) = crowded.and_then(BTreeSet::first).cloned() {
+            self.forget(&oldest);
         }
-        if self.held.values().filter(|held| held.account == *account).count() > MAX_PER_ACCOUNT {
-            self.forget_oldest(|held| held.account == *account);
+    }
+
+    fn put(&mut self, what: Arc<str>, held: Held) {
+        self.take(&what);
+        self.by_age.insert((held.seen, Arc::clone(&what)));
+        self.of_account.entry(held.account.clone()).or_default().insert((held.seen, Arc::clone(&what)));
+        self.held.insert(what, held);
+    }
+
+    fn take(&mut self, what: &str) -> Option<Held> {
+        let (what, held) = self.held.remove_entry(what)?;
+        let place = (held.seen, what);
+        self.by_age.remove(&place);
+        if let Some(of_account) = self.of_account.get_mut(&held.account) {
+            of_account.remove(&place);
+            if of_account.is_empty() {
+                self.of_account.remove(&held.account);
+            }
         }
-        if self.held.len() > MAX_REMEMBERED {
-            self.forget_oldest(|_| true);
-        }
+        Some(held)
     }
 
     /// The last owner of `what`, if that was within the last day.
@@ -69,21 +91,15 @@ impl PastOwners {
 
     /// Whether it was known.
     pub(crate) fn forget(&mut self, what: &str) -> bool {
-        let known = self.held.remove(what).is_some();
+        let known = self.take(what).is_some();
         if known {
-            self.changed.insert(what.to_owned());
+            self.changed.insert(what.into());
         }
         known
     }
 
     pub(crate) fn forget_account(&mut self, account: &Account) {
-        let gone: Vec<String> = self
-            .held
-            .iter()
-            .filter(|(_, held)| held.account == *account)
-            .map(|(what, _)| what.clone())
-            .collect();
-        for what in gone {
+        for (_, what) in self.of_account.get(account).cloned().unwrap_or_default() {
             self.forget(&what);
         }
     }
@@ -99,13 +115,6 @@ impl PastOwners {
     pub(crate) fn give_back(&mut self, changes: Changes) {
         self.changed.extend(changes.into_iter().map(|(what, _)| what));
     }
-
-    fn forget_oldest(&mut self, among: impl Fn(&Held) -> bool) {
-        let oldest = self.held.iter().filter(|(_, held)| among(held)).min_by_key(|(_, held)| held.seen);
-        if let Some(oldest) = oldest.map(|(what, _)| what.clone()) {
-            self.forget(&oldest);
-        }
-    }
 }
 
 /// Names and ports that the operator keeps for accounts.
@@ -115,16 +124,16 @@ impl Database {
     pub(crate) fn past_owners(&self) -> Result<PastOwners, DatabaseError> {
         let connection = self.lock();
         let mut rows = connection.prepare("SELECT name, account, seen FROM names")?;
-        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?)))?;
-        let mut held = HashMap::new();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let mut past = PastOwners::default();
         for row in rows {
-            let (what, account, seen) = row?;
+            let (what, account, seen): (Arc<str>, String, i64) = row?;
             // A damaged row frees its name early, which is the lesser evil.
             if let Ok(account) = account.parse() {
-                held.insert(what, Held { account, seen });
+                past.put(what, Held { account, seen });
             }
         }
-        Ok(PastOwners { held, changed: HashSet::new() })
+        Ok(past)
     }
 
     pub(crate) fn save_past_owners(&self, changes: &Changes) -> Result<(), DatabaseError> {
@@ -136,12 +145,17 @@ impl Database {
             let mut remove = change.prepare_cached("DELETE FROM names WHERE name = ?1")?;
             for (what, now) in changes {
                 match now {
-                    Some((account, seen)) => keep.execute(params![what, account.as_str(), seen])?,
-                    None => remove.execute([what])?,
+                    Some((account, seen)) => keep.execute(params![&**what, account.as_str(), seen])?,
+                    None => remove.execute([&**what])?,
                 };
             }
         }
         Ok(change.commit()?)
+    }
+
+    /// Whether anybody was remembered there.
+    pub(crate) fn forget_past_owner(&self, what: &str) -> Result<bool, DatabaseError> {
+        Ok(self.lock().execute("DELETE FROM names WHERE name = ?1", [what])? > 0)
     }
 
     pub(crate) fn reservations(&self) -> Result<Reservations, DatabaseError> {
@@ -198,8 +212,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(&folder.path().join("hithe.db")).unwrap();
         let mut past = database.past_owners().unwrap();
-        past.note("app.w.test".to_owned(), &ada(), at(0));
-        past.note("port 20000".to_owned(), &ada(), at(0));
+        past.note("app.w.test", &ada(), at(0));
+        past.note("port 20000", &ada(), at(0));
         let changes = past.take_changes();
         assert_eq!(changes.len(), 2);
         database.save_past_owners(&changes).unwrap();
@@ -215,9 +229,9 @@ mod tests {
     #[test]
     fn one_account_cannot_crowd_out_the_others() {
         let mut past = PastOwners::default();
-        past.note("other".to_owned(), &"bob".parse().unwrap(), at(0));
+        past.note("other", &"bob".parse().unwrap(), at(0));
         for number in 0..200 {
-            past.note(format!("name-{number}"), &ada(), at(1 + number));
+            past.note(&format!("name-{number}"), &ada(), at(1 + number));
         }
         assert!(past.owner("other", at(1)).is_some());
         assert_eq!(past.held.len(), MAX_PER_ACCOUNT + 1);

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hithe_cli_parser::{HttpVersion, ProxyVersion};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{DialError, TunnelStream};
+use crate::certs::AnyCertificate;
 use crate::visit::Visitor;
 
 /// How streams to one upstream begin.
@@ -128,7 +127,7 @@ impl UpstreamTls {
         let raw = if verify {
             builder.with_root_certificates(system_roots()?).with_no_client_auth()
         } else {
-            let any = Arc::new(AnyCertificate(provider));
+            let any = Arc::new(AnyCertificate::new(provider));
             builder.dangerous().with_custom_certificate_verifier(any).with_no_client_auth()
         };
         let offering = |protocols: &[&[u8]]| {
@@ -169,45 +168,6 @@ fn system_roots() -> Result<RootCertStore, NoTls> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() { Err(NoTls::Roots) } else { Ok(roots) }
-}
-
-/// Takes any certificate, but only from who has its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// Source and destination of the visitor's connection (PROXY protocol, sections 2.1 and 2.2).

@@ -1,15 +1,13 @@
 //! Whole handshakes in memory, with visitors that have certificates and remember sessions.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ServerConnection, SignatureScheme,
-    SupportedProtocolVersion,
-};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConnection, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 use super::*;
+use crate::certs::AnyCertificate;
+use crate::certs::tests::exchange;
 use crate::config::{Config, Options};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -62,7 +60,7 @@ fn visitor(
         .with_protocol_versions(&[version])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(NoChecks));
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(Arc::new(default_provider()))));
     let mut config = match client {
         None => config.with_no_client_auth(),
         Some((certificate, key)) => {
@@ -80,16 +78,7 @@ fn shake(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Result<Serve
     let name = ServerName::try_from("a.example").unwrap();
     let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
     let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
-    while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
-        let mut wire = Vec::new();
-        client.write_tls(&mut wire).unwrap();
-        server.read_tls(&mut wire.as_slice()).unwrap();
-        server.process_new_packets()?;
-        wire.clear();
-        server.write_tls(&mut wire).unwrap();
-        client.read_tls(&mut wire.as_slice()).unwrap();
-        client.process_new_packets()?;
-    }
+    exchange(&mut client, &mut server)?;
     Ok(server)
 }
 
@@ -171,42 +160,4 @@ fn a_pair_that_cannot_be_used_says_why() {
     assert!(fault(&one, &one).contains("--key holds no private key"));
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(fault(broken, &key).contains("--crt"));
-}
-
-#[derive(Debug)]
-struct NoChecks;
-
-impl ServerCertVerifier for NoChecks {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
