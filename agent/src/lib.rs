@@ -3,12 +3,15 @@
 //! The agent is an optional client of the same SSH listener that stock `ssh` uses, and what it sends is a
 //! command line that a person could have typed.
 
+mod cli;
 mod endpoint;
 mod status;
 mod upstream;
 
 pub use hithe_cli_parser::{Command, parse};
 
+#[doc(hidden)]
+pub use cli::main;
 pub use endpoint::{Endpoint, TlsAtAgent};
 pub use status::{EndpointStatus, Phase, Status};
 pub use upstream::{Stream, Upstream, UpstreamError};
