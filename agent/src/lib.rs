@@ -5,6 +5,7 @@
 
 mod cli;
 mod endpoint;
+mod files;
 mod status;
 mod upstream;
 
@@ -12,6 +13,6 @@ pub use hithe_cli_parser::{Command, parse};
 
 #[doc(hidden)]
 pub use cli::main;
-pub use endpoint::{Endpoint, TlsAtAgent};
+pub use endpoint::{Endpoint, PemSource, TlsAtAgent};
 pub use status::{EndpointStatus, Phase, Status};
-pub use upstream::{Stream, Upstream, UpstreamError};
+pub use upstream::{AddressError, Dialer, Place, Scheme, Stream, Upstream, UpstreamError};
