@@ -9,10 +9,10 @@ mod files;
 mod status;
 mod upstream;
 
-pub use hithe_cli_parser::{Command, parse};
+pub use hithe_cli_parser::{Command, Kind, parse};
 
 #[doc(hidden)]
 pub use cli::main;
-pub use endpoint::{Endpoint, PemSource, TlsAtAgent};
+pub use endpoint::{COMMAND_LINE, Endpoint, EndpointError, TlsAtAgent, TlsToUpstream};
 pub use status::{EndpointStatus, Phase, Status};
 pub use upstream::{AddressError, Dialer, Place, Scheme, Stream, Upstream, UpstreamError};

@@ -41,10 +41,42 @@ impl Command {
         }
     }
 
-    fn schemes(&self) -> &[Scheme] {
+    pub fn schemes(&self) -> &[Scheme] {
         match self {
             Self::Http(http) => &http.schemes,
             Self::Tls(_) | Self::Tcp(_) => &[],
+        }
+    }
+
+    /// What [`flags_of`] this kind were given, not yet [checked](Self::check).
+    ///
+    /// # Errors
+    /// Says which word is at fault and what to write instead.
+    pub fn from_matches(kind: Kind, matches: &clap::ArgMatches) -> Result<Self, CommandError> {
+        let command = match kind {
+            Kind::Http => HttpSpec::from_arg_matches(matches).map(Self::Http),
+            Kind::Tls => TlsSpec::from_arg_matches(matches).map(Self::Tls),
+            Kind::Tcp => TcpSpec::from_arg_matches(matches).map(Self::Tcp),
+        };
+        command.map_err(|error| refusals::explain(kind.as_str(), &error))
+    }
+
+    /// # Errors
+    /// Flags that are fine alone and wrong together.
+    pub fn check(&self) -> Result<(), CommandError> {
+        self.address().check(self.kind(), self.schemes())?;
+        self.about().check()?;
+        if self.modules().mutual_tls.is_some() && self.schemes().contains(&Scheme::Http) {
+            return Err(refusals::plain_beside_mutual_tls());
+        }
+        self.modules().check(self.kind()).map_err(|it| refusals::objection(self.kind(), it))
+    }
+
+    pub const fn modules_mut(&mut self) -> &mut ModuleSet {
+        match self {
+            Self::Http(http) => &mut http.modules,
+            Self::Tls(tls) => &mut tls.modules,
+            Self::Tcp(tcp) => &mut tcp.modules,
         }
     }
 
@@ -59,6 +91,16 @@ impl Command {
         self.about().flags(&mut flags);
         flags.extend(self.modules().flags());
         flags
+    }
+
+    /// The words of the [line](fmt::Display) as a person gives them to a shell, for which it has to quote each.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = vec![self.kind().as_str().to_owned()];
+        for (flag, value) in self.flags() {
+            words.push(flag.to_owned());
+            words.extend(value.map(|value| words::quote(&value)));
+        }
+        words
     }
 
     /// Whether other sessions of the account may share the address.
@@ -130,7 +172,7 @@ pub fn parse(line: &str) -> Result<Parsed, CommandError> {
         .try_get_matches_from(&words)
         .and_then(|matches| Line::from_arg_matches(&matches))
         .map_err(|error| refusals::explain(command, &error))?;
-    check(&parsed.command)?;
+    parsed.command.check()?;
     Ok(Parsed::Publish(Box::new(parsed.command)))
 }
 
@@ -167,6 +209,14 @@ pub(crate) fn shown_grammar() -> clap::Command {
         grammar = grammar.mut_subcommand(kind.as_str(), |command| command.mut_args(hide));
     }
     grammar
+}
+
+/// The flags of one command, for a program that takes them from its own command line and adds some of its own.
+pub fn flags_of(kind: Kind) -> clap::Command {
+    let grammar = shown_grammar();
+    let command = grammar.find_subcommand(kind.as_str()).cloned();
+    let plain = clap::Command::new(kind.as_str()).disable_help_flag(true);
+    command.map_or(plain, |command| command.override_usage(None).after_help(None))
 }
 
 /// Flags that a command has only to refuse them with advice.
@@ -246,14 +296,9 @@ fn help(command: Option<&str>) -> String {
     }
 }
 
-fn check(command: &Command) -> Result<(), CommandError> {
-    command.address().check(command.kind(), command.schemes())?;
-    command.about().check()?;
-    if command.modules().mutual_tls.is_some() && command.schemes().contains(&Scheme::Http) {
-        return Err(refusals::plain_beside_mutual_tls());
-    }
-    let checked = command.modules().check(command.kind());
-    checked.map_err(|it| refusals::objection(command.kind(), it))
+/// clap's error about [`flags_of`] a command in our words: with a code, what to do, and without the value of a secret.
+pub fn explain(kind: Kind, error: &clap::Error) -> CommandError {
+    refusals::explain(kind.as_str(), error)
 }
 
 /// The line that parses back to this command; the agent sends it.

@@ -30,7 +30,7 @@ pub use address::Address;
 pub use admin::{AccountLimits, Accounts, Admin, Audit, Grant, Keys, List, Names, Sessions, Show, Tokens};
 pub use allowance::{Allowance, AllowanceError};
 pub use code::Code;
-pub use command::{Command, MAX_LINE, Parsed, UserName, parse};
+pub use command::{Command, MAX_LINE, Parsed, UserName, explain, flags_of, parse};
 pub use endpoint::{HttpSpec, Scheme, TcpSpec, TlsSpec};
 pub use error::CommandError;
 pub use forward::Bind;

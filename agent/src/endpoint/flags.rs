@@ -1,0 +1,115 @@
+//! The flags of an endpoint on the agent's command line: those of the server's grammar, with files where that has PEM,
+//! and the few that only an agent can have.
+
+use std::path::Path;
+use std::str::FromStr as _;
+
+use clap::{Arg, ArgAction, ArgMatches};
+use hithe_cli_parser::{Code, Kind, Objection, PRESERVE, Pem, Secret, TerminateAt, flags_of, is_authority};
+
+use super::Said;
+
+pub(super) const ADDR: &str = "ADDR";
+const INSPECT: &str = "inspect";
+const AUTHORITIES: &str = "upstream-tls-verify-cas";
+const TERMINATE_AT: &str = "terminate-at";
+
+/// `http`, `tls` or `tcp` with the flags of endpoints.
+pub(crate) fn command(kind: Kind) -> clap::Command {
+    grammar(flags_of(kind), kind)
+}
+
+/// Adds to the server's grammar of a command what only the agent has.
+pub(crate) fn grammar(command: clap::Command, kind: Kind) -> clap::Command {
+    let address = Arg::new(ADDR).help(address_help(kind)).value_name("ADDR");
+    let inspect = Arg::new(INSPECT)
+        .long(INSPECT)
+        .help("Show what passes in the inspector")
+        .num_args(0..=1)
+        .require_equals(true)
+        .value_parser(clap::value_parser!(bool))
+        .default_value("true")
+        .default_missing_value("true")
+        .action(ArgAction::Set);
+    let authorities = Arg::new(AUTHORITIES)
+        .long(AUTHORITIES)
+        .help(
+            "Accept only a certificate of the upstream that these authorities signed; with https:// in ADDR",
+        )
+        .value_name("FILE")
+        .value_parser(pem);
+    let mut command = command.arg(address).next_help_heading("Agent").arg(inspect).arg(authorities);
+    // Values that the server would have to refuse.
+    if kind == Kind::Http {
+        command = command.mut_arg("host-header", |arg| {
+            arg.value_parser(host).help("The host that the upstream is asked for: rewrite is that of ADDR, preserve the public one, or a host such as localhost:3000")
+        });
+    }
+    if kind != Kind::Tcp {
+        command = command
+            .mut_arg(TERMINATE_AT, |arg| {
+                arg.value_parser(terminate_at)
+                    .value_name("edge|agent|upstream")
+                    .help("End TLS at the server (edge), here (agent), or at the upstream; of tls endpoints [default: upstream]")
+            })
+            .mut_arg("crt", |arg| arg.value_parser(pem).value_name("FILE|PEM|NAME"))
+            .mut_arg("key", |arg| arg.value_parser(key).value_name("FILE|PEM"))
+            .mut_arg("mutual-tls-cas", |arg| arg.value_parser(pem).value_name("FILE|PEM|NAME"));
+    }
+    command
+}
+
+fn address_help(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Http => {
+            "What is published: a port (80), host:port, http://, https:// or h2c://host:port, unix:/path, or a folder: file:///path"
+        }
+        Kind::Tls => "What is published: a port (443), host:port or unix:/path, where TLS is spoken",
+        Kind::Tcp => "What is published: a port (22), host:port, tls://host:port or unix:/path",
+    }
+}
+
+/// What of it the server is not told.
+pub(super) fn said(matches: &ArgMatches) -> Said {
+    let terminates = matches.try_get_raw(TERMINATE_AT).ok().flatten();
+    Said {
+        ends_tls_here: terminates.is_some_and(|mut values| values.any(|it| it == "agent")),
+        inspect: matches.get_one(INSPECT).copied().unwrap_or(true),
+        upstream_authorities: matches.get_one(AUTHORITIES).cloned(),
+    }
+}
+
+fn host(text: &str) -> Result<String, Objection> {
+    if ["rewrite", PRESERVE].contains(&text) || is_authority(text) {
+        return Ok(text.to_owned());
+    }
+    let message =
+        "--host-header takes rewrite, preserve, or a host and perhaps a port, such as localhost:3000";
+    Err(Objection::new(Code::BAD_FLAG, message))
+}
+
+/// `agent` is told from the rest by [`said`].
+fn terminate_at(text: &str) -> Result<TerminateAt, Objection> {
+    let wrong = |_| Objection::new(Code::BAD_FLAG, "--terminate-at takes edge, agent or upstream");
+    TerminateAt::from_str(if text == "agent" { "upstream" } else { text }).map_err(wrong)
+}
+
+/// A file's, or what is no file.
+fn pem(text: &str) -> Result<Pem, Objection> {
+    let path = Path::new(text);
+    if text.len() > LONGEST_PATH || !path.is_file() {
+        return Pem::from_str(text);
+    }
+    let failed = |error| Objection::new(Code::BAD_FLAG, format!("cannot read {text}: {error}"));
+    match Pem::from_str(&std::fs::read_to_string(path).map_err(failed)?)? {
+        Pem::Named(_) => Err(Objection::new(Code::BAD_FLAG, format!("there is no PEM in {text}"))),
+        pem @ Pem::Inline(_) => Ok(pem),
+    }
+}
+
+fn key(text: &str) -> Result<Secret<Pem>, Objection> {
+    pem(text).map(Secret::new)
+}
+
+/// Where PEM begins.
+const LONGEST_PATH: usize = 4096;

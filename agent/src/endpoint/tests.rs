@@ -1,0 +1,101 @@
+use super::*;
+
+fn endpoint(kind: Kind, line: &str) -> Result<Endpoint, String> {
+    Endpoint::from_words("test", kind, shell_words::split(line).unwrap()).map_err(|error| error.to_string())
+}
+
+fn sent(kind: Kind, line: &str) -> String {
+    endpoint(kind, line).unwrap().command.to_string()
+}
+
+fn refused(kind: Kind, line: &str) -> String {
+    endpoint(kind, line).unwrap_err()
+}
+
+#[test]
+fn what_is_sent_is_what_a_person_could_have_typed() {
+    assert_eq!(sent(Kind::Http, "3000"), "http");
+    assert_eq!(
+        sent(Kind::Http, "3000 --basic-auth 'ada:correct horse' --compression --domain app"),
+        "http --domain=app --basic-auth=ada:correct horse --compression"
+    );
+    assert_eq!(sent(Kind::Tcp, "22 --remote-addr host:20022"), "tcp --remote-addr=host:20022");
+}
+
+#[test]
+fn the_host_of_the_upstream_can_be_asked_for_by_rewrite() {
+    assert_eq!(sent(Kind::Http, "localhost:3000 --host-header rewrite"), "http --host-header=localhost:3000");
+    assert_eq!(sent(Kind::Http, "80 --host-header=preserve"), "http --host-header=preserve");
+    assert!(refused(Kind::Http, "unix:/run/app.sock --host-header rewrite").contains("ADDR with a host"));
+    assert!(refused(Kind::Http, "80 --host-header 'a b'").contains("rewrite, preserve"));
+}
+
+#[test]
+fn the_agent_speaks_tls_with_an_https_upstream_and_the_server_is_not_told() {
+    let https = endpoint(Kind::Http, "https://localhost:8443 --upstream-protocol http2").unwrap();
+    assert_eq!(https.command.to_string(), "http --upstream-protocol=http2");
+    assert_eq!(https.upstream_tls, Some(TlsToUpstream::default()));
+    assert_eq!(https.alpn(), [b"h2".to_vec()]);
+    let verified = endpoint(Kind::Http, "https://api.internal --upstream-tls-verify").unwrap();
+    assert_eq!(verified.command.to_string(), "http");
+    assert!(verified.upstream_tls.unwrap().verify);
+    assert_eq!(
+        sent(Kind::Http, "https://localhost:8443 --upstream-protocol auto"),
+        "http --upstream-protocol=auto --upstream-tls --upstream-server-name=localhost"
+    );
+}
+
+#[test]
+fn an_h2c_upstream_is_spoken_to_in_http2() {
+    assert_eq!(sent(Kind::Http, "h2c://localhost:50051"), "http --upstream-protocol=http2");
+    assert!(refused(Kind::Http, "h2c://localhost:1 --upstream-protocol http1").contains("different things"));
+}
+
+#[test]
+fn tls_that_ends_here_leaves_nothing_of_certificates_in_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+    let (crt, key) = (folder.path().join("crt.pem"), folder.path().join("key.pem"));
+    std::fs::write(&crt, pair.cert.pem()).unwrap();
+    std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    let files = format!("--crt '{}' --key '{}'", crt.display(), key.display());
+    let here = endpoint(Kind::Tls, &format!("8080 --terminate-at agent {files} --domain app")).unwrap();
+    assert_eq!(here.command.to_string(), "tls --domain=app");
+    assert!(here.tls.is_some());
+    let edge = endpoint(Kind::Tls, &format!("8080 {files}")).unwrap();
+    assert!(edge.tls.is_none() && edge.command.to_string().contains("--crt='-----BEGIN CERTIFICATE-----"));
+    assert!(refused(Kind::Tls, "8080 --terminate-at agent").contains("--crt FILE --key FILE"));
+    assert!(
+        refused(Kind::Tls, "8080 --terminate-at agent --crt no.pem --key no.pem").contains("no file no.pem")
+    );
+    assert!(refused(Kind::Http, &format!("80 --terminate-at agent {files}")).contains("hithe tls"));
+}
+
+#[test]
+fn only_the_agent_is_told_what_concerns_it_alone() {
+    assert!(!endpoint(Kind::Http, "80 --inspect=false").unwrap().inspect);
+    assert!(endpoint(Kind::Http, "80 --inspect").unwrap().inspect);
+    assert_eq!(sent(Kind::Http, "80 --inspect=false"), "http");
+}
+
+#[test]
+fn what_is_wrong_is_said_as_over_ssh() {
+    assert!(refused(Kind::Http, "80 --basic-auth ada:short").contains("ERR_HITHE_360"));
+    assert!(refused(Kind::Http, "80 --compresion").contains("--compression"));
+    assert!(refused(Kind::Tcp, "22 --compression").contains("not for tcp"));
+}
+
+#[test]
+fn the_equivalent_ssh_command_survives_a_shell() {
+    let line = |kind, line| endpoint(kind, line).unwrap().ssh_line("v2@tunnel.example.com", Some(2222));
+    assert_eq!(
+        line(Kind::Http, "3000 --basic-auth 'ada:correct horse'"),
+        "ssh -p 2222 -R 443:localhost:3000 v2@tunnel.example.com http --basic-auth 'ada:correct horse'\n"
+    );
+    assert!(line(Kind::Http, "80 --schemes http").contains("-R 80:localhost:80"));
+    assert!(line(Kind::Http, "unix:/run/a.sock").contains("-R 443:/run/a.sock"));
+    assert!(line(Kind::Tcp, "22").contains("-R 0:localhost:22"));
+    let https = line(Kind::Http, "https://[::1]:8443");
+    assert!(https.contains("-R '443:[::1]:8443'") && https.contains("http --upstream-tls"), "{https}");
+    assert!(line(Kind::Http, "file:///srv").starts_with("# ssh serves no files"));
+}
