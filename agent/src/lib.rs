@@ -3,9 +3,14 @@
 //! The agent is an optional client of the same SSH listener that stock `ssh` uses, and what it sends is a
 //! command line that a person could have typed.
 
+mod agent;
 mod cli;
 mod endpoint;
+pub mod exit;
 mod files;
+mod publisher;
+mod retry;
+mod session;
 mod status;
 mod upstream;
 
@@ -14,5 +19,7 @@ pub use hithe_cli_parser::{Command, Kind, parse};
 #[doc(hidden)]
 pub use cli::main;
 pub use endpoint::{COMMAND_LINE, Endpoint, EndpointError, TlsAtAgent, TlsToUpstream};
+pub use publisher::{Failure, Heartbeat};
+pub use session::Connection;
 pub use status::{EndpointStatus, Phase, Status};
 pub use upstream::{AddressError, Dialer, Place, Scheme, Stream, Upstream, UpstreamError};

@@ -1,7 +1,10 @@
 //! What is known of the agent's endpoints, for console, inspector and programs: one value in a
 //! [`watch`](tokio::sync::watch) channel, replaced whenever something changes.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
 
 /// All endpoints of this agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,4 +52,36 @@ pub enum Phase {
     Ended {
         why: String,
     },
+}
+
+/// Where the parts of an agent note what they know. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Board(Arc<watch::Sender<Status>>);
+
+impl Board {
+    pub(crate) fn new(status: Status) -> Self {
+        Self(Arc::new(watch::Sender::new(status)))
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
+        self.0.subscribe()
+    }
+
+    pub(crate) fn read(&self) -> Status {
+        self.0.borrow().clone()
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
+        self.0.send_modify(change);
+    }
+
+    /// Changes what is known of one endpoint. Watchers are told only if that made a difference.
+    pub(crate) fn endpoint(&self, name: &str, change: impl FnOnce(&mut EndpointStatus)) {
+        self.0.send_if_modified(|status| {
+            let Some(endpoint) = status.endpoints.iter_mut().find(|it| it.name == name) else { return false };
+            let before = endpoint.clone();
+            change(endpoint);
+            *endpoint != before
+        });
+    }
 }

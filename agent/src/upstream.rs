@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use address::AddressError;
-pub(crate) use tls::UpstreamTls;
+pub use tls::TlsError;
+pub(crate) use tls::{UpstreamTls, acceptor};
 
 /// Where visits lead.
 #[derive(Clone, Debug, PartialEq, Eq)]

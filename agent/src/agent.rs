@@ -1,0 +1,151 @@
+//! Several endpoints at once, each with a connection and a thread of its own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hithe_cli_parser::Kind;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::publisher::{Failure, Heartbeat, Publisher, Way};
+use crate::session::{Target, Upstream};
+use crate::status::{Board, EndpointStatus, Phase, Status};
+use crate::upstream::{Dialer, Place, TlsError, UpstreamTls, acceptor};
+use crate::{Endpoint, exit};
+
+/// The endpoints of one program.
+pub(crate) struct Agent {
+    way: Arc<dyn Way>,
+    heartbeat: Heartbeat,
+    pub(crate) board: Board,
+    running: Mutex<HashMap<String, Running>>,
+    stop: CancellationToken,
+    ended: mpsc::UnboundedSender<Ended>,
+}
+
+struct Running {
+    stop: CancellationToken,
+    dialer: Dialer,
+}
+
+/// One endpoint is over.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) name: String,
+    pub(crate) result: Result<(), Failure>,
+}
+
+/// Why an endpoint cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("there is an endpoint {0} already")]
+    Name(String),
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    #[error("{0}: {1}")]
+    Folder(String, std::io::Error),
+    #[error("no thread can be started: {0}")]
+    Thread(std::io::Error),
+}
+
+impl Agent {
+    pub(crate) fn new(
+        way: Arc<dyn Way>,
+        heartbeat: Heartbeat,
+        server: String,
+    ) -> (Self, mpsc::UnboundedReceiver<Ended>) {
+        // As many messages as endpoints.
+        let (ended, over) = mpsc::unbounded_channel();
+        let board = Board::new(Status { server, ..Status::default() });
+        let stop = CancellationToken::new();
+        (Self { way, heartbeat, board, running: Mutex::default(), stop, ended }, over)
+    }
+
+    /// Publishes an endpoint, in a thread of its own, until it is stopped.
+    ///
+    /// # Errors
+    /// What is wrong with it before the server is asked.
+    pub(crate) fn start(&self, endpoint: Endpoint) -> Result<(), StartError> {
+        let dialer = dialer(&endpoint)?;
+        let tls = endpoint.tls.as_ref().map(acceptor).transpose()?;
+        let mut running = self.running();
+        if running.contains_key(&endpoint.name) {
+            return Err(StartError::Name(endpoint.name));
+        }
+        let stop = self.stop.child_token();
+        let name = endpoint.name.clone();
+        self.board.update(|status| status.endpoints.push(first_status(&endpoint)));
+        let publisher = Publisher {
+            way: Arc::clone(&self.way),
+            target: Target::Upstream(Arc::new(Upstream { dialer: dialer.clone(), tls })),
+            heartbeat: self.heartbeat,
+            board: self.board.clone(),
+            stop: stop.clone(),
+            endpoint: Arc::new(endpoint),
+        };
+        let ended = self.ended.clone();
+        let told = name.clone();
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+            let result = run(publisher);
+            let _ = ended.send(Ended { name: told, result });
+        });
+        thread.map_err(StartError::Thread)?;
+        running.insert(name, Running { stop, dialer });
+        Ok(())
+    }
+
+    /// Withdraws an endpoint. False if there is none by that name.
+    pub(crate) fn stop(&self, name: &str) -> bool {
+        let Some(running) = self.running().remove(name) else { return false };
+        running.stop.cancel();
+        self.board.update(|status| status.endpoints.retain(|it| it.name != name));
+        true
+    }
+
+    /// Withdraws all.
+    pub(crate) fn stop_all(&self) {
+        self.stop.cancel();
+    }
+
+    /// The way to an endpoint's upstream.
+    pub(crate) fn dialer(&self, name: &str) -> Option<Dialer> {
+        self.running().get(name).map(|it| it.dialer.clone())
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread of its own: what wakes one visit wakes no other thread, and busy endpoints do not hold up one another.
+fn run(publisher: Publisher) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::lasting(exit::USAGE, format!("no runtime: {error}")))?;
+    runtime.block_on(publisher.run())
+}
+
+pub(crate) fn dialer(endpoint: &Endpoint) -> Result<Dialer, StartError> {
+    let tls = match (&endpoint.upstream_tls, endpoint.upstream.place()) {
+        (Some(tls), Place::Tcp { host, .. }) => Some(UpstreamTls::new(host, tls, endpoint.alpn())?),
+        _ => None,
+    };
+    Dialer::new(&endpoint.upstream, tls)
+        .map_err(|error| StartError::Folder(endpoint.upstream.to_string(), error))
+}
+
+pub(crate) fn first_status(endpoint: &Endpoint) -> EndpointStatus {
+    EndpointStatus {
+        name: endpoint.name.clone(),
+        kind: match endpoint.kind() {
+            Kind::Http => "http",
+            Kind::Tls => "tls",
+            Kind::Tcp => "tcp",
+        },
+        upstream: endpoint.upstream.to_string(),
+        inspect: endpoint.inspect,
+        urls: Vec::new(),
+        account: None,
+        latency: None,
+        phase: Phase::Connecting,
+    }
+}

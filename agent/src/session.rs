@@ -1,0 +1,188 @@
+//! One SSH connection with one endpoint, as stock `ssh -R` has it.
+//!
+//! [`client`] answers russh's callbacks: it takes what arrives for a visit out of russh's queue at once ([`inbox`]), so
+//! that no visit holds up another. Each visit is a [`Connection`]; [`relay`] takes it to the upstream and back.
+//! [`console`] reads what the server prints.
+
+mod client;
+mod connection;
+mod console;
+mod inbox;
+mod link;
+mod relay;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hithe_cli_parser::Bind;
+use russh::client::Handle;
+use russh::{ChannelMsg, Disconnect, Limits, SshId, cipher, kex};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use client::Shared;
+pub(crate) use client::{Client, HostKeyCheck};
+pub use connection::Connection;
+pub(crate) use console::Heard;
+pub(crate) use relay::{Target, Upstream};
+
+use self::link::Link;
+use crate::Stream;
+
+/// A connection that is logged in, or about to.
+pub(crate) struct Session {
+    pub(crate) handle: Handle<Client>,
+    pub(crate) shared: Arc<Shared>,
+    killer: link::Killer,
+}
+
+/// Why a session could not be opened, or ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    #[error("the SSH handshake failed: {0}")]
+    Handshake(String),
+    /// What the server's user is to read.
+    #[error("{0}")]
+    HostKey(String),
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    #[error("the server has not answered for {} s", .0.as_secs())]
+    Silent(Duration),
+}
+
+impl Session {
+    /// Exchanges keys over a stream to the server.
+    ///
+    /// # Errors
+    /// The server speaks no SSH that we do, or its key is not the one that it should be.
+    pub(crate) async fn over(
+        stream: Box<dyn Stream>,
+        host_key: Arc<dyn HostKeyCheck>,
+        target: Target,
+    ) -> Result<Self, SessionError> {
+        let (link, killer) = Link::new(stream);
+        let shared = Arc::new(Shared::new(target));
+        let client = Client::new(Arc::clone(&shared), host_key);
+        let opened = timeout(HANDSHAKE, russh::client::connect_stream(config(), link, client)).await;
+        let handle =
+            opened.map_err(|_| SessionError::Silent(HANDSHAKE))?.map_err(|error| error.into_session())?;
+        Ok(Self { handle, shared, killer })
+    }
+
+    /// Asks for the forward and sends the command. What the server prints goes to `heard`: also why, if it refuses the
+    /// forward, which the answer to that cannot carry.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(crate) async fn publish(
+        &self,
+        bind: Bind,
+        line: &str,
+        heard: mpsc::Sender<Heard>,
+    ) -> Result<(), SessionError> {
+        let lost = |error: russh::Error| self.lost(&error);
+        self.shared.expect(bind.clone());
+        match self.handle.tcpip_forward(bind.address.clone(), bind.port).await {
+            Ok(port) if bind.port == 0 => self.shared.expect(Bind { port, ..bind }),
+            Ok(_) | Err(russh::Error::RequestDenied) => {}
+            Err(error) => return Err(lost(error)),
+        }
+        let channel = self.handle.channel_open_session().await.map_err(lost)?;
+        channel.exec(true, line).await.map_err(lost)?;
+        self.shared.tasks.spawn(console::read(channel, heard));
+        Ok(())
+    }
+
+    /// What a command prints, for questions such as `whoami`. At most [`MOST_ANSWER`] bytes.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(crate) async fn ask(&self, line: &str) -> Result<String, SessionError> {
+        let lost = |error: russh::Error| self.lost(&error);
+        let mut channel = self.handle.channel_open_session().await.map_err(lost)?;
+        channel.exec(true, line).await.map_err(lost)?;
+        let mut answer = Vec::new();
+        while let Some(message) = channel.wait().await {
+            match message {
+                ChannelMsg::Data { data } if answer.len() + data.len() <= MOST_ANSWER => {
+                    answer.extend_from_slice(&data)
+                }
+                ChannelMsg::Close => break,
+                _ => {}
+            }
+        }
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// To the server and back.
+    ///
+    /// # Errors
+    /// No answer within the tolerance, or the connection is lost.
+    pub(crate) async fn heartbeat(&self, tolerance: Duration) -> Result<Duration, SessionError> {
+        let asked = Instant::now();
+        match timeout(tolerance, self.handle.send_ping()).await {
+            Ok(Ok(())) if !self.handle.is_closed() => Ok(asked.elapsed()),
+            Ok(Ok(())) => Err(self.lost(&russh::Error::Disconnect)),
+            Ok(Err(error)) => Err(self.lost(&error)),
+            Err(_) => Err(SessionError::Silent(tolerance)),
+        }
+    }
+
+    /// Says goodbye: visitors get an answer at once and are not held for a reconnect.
+    pub(crate) async fn leave(self) {
+        let _ = timeout(FAREWELL, self.handle.disconnect(Disconnect::ByApplication, "", "")).await;
+        self.shared.tasks.close();
+        let _ = timeout(FAREWELL, self.shared.tasks.wait()).await;
+    }
+
+    /// In the server's words, if it said any.
+    fn lost(&self, error: &russh::Error) -> SessionError {
+        SessionError::Lost(self.shared.farewell().unwrap_or_else(|| error.to_string()))
+    }
+}
+
+impl Drop for Session {
+    /// russh writes without a bound in time; a dead connection would keep its task.
+    fn drop(&mut self) {
+        self.shared.end();
+        self.killer.kill();
+    }
+}
+
+fn config() -> Arc<russh::client::Config> {
+    let mut preferred = russh::Preferred::default();
+    // One that every server of ours has, and the cheapest that is safe.
+    preferred.cipher = Cow::Borrowed(&[cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305]);
+    preferred.kex = Cow::Borrowed(&[
+        kex::MLKEM768X25519_SHA256,
+        kex::CURVE25519,
+        kex::CURVE25519_PRE_RFC_8731,
+        kex::EXTENSION_SUPPORT_AS_CLIENT,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+    ]);
+    preferred.compression = Cow::Borrowed(&[russh::compression::NONE]);
+    Arc::new(russh::client::Config {
+        client_id: SshId::Standard(Cow::Borrowed(VERSION)),
+        // A connection is replaced before so much has passed; see `Shared::is_worn`.
+        limits: Limits {
+            rekey_write_limit: usize::MAX,
+            rekey_read_limit: usize::MAX,
+            rekey_time_limit: NEVER,
+        },
+        window_size: WINDOW,
+        maximum_packet_size: 32 * 1024,
+        preferred,
+        nodelay: true,
+        ..russh::client::Config::default()
+    })
+}
+
+/// What the server knows us by: to this it sends `xon-xoff`.
+pub(crate) const VERSION: &str = concat!("SSH-2.0-hithe_", env!("CARGO_PKG_VERSION"));
+/// Of one visit's upload on its way, before the upstream has taken it.
+const WINDOW: u32 = 2 << 20;
+const HANDSHAKE: Duration = Duration::from_secs(20);
+const FAREWELL: Duration = Duration::from_secs(2);
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MOST_ANSWER: usize = 64 * 1024;

@@ -1,0 +1,246 @@
+//! What has arrived for one visit and was not yet taken, and whether more is wanted on either side.
+//!
+//! russh opens a channel's window again when data arrives, whether anybody took it or not, and waits for room in the
+//! channel's queue within the loop that serves all channels. So its callbacks empty that queue into an inbox, and an
+//! inbox that fills asks the server to pause: the channel request `signal` (RFC 4254 §6.9) with a name of our own.
+//! In the other direction the server says `xon-xoff` (§6.8).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use russh::client::Msg;
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use tokio::task::unconstrained;
+use tokio_util::task::TaskTracker;
+
+/// The receiving side of one channel.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    source: Mutex<ChannelReadHalf>,
+    control: Arc<ChannelWriteHalf<Msg>>,
+    state: Mutex<State>,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Bytes>,
+    bytes: usize,
+    finished: bool,
+    /// By the server.
+    closed: bool,
+    /// By us.
+    over: bool,
+    /// Nobody takes what still comes.
+    unwanted: bool,
+    /// What the server was last asked for, and whether a task tells it.
+    wants_pause: bool,
+    told_pause: bool,
+    telling: bool,
+    /// The server asked us to pause.
+    held: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+/// What a reader finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    Data(Bytes),
+    /// The visitor has sent all.
+    Finished,
+    /// The visit is over, and in the middle if nothing was finished before.
+    Closed,
+}
+
+impl Inbox {
+    pub(crate) fn new(
+        source: ChannelReadHalf,
+        control: Arc<ChannelWriteHalf<Msg>>,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        Arc::new(Self { source: Mutex::new(source), control, state: Mutex::default(), tasks })
+    }
+
+    /// Takes what russh has just queued. To be called from its callbacks.
+    pub(crate) fn pump(self: &Arc<Self>) {
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        // The callback's task must not be told to wait because it has done much already: the message is there.
+        while let Some(message) = unconstrained(source.wait()).now_or_never() {
+            match message {
+                Some(ChannelMsg::Data { data }) if !state.closed && !state.over && !state.unwanted => {
+                    state.bytes += data.len();
+                    state.waiting.push_back(data);
+                }
+                Some(ChannelMsg::Eof) => state.finished = true,
+                Some(ChannelMsg::Close) | None => {
+                    state.close();
+                    break;
+                }
+                Some(_) => {}
+            }
+        }
+        if state.bytes > MOST {
+            // The server goes on in spite of the request to pause.
+            state.end();
+            self.hang_up();
+        }
+        state.wants_pause = state.bytes > HIGH;
+        self.tell(&mut state);
+        state.wake_reader();
+    }
+
+    pub(crate) fn poll_take(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Taken> {
+        let mut state = self.lock();
+        if let Some(data) = state.waiting.pop_front() {
+            state.bytes -= data.len();
+            if state.waiting.is_empty() && state.waiting.capacity() > FEW {
+                state.waiting = VecDeque::new();
+            }
+            if state.bytes < LOW {
+                state.wants_pause = false;
+            }
+            self.tell(&mut state);
+            return Poll::Ready(Taken::Data(data));
+        }
+        if state.finished {
+            return Poll::Ready(Taken::Finished);
+        }
+        if state.is_over() {
+            return Poll::Ready(Taken::Closed);
+        }
+        state.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The server says whether it wants more (RFC 4254 §6.8).
+    pub(crate) fn hold(&self, hold: bool) {
+        let mut state = self.lock();
+        state.held = hold;
+        if !hold && let Some(waker) = state.writer.take() {
+            waker.wake();
+        }
+    }
+
+    /// Ready when the server wants more; true when it has closed the channel and wants no more.
+    pub(crate) fn poll_wanted(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut state = self.lock();
+        if state.is_over() {
+            return Poll::Ready(true);
+        }
+        if !state.held {
+            return Poll::Ready(false);
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ready when the channel is over.
+    pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.is_over() {
+            return Poll::Ready(());
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether the server has closed the channel.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Ends both directions from here.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        state.end();
+        state.wake_reader();
+    }
+
+    /// Nobody wants what still comes, but the server may not know that.
+    pub(crate) fn discard(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.unwanted = true;
+        state.waiting = VecDeque::new();
+        state.bytes = 0;
+        state.wants_pause = false;
+        self.tell(&mut state);
+    }
+
+    fn hang_up(&self) {
+        let control = Arc::clone(&self.control);
+        self.tasks.spawn(async move {
+            let _ = control.close().await;
+        });
+    }
+
+    /// Lets the server know when what we want of it has changed. One task at a time, so that the last word is the last.
+    fn tell(self: &Arc<Self>, state: &mut State) {
+        if state.telling || state.wants_pause == state.told_pause || state.is_over() {
+            return;
+        }
+        state.telling = true;
+        let inbox = Arc::clone(self);
+        self.tasks.spawn(async move {
+            while let Some(pause) = inbox.next_word() {
+                let name = if pause { PAUSE } else { GO_ON };
+                if inbox.control.signal(Sig::Custom(name.to_owned())).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn next_word(&self) -> Option<bool> {
+        let mut state = self.lock();
+        if state.wants_pause == state.told_pause || state.is_over() {
+            state.telling = false;
+            return None;
+        }
+        state.told_pause = state.wants_pause;
+        Some(state.told_pause)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_over(&self) -> bool {
+        self.closed || self.over
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.over = true;
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    fn wake_reader(&mut self) {
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Names of signals that only our server understands (RFC 4254 §6.9: `sig-name@xyz`).
+const PAUSE: &str = "XOFF@hithe";
+const GO_ON: &str = "XON@hithe";
+/// Bytes that wait for an upstream before the server is asked to pause, and when it may go on.
+const HIGH: usize = 512 * 1024;
+const LOW: usize = 128 * 1024;
+/// More than can be on its way when a server heeds that.
+const MOST: usize = 32 << 20;
+/// Places of a queue that are kept.
+const FEW: usize = 16;
