@@ -4,7 +4,12 @@
 //! command line that a person could have typed.
 
 mod cli;
+#[cfg_attr(not(test), expect(dead_code, reason = "the sessions use it"))]
+mod connect;
+#[cfg_attr(not(test), expect(dead_code, reason = "the command line uses it"))]
+mod diagnose;
 mod endpoint;
+pub mod exit;
 mod files;
 mod status;
 mod upstream;
@@ -13,6 +18,7 @@ pub use hithe_cli_parser::{Command, parse};
 
 #[doc(hidden)]
 pub use cli::main;
+pub use connect::{Ask, ConnectError, HostKeyPolicy, Nobody, ServerOptions, SshConfigFile, Terminal};
 pub use endpoint::{Endpoint, PemSource, TlsAtAgent};
 pub use status::{EndpointStatus, Phase, Status};
 pub use upstream::{AddressError, Dialer, Place, Scheme, Stream, Upstream, UpstreamError};
