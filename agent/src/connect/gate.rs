@@ -20,6 +20,8 @@ use super::{ConnectError, Hop, HostKeyPolicy};
 
 /// Lines of the server that are kept.
 const MAX_LINES: usize = 32;
+/// Lines that fit into one of ours.
+const MAX_REASON: usize = 4;
 /// Times that an answer which is neither yes nor no is asked for again.
 const TRIES: usize = 5;
 
@@ -286,7 +288,13 @@ impl Gate {
     pub(super) fn explain(&self, error: ConnectError, preamble: &[String]) -> ConnectError {
         let server = self.hop.name();
         let ConnectError::Ssh(error) = error else { return error };
-        let said = preamble.join(" / ");
+        let said = preamble.iter().take(MAX_REASON).map(String::as_str).collect::<Vec<_>>().join(" / ");
+        if said.starts_with("HTTP/") {
+            return ConnectError::Protocol {
+                server,
+                why: format!("it answers {:?}", preamble.first().unwrap_or(&said)),
+            };
+        }
         match error {
             russh::Error::Version => {
                 ConnectError::Protocol { server, why: "it sends no SSH version line".into() }

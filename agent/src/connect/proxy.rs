@@ -190,7 +190,7 @@ impl Proxy {
             403 | 405 => format!("it does not allow that ({status})"),
             _ => format!("{status} {}", printable_bytes(answer.reason.unwrap_or_default().as_bytes())),
         };
-        Err(failed(&why, matches!(status, 403 | 405 | 407)))
+        Err(failed(&why, matches!(status, 401 | 403 | 405 | 407)))
     }
 
     fn request(&self, host: &str, port: u16) -> String {
