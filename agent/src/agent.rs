@@ -7,7 +7,8 @@ use hithe_cli_parser::Kind;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::publisher::{Failure, Heartbeat, Publisher, Way};
+use crate::connect::Route;
+use crate::publisher::{Failure, Heartbeat, Publisher};
 use crate::session::{Target, Upstream};
 use crate::status::{Board, EndpointStatus, Phase, Status};
 use crate::upstream::{Dialer, Place, TlsError, UpstreamTls, acceptor};
@@ -15,7 +16,7 @@ use crate::{Endpoint, exit};
 
 /// The endpoints of one program.
 pub(crate) struct Agent {
-    way: Arc<dyn Way>,
+    route: Arc<Route>,
     heartbeat: Heartbeat,
     pub(crate) board: Board,
     running: Mutex<HashMap<String, Running>>,
@@ -49,16 +50,12 @@ pub(crate) enum StartError {
 }
 
 impl Agent {
-    pub(crate) fn new(
-        way: Arc<dyn Way>,
-        heartbeat: Heartbeat,
-        server: String,
-    ) -> (Self, mpsc::UnboundedReceiver<Ended>) {
+    pub(crate) fn new(route: Arc<Route>, heartbeat: Heartbeat) -> (Self, mpsc::UnboundedReceiver<Ended>) {
         // As many messages as endpoints.
         let (ended, over) = mpsc::unbounded_channel();
-        let board = Board::new(Status { server, ..Status::default() });
+        let board = Board::new(Status { server: route.address(), ..Status::default() });
         let stop = CancellationToken::new();
-        (Self { way, heartbeat, board, running: Mutex::default(), stop, ended }, over)
+        (Self { route, heartbeat, board, running: Mutex::default(), stop, ended }, over)
     }
 
     /// Publishes an endpoint, in a thread of its own, until it is stopped.
@@ -76,7 +73,7 @@ impl Agent {
         let name = endpoint.name.clone();
         self.board.update(|status| status.endpoints.push(first_status(&endpoint)));
         let publisher = Publisher {
-            way: Arc::clone(&self.way),
+            route: Arc::clone(&self.route),
             target: Target::Upstream(Arc::new(Upstream { dialer: dialer.clone(), tls })),
             heartbeat: self.heartbeat,
             board: self.board.clone(),

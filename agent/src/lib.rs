@@ -5,6 +5,9 @@
 
 mod agent;
 mod cli;
+mod connect;
+#[cfg_attr(not(test), expect(dead_code, reason = "the command line uses it"))]
+mod diagnose;
 mod endpoint;
 pub mod exit;
 mod files;
@@ -18,6 +21,7 @@ pub use hithe_cli_parser::{Command, Kind, parse};
 
 #[doc(hidden)]
 pub use cli::main;
+pub use connect::{Ask, ConnectError, HostKeyPolicy, Nobody, ServerOptions, SshConfigFile, Terminal};
 pub use endpoint::{COMMAND_LINE, Endpoint, EndpointError, TlsAtAgent, TlsToUpstream};
 pub use publisher::{Failure, Heartbeat};
 pub use session::Connection;

@@ -4,33 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::BoxFuture;
-use russh::client::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use hithe_cli_parser::Code;
 
+use crate::Endpoint;
+use crate::connect::{ConnectError, Route};
 use crate::exit;
 use crate::retry::{self, Backoff};
-use crate::session::{Client, Heard, HostKeyCheck, Session, SessionError, Target};
+use crate::session::{Heard, Session, Target};
 use crate::status::{Board, Phase};
-use crate::{Endpoint, Stream};
-
-/// The way to the server, and in.
-pub(crate) trait Way: Send + Sync {
-    fn dial(&self) -> BoxFuture<'_, Result<Dialled, Failure>>;
-    fn host_key(&self) -> Arc<dyn HostKeyCheck>;
-    fn log_in<'a>(&'a self, handle: &'a mut Handle<Client>) -> BoxFuture<'a, Result<(), Failure>>;
-}
-
-/// A stream to the server.
-pub(crate) struct Dialled {
-    pub(crate) stream: Box<dyn Stream>,
-    /// Where it leads, if that is known: to see when this machine's way there changes.
-    pub(crate) address: Option<SocketAddr>,
-}
 
 /// Why an endpoint is not, or no longer, published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,12 +49,12 @@ impl Failure {
     }
 }
 
-impl From<SessionError> for Failure {
-    fn from(error: SessionError) -> Self {
-        match error {
-            SessionError::HostKey(why) => Self::lasting(exit::HOST_KEY, why),
-            error => Self::passing(error.to_string()),
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        if error.is_final() {
+            return Self::lasting(error.exit_status(), error.in_full());
         }
+        Self::passing(error.to_string())
     }
 }
 
@@ -89,7 +74,7 @@ impl Default for Heartbeat {
 /// One endpoint's connection, again and again.
 pub(crate) struct Publisher {
     pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) way: Arc<dyn Way>,
+    pub(crate) route: Arc<Route>,
     pub(crate) target: Target,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) board: Board,
@@ -165,11 +150,11 @@ impl Publisher {
         &self,
         server: &mut Option<SocketAddr>,
     ) -> Result<(Session, mpsc::Receiver<Heard>), Failure> {
-        let dialled = self.way.dial().await?;
-        *server = dialled.address.or(*server);
-        let mut session = Session::over(dialled.stream, self.way.host_key(), self.target.clone()).await?;
-        let login = timeout(LOGIN, self.way.log_in(&mut session.handle)).await;
-        login.map_err(|_| Failure::passing("the server does not answer to the login"))??;
+        let session = Session::open(&self.route, self.target.clone()).await?;
+        if server.is_none() {
+            // For the way there, any of its addresses will do.
+            *server = self.route.first_addresses().await.ok().and_then(|all| all.first().copied());
+        }
         let (tell, heard) = mpsc::channel(LINES);
         session.publish(self.endpoint.bind(), &self.endpoint.command.to_string(), tell).await?;
         Ok((session, heard))
@@ -198,7 +183,7 @@ impl Publisher {
         let told = timeout(PUBLISH, first).await;
         let told = told.map_err(|_| Failure::passing("the server does not answer to the command"))?;
         if told.is_err() {
-            let said = if errors.is_empty() { session.shared.farewell() } else { Some(errors.join("\n")) };
+            let said = if errors.is_empty() { session.farewell() } else { Some(errors.join("\n")) };
             return Err(refusal(said));
         }
         self.board.endpoint(&self.endpoint.name, |it| {
@@ -231,7 +216,7 @@ impl Publisher {
                 }
                 Heard::Line(line) => tracing::debug!(endpoint = name, "{line}"),
                 Heard::Exit(_) => {}
-                Heard::Closed => return refusal_later(session.shared.farewell().or(last_error)),
+                Heard::Closed => return refusal_later(session.farewell().or(last_error)),
             }
         }
     }
@@ -277,8 +262,6 @@ fn refusal_later(said: Option<String>) -> Failure {
 /// Refusals that may not last.
 const PASSING: [Code; 3] = [Code::DRAINING, Code::SESSION_LIMIT, Code::TRAFFIC_USED_UP];
 
-/// From the first message of the login to the last, without the time that a person needs for a passphrase.
-const LOGIN: Duration = Duration::from_secs(120);
 /// From the command to the first address.
 const PUBLISH: Duration = Duration::from_secs(30);
 /// A connection that lasted so long says that the next attempt may come soon.

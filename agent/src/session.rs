@@ -21,53 +21,37 @@ use russh::{ChannelMsg, Disconnect, Limits, SshId, cipher, kex};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use client::Shared;
-pub(crate) use client::{Client, HostKeyCheck};
 pub use connection::Connection;
 pub(crate) use console::Heard;
 pub(crate) use relay::{Target, Upstream};
 
+use self::client::{Client, Shared};
 use self::link::Link;
-use crate::Stream;
+use crate::connect::{ConnectError, Gate, Route};
 
 /// A connection that is logged in, or about to.
 pub(crate) struct Session {
     pub(crate) handle: Handle<Client>,
     pub(crate) shared: Arc<Shared>,
+    /// What the server said.
+    gate: Gate,
     killer: link::Killer,
 }
 
-/// Why a session could not be opened, or ended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SessionError {
-    #[error("the SSH handshake failed: {0}")]
-    Handshake(String),
-    /// What the server's user is to read.
-    #[error("{0}")]
-    HostKey(String),
-    #[error("the connection was lost: {0}")]
-    Lost(String),
-    #[error("the server has not answered for {} s", .0.as_secs())]
-    Silent(Duration),
-}
-
 impl Session {
-    /// Exchanges keys over a stream to the server.
+    /// Connects and logs in.
     ///
     /// # Errors
-    /// The server speaks no SSH that we do, or its key is not the one that it should be.
-    pub(crate) async fn over(
-        stream: Box<dyn Stream>,
-        host_key: Arc<dyn HostKeyCheck>,
-        target: Target,
-    ) -> Result<Self, SessionError> {
-        let (link, killer) = Link::new(stream);
+    /// The server cannot be reached, is another one, or does not let us in.
+    pub(crate) async fn open(route: &Route, target: Target) -> Result<Self, ConnectError> {
+        let gate = route.gate();
+        let (link, killer) = Link::new(route.dial().await?);
         let shared = Arc::new(Shared::new(target));
-        let client = Client::new(Arc::clone(&shared), host_key);
-        let opened = timeout(HANDSHAKE, russh::client::connect_stream(config(), link, client)).await;
-        let handle =
-            opened.map_err(|_| SessionError::Silent(HANDSHAKE))?.map_err(|error| error.into_session())?;
-        Ok(Self { handle, shared, killer })
+        let client = Client::new(Arc::clone(&shared), gate.clone());
+        let greeted = Box::pin(route.greet(&gate, config(), Box::new(link), client)).await;
+        let mut session = Self { handle: greeted?, shared, gate, killer };
+        Box::pin(route.log_in(&mut session.handle, &session.gate)).await?;
+        Ok(session)
     }
 
     /// Asks for the forward and sends the command. What the server prints goes to `heard`: also why, if it refuses the
@@ -80,7 +64,7 @@ impl Session {
         bind: Bind,
         line: &str,
         heard: mpsc::Sender<Heard>,
-    ) -> Result<(), SessionError> {
+    ) -> Result<(), ConnectError> {
         let lost = |error: russh::Error| self.lost(&error);
         self.shared.expect(bind.clone());
         match self.handle.tcpip_forward(bind.address.clone(), bind.port).await {
@@ -98,7 +82,7 @@ impl Session {
     ///
     /// # Errors
     /// The connection is lost.
-    pub(crate) async fn ask(&self, line: &str) -> Result<String, SessionError> {
+    pub(crate) async fn ask(&self, line: &str) -> Result<String, ConnectError> {
         let lost = |error: russh::Error| self.lost(&error);
         let mut channel = self.handle.channel_open_session().await.map_err(lost)?;
         channel.exec(true, line).await.map_err(lost)?;
@@ -119,13 +103,15 @@ impl Session {
     ///
     /// # Errors
     /// No answer within the tolerance, or the connection is lost.
-    pub(crate) async fn heartbeat(&self, tolerance: Duration) -> Result<Duration, SessionError> {
+    pub(crate) async fn heartbeat(&self, tolerance: Duration) -> Result<Duration, ConnectError> {
         let asked = Instant::now();
         match timeout(tolerance, self.handle.send_ping()).await {
             Ok(Ok(())) if !self.handle.is_closed() => Ok(asked.elapsed()),
             Ok(Ok(())) => Err(self.lost(&russh::Error::Disconnect)),
             Ok(Err(error)) => Err(self.lost(&error)),
-            Err(_) => Err(SessionError::Silent(tolerance)),
+            Err(_) => {
+                Err(ConnectError::Timeout { what: "the answer to a heartbeat".into(), limit: tolerance })
+            }
         }
     }
 
@@ -136,9 +122,14 @@ impl Session {
         let _ = timeout(FAREWELL, self.shared.tasks.wait()).await;
     }
 
+    /// With what words the server ended the connection, if it did.
+    pub(crate) fn farewell(&self) -> Option<String> {
+        self.gate.heard().disconnect.map(|(_, text)| text).filter(|text| !text.is_empty())
+    }
+
     /// In the server's words, if it said any.
-    fn lost(&self, error: &russh::Error) -> SessionError {
-        SessionError::Lost(self.shared.farewell().unwrap_or_else(|| error.to_string()))
+    pub(crate) fn lost(&self, error: &russh::Error) -> ConnectError {
+        self.gate.lost(&error.to_string())
     }
 }
 
@@ -150,7 +141,7 @@ impl Drop for Session {
     }
 }
 
-fn config() -> Arc<russh::client::Config> {
+fn config() -> russh::client::Config {
     let mut preferred = russh::Preferred::default();
     // One that every server of ours has, and the cheapest that is safe.
     preferred.cipher = Cow::Borrowed(&[cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305]);
@@ -162,7 +153,7 @@ fn config() -> Arc<russh::client::Config> {
         kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
     ]);
     preferred.compression = Cow::Borrowed(&[russh::compression::NONE]);
-    Arc::new(russh::client::Config {
+    russh::client::Config {
         client_id: SshId::Standard(Cow::Borrowed(VERSION)),
         // A connection is replaced before so much has passed; see `Shared::is_worn`.
         limits: Limits {
@@ -175,14 +166,13 @@ fn config() -> Arc<russh::client::Config> {
         preferred,
         nodelay: true,
         ..russh::client::Config::default()
-    })
+    }
 }
 
 /// What the server knows us by: to this it sends `xon-xoff`.
 pub(crate) const VERSION: &str = concat!("SSH-2.0-hithe_", env!("CARGO_PKG_VERSION"));
 /// Of one visit's upload on its way, before the upstream has taken it.
 const WINDOW: u32 = 2 << 20;
-const HANDSHAKE: Duration = Duration::from_secs(20);
 const FAREWELL: Duration = Duration::from_secs(2);
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 const MOST_ANSWER: usize = 64 * 1024;

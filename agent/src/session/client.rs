@@ -5,33 +5,23 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::future::BoxFuture;
-use hithe_cli_parser::{Bind, printable};
+use hithe_cli_parser::Bind;
 use russh::client::{ChannelOpenHandle, DisconnectReason, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::SessionError;
 use super::connection::Connection;
 use super::inbox::Inbox;
 use super::relay::Target;
-
-/// Whether a server's key is the one that it should be.
-pub(crate) trait HostKeyCheck: Send + Sync {
-    /// # Errors
-    /// Why not, in words for who started the agent.
-    fn check<'a>(&'a self, key: &'a PublicKeyOrCertificate) -> BoxFuture<'a, Result<(), String>>;
-}
+use crate::connect::{ConnectError, Gate};
 
 /// What the callbacks share with the rest of a session.
 pub(crate) struct Shared {
     target: Target,
     asked: Mutex<Option<Bind>>,
     inboxes: Mutex<HashMap<ChannelId, Arc<Inbox>>>,
-    /// What the server said before and at the end.
-    said: Mutex<Said>,
     pub(super) tasks: TaskTracker,
     pub(super) over: CancellationToken,
     ended: AtomicBool,
@@ -40,19 +30,12 @@ pub(crate) struct Shared {
     moved: AtomicU64,
 }
 
-#[derive(Default)]
-struct Said {
-    banner: String,
-    farewell: Option<String>,
-}
-
 impl Shared {
     pub(super) fn new(target: Target) -> Self {
         Self {
             target,
             asked: Mutex::default(),
             inboxes: Mutex::default(),
-            said: Mutex::default(),
             tasks: TaskTracker::new(),
             over: CancellationToken::new(),
             ended: AtomicBool::new(false),
@@ -71,13 +54,6 @@ impl Shared {
     fn is_expected(&self, address: &str, port: u32) -> bool {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.as_ref().is_some_and(|bind| bind.address == address && (bind.port == port || bind.port == 0))
-    }
-
-    /// What the server said at the end, or else at the beginning.
-    pub(crate) fn farewell(&self) -> Option<String> {
-        let said = self.said();
-        let banner = Some(said.banner.trim()).filter(|it| !it.is_empty());
-        said.farewell.clone().or_else(|| banner.map(str::to_owned))
     }
 
     /// Visits that are open.
@@ -125,43 +101,17 @@ impl Shared {
     fn inboxes(&self) -> MutexGuard<'_, HashMap<ChannelId, Arc<Inbox>>> {
         self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn said(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// russh's handler.
 pub(crate) struct Client {
     shared: Arc<Shared>,
-    host_key: Arc<dyn HostKeyCheck>,
-}
-
-/// Why a callback ended the session.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    Ssh(russh::Error),
-    HostKey(String),
-}
-
-impl From<russh::Error> for Fault {
-    fn from(error: russh::Error) -> Self {
-        Self::Ssh(error)
-    }
-}
-
-impl Fault {
-    pub(super) fn into_session(self) -> SessionError {
-        match self {
-            Self::Ssh(error) => SessionError::Handshake(error.to_string()),
-            Self::HostKey(why) => SessionError::HostKey(why),
-        }
-    }
+    gate: Gate,
 }
 
 impl Client {
-    pub(super) fn new(shared: Arc<Shared>, host_key: Arc<dyn HostKeyCheck>) -> Self {
-        Self { shared, host_key }
+    pub(super) fn new(shared: Arc<Shared>, gate: Gate) -> Self {
+        Self { shared, gate }
     }
 }
 
@@ -172,18 +122,14 @@ impl Drop for Client {
 }
 
 impl russh::client::Handler for Client {
-    type Error = Fault;
+    type Error = ConnectError;
 
-    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Fault> {
-        self.host_key.check(key).await.map_err(Fault::HostKey)?;
-        Ok(true)
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, ConnectError> {
+        self.gate.check_server_key(key).await
     }
 
-    async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Fault> {
-        let mut said = self.shared.said();
-        if said.banner.len() + banner.len() <= MOST_SAID {
-            said.banner.push_str(&printable(banner.trim_end()));
-        }
+    async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), ConnectError> {
+        self.gate.hear_lines(banner);
         Ok(())
     }
 
@@ -196,7 +142,7 @@ impl russh::client::Handler for Client {
         visitor_port: u32,
         reply: ChannelOpenHandle,
         _: &mut Session,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectError> {
         if !self.shared.is_expected(address, port) || self.shared.visits() >= MOST_VISITS {
             reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
             return Ok(());
@@ -217,7 +163,7 @@ impl russh::client::Handler for Client {
     }
 
     // Everything that russh queues for a channel is taken out in the callback that follows, whatever it is.
-    async fn data(&mut self, channel: ChannelId, _: &[u8], _: &mut Session) -> Result<(), Fault> {
+    async fn data(&mut self, channel: ChannelId, _: &[u8], _: &mut Session) -> Result<(), ConnectError> {
         self.shared.pump(channel);
         Ok(())
     }
@@ -228,37 +174,42 @@ impl russh::client::Handler for Client {
         _: u32,
         _: &[u8],
         _: &mut Session,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectError> {
         self.shared.pump(channel);
         Ok(())
     }
 
-    async fn channel_eof(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Fault> {
+    async fn channel_eof(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), ConnectError> {
         self.shared.pump(channel);
         Ok(())
     }
 
-    async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Fault> {
+    async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), ConnectError> {
         self.shared.pump(channel);
         Ok(())
     }
 
-    async fn channel_success(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Fault> {
+    async fn channel_success(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), ConnectError> {
         self.shared.pump(channel);
         Ok(())
     }
 
-    async fn channel_failure(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Fault> {
+    async fn channel_failure(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), ConnectError> {
         self.shared.pump(channel);
         Ok(())
     }
 
-    async fn window_adjusted(&mut self, channel: ChannelId, _: u32, _: &mut Session) -> Result<(), Fault> {
+    async fn window_adjusted(
+        &mut self,
+        channel: ChannelId,
+        _: u32,
+        _: &mut Session,
+    ) -> Result<(), ConnectError> {
         self.shared.pump(channel);
         Ok(())
     }
 
-    async fn exit_status(&mut self, channel: ChannelId, _: u32, _: &mut Session) -> Result<(), Fault> {
+    async fn exit_status(&mut self, channel: ChannelId, _: u32, _: &mut Session) -> Result<(), ConnectError> {
         self.shared.pump(channel);
         Ok(())
     }
@@ -271,12 +222,17 @@ impl russh::client::Handler for Client {
         _: &str,
         _: &str,
         _: &mut Session,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ConnectError> {
         self.shared.pump(channel);
         Ok(())
     }
 
-    async fn xon_xoff(&mut self, channel: ChannelId, go_on: bool, _: &mut Session) -> Result<(), Fault> {
+    async fn xon_xoff(
+        &mut self,
+        channel: ChannelId,
+        go_on: bool,
+        _: &mut Session,
+    ) -> Result<(), ConnectError> {
         let inbox = self.shared.inboxes().get(&channel).cloned();
         if let Some(inbox) = inbox {
             inbox.pump();
@@ -285,13 +241,10 @@ impl russh::client::Handler for Client {
         Ok(())
     }
 
-    async fn disconnected(&mut self, reason: DisconnectReason<Fault>) -> Result<(), Fault> {
+    async fn disconnected(&mut self, reason: DisconnectReason<ConnectError>) -> Result<(), ConnectError> {
+        self.gate.hear_the_end(&reason);
         match reason {
-            DisconnectReason::ReceivedDisconnect(info) => {
-                let message = printable(info.message.trim()).chars().take(MOST_SAID).collect::<String>();
-                self.shared.said().farewell = Some(message).filter(|it| !it.is_empty());
-                Ok(())
-            }
+            DisconnectReason::ReceivedDisconnect(_) => Ok(()),
             DisconnectReason::Error(error) => Err(error),
         }
     }
@@ -299,7 +252,6 @@ impl russh::client::Handler for Client {
 
 /// At once; the server has bounds of its own.
 const MOST_VISITS: usize = 16_384;
-const MOST_SAID: usize = 4096;
 const MOST_CLOSINGS: u64 = 8192;
 /// Half of what one AES-GCM key may encrypt in OpenSSH.
 const MOST_MOVED: u64 = 32 << 30;

@@ -1,0 +1,188 @@
+//! Why there is no way into the server: whose fault it is, what to do about it, and whether to try again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::exit;
+
+/// Why there is no connection. [`Display`](std::fmt::Display) gives one line that says what happened,
+/// [`ConnectError::advice`] what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// What was asked for cannot be meant.
+    #[error("{what}")]
+    Option { what: String, advice: String },
+    #[error("the name {host} cannot be resolved: {why}")]
+    Dns { host: String, why: String },
+    /// None of its addresses answers.
+    #[error("{server} cannot be reached: {why}")]
+    Unreachable { server: String, why: String },
+    #[error("{what} took longer than {} s", limit.as_secs_f32())]
+    Timeout { what: String, limit: Duration },
+    /// The proxy is reached, but does not lead further.
+    #[error("the proxy {proxy} does not lead to {target}: {why}")]
+    Proxy { proxy: String, target: String, why: String, refused: bool },
+    /// What happened on the way to a jump host, or there.
+    #[error("jump host {host}: {source}")]
+    Jump { host: String, source: Box<Self> },
+    /// Who answers is not a server of this kind.
+    #[error("{server} does not speak SSH as it should: {why}")]
+    Protocol { server: String, why: String },
+    /// The connection ended in the middle.
+    #[error("{server} ended the connection: {why}")]
+    Lost { server: String, why: String },
+    #[error("the {algorithm} key of {host}, {fingerprint}, is not known, and nobody can be asked")]
+    HostKeyUnknown { host: String, port: u16, algorithm: String, fingerprint: String, file: PathBuf },
+    #[error("the {algorithm} key of {host}, {fingerprint}, was not confirmed")]
+    HostKeyRefused { host: String, algorithm: String, fingerprint: String },
+    #[error(
+        "THE HOST KEY OF {host} HAS CHANGED: it shows the {algorithm} key {fingerprint}, but line {line} of {} has another",
+        file.display()
+    )]
+    HostKeyChanged { host: String, algorithm: String, fingerprint: String, file: PathBuf, line: usize },
+    #[error("the {algorithm} key of {host}, {fingerprint}, is revoked by line {line} of {}", file.display())]
+    HostKeyRevoked { host: String, algorithm: String, fingerprint: String, file: PathBuf, line: usize },
+    /// The server does not let us in. `said` is what it wrote about that, in lines.
+    #[error("{server} does not let {user} in: {why}")]
+    Login { server: String, user: String, why: String, said: Vec<String> },
+    /// Something that russh has no better word for.
+    #[error("{0}")]
+    Ssh(russh::Error),
+}
+
+impl ConnectError {
+    /// Whether another attempt would end the same way, as long as nobody changes something.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Option { .. }
+            | Self::HostKeyUnknown { .. }
+            | Self::HostKeyRefused { .. }
+            | Self::HostKeyChanged { .. }
+            | Self::HostKeyRevoked { .. }
+            | Self::Login { .. } => true,
+            Self::Proxy { refused, .. } => *refused,
+            Self::Jump { source, .. } => source.is_final(),
+            Self::Dns { .. }
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Protocol { .. }
+            | Self::Lost { .. }
+            | Self::Ssh(_) => false,
+        }
+    }
+
+    /// One of [`crate::exit`].
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Option { .. } => exit::USAGE,
+            Self::Login { .. } => exit::LOGIN,
+            Self::HostKeyUnknown { .. }
+            | Self::HostKeyRefused { .. }
+            | Self::HostKeyChanged { .. }
+            | Self::HostKeyRevoked { .. } => exit::HOST_KEY,
+            Self::Jump { source, .. } => source.exit_status(),
+            Self::Dns { .. }
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Proxy { .. }
+            | Self::Protocol { .. }
+            | Self::Lost { .. }
+            | Self::Ssh(_) => exit::NETWORK,
+        }
+    }
+
+    /// What a person can do about it, in whole sentences.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Option { advice, .. } => advice.clone(),
+            Self::Dns { .. } => "Check the spelling of the server, and that this machine has a network.".into(),
+            Self::Unreachable { .. } | Self::Timeout { .. } => {
+                "Check address and port with the server's operator; a firewall in between may forbid it.".into()
+            }
+            Self::Proxy { refused: true, .. } => {
+                "Check name and password in the proxy's URL, and whether it allows this port. To go without it, add the \
+                 server to no_proxy, or say the proxy `none`."
+                    .into()
+            }
+            Self::Proxy { .. } => {
+                "The fault is the proxy's, or behind it. To go without it, add the server to no_proxy, or say the proxy \
+                 `none`."
+                    .into()
+            }
+            Self::Jump { source, .. } => source.advice(),
+            Self::Protocol { .. } => "Check the port: it is the server's for ssh, not the one for visitors.".into(),
+            Self::Lost { .. } | Self::Ssh(_) => "Usually another attempt helps; if not, ask the server's operator.".into(),
+            Self::HostKeyUnknown { host, port, file, .. } => format!(
+                "Compare the fingerprint with what the server's operator says, then run this once at a terminal, or add \
+                 the key with `ssh-keyscan -p {port} {host} >> {}`, or accept any first key with --accept-new-host-key.",
+                file.display()
+            ),
+            Self::HostKeyRefused { .. } => "Ask the server's operator for the fingerprint of its key.".into(),
+            Self::HostKeyChanged { file, line, .. } => format!(
+                "Either the server got a new key, or somebody stands between. Ask the server's operator for the \
+                 fingerprint; only if it is the one above, remove line {line} of {}.",
+                file.display()
+            ),
+            Self::HostKeyRevoked { .. } => "Whoever has this key is not the server. Ask its operator.".into(),
+            Self::Login { said, .. } if !said.is_empty() => said.join("\n"),
+            Self::Login { .. } => {
+                "Ask the server's operator to add your public key, or name another key or a token.".into()
+            }
+        }
+    }
+
+    /// What happened, and what to do.
+    pub(crate) fn in_full(&self) -> String {
+        let advice = self.advice().replace('\n', "\n  ");
+        format!("{self}\n  {advice}")
+    }
+
+    pub(super) fn option(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::Option { what: what.into(), advice: advice.into() }
+    }
+}
+
+/// So that a [`Handler`](russh::client::Handler) can have this as its error, and what
+/// `Gate::check_server_key` says comes out of russh as it went in.
+impl From<russh::Error> for ConnectError {
+    fn from(error: russh::Error) -> Self {
+        Self::Ssh(error)
+    }
+}
+
+impl From<russh::SendError> for ConnectError {
+    fn from(_: russh::SendError) -> Self {
+        Self::Ssh(russh::Error::SendError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_jump_host_says_counts_as_if_the_server_had_said_it() {
+        let login = ConnectError::Login {
+            server: "bastion".into(),
+            user: "ada".into(),
+            why: "no key".into(),
+            said: Vec::new(),
+        };
+        let jump = ConnectError::Jump { host: "bastion".into(), source: Box::new(login) };
+        assert!(jump.is_final());
+        assert_eq!(jump.exit_status(), exit::LOGIN);
+    }
+
+    #[test]
+    fn a_proxy_is_tried_again_unless_it_refuses() {
+        let proxy = |refused| ConnectError::Proxy {
+            proxy: "http://proxy".into(),
+            target: "server".into(),
+            why: "407".into(),
+            refused,
+        };
+        assert!(proxy(true).is_final());
+        assert!(!proxy(false).is_final());
+        assert_eq!(proxy(true).exit_status(), exit::NETWORK);
+    }
+}

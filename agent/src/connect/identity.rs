@@ -1,0 +1,340 @@
+//! The keys that a login can show: in files, with certificates beside them, and in ssh-agent.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use russh::Signer;
+use russh::keys::agent::client::{AgentClient, AgentStream};
+use russh::keys::agent::{AgentIdentity, AgentSessionBinding};
+use russh::keys::signature::Signer as _;
+use russh::keys::ssh_encoding::Encode as _;
+use russh::keys::ssh_key::private::KeypairData;
+use russh::keys::ssh_key::{Signature, public::KeyData};
+use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey};
+use tokio::time::timeout;
+
+use super::gate::Gate;
+use super::{ConnectError, Hop, Identity, IdentitySource};
+
+/// Bytes of a key file.
+const MAX_FILE: u64 = 64 * 1024;
+/// ssh-agent answers from memory.
+const AGENT: Duration = Duration::from_secs(5);
+/// Times that a passphrase is asked for.
+const TRIES: usize = 3;
+
+type Agent = AgentClient<Box<dyn AgentStream + Send + Unpin>>;
+
+/// A key that is offered, and who signs with it.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// As messages call it.
+    pub(super) name: String,
+    pub(super) key: PublicKey,
+    pub(super) certificate: Option<Certificate>,
+    signs: Signs,
+}
+
+#[derive(Clone, Debug)]
+enum Signs {
+    Agent,
+    Key(Arc<PrivateKey>),
+    /// The file needs a passphrase, which is asked for when the server would take the key.
+    Locked(PathBuf),
+}
+
+/// All that can be offered, in the order in which ssh would do it, but what was named on the command line comes first.
+pub(super) struct Keyring {
+    pub(super) offers: Vec<Offer>,
+    /// Why something is not offered.
+    pub(super) notes: Vec<String>,
+    agent: Option<Agent>,
+}
+
+impl Keyring {
+    pub(super) async fn of(hop: &Hop, gate: &Gate, binding: Option<&AgentSessionBinding>) -> Self {
+        let mut ring = Self { offers: Vec::new(), notes: Vec::new(), agent: None };
+        let in_agent = ring.open_agent(hop, binding).await;
+        let mut files = Vec::new();
+        for identity in &hop.identities {
+            match KeyFile::read(identity, gate).await {
+                Ok(Some(file)) => files.push((identity.source, file)),
+                Ok(None) => {}
+                Err(why) => ring.notes.push(format!("{}: {why}", identity.path.display())),
+            }
+        }
+        let (typed, others): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|(source, _)| *source == IdentitySource::Option);
+        for (_, file) in typed {
+            ring.add(file, &in_agent, true);
+        }
+        let others: Vec<_> =
+            others.into_iter().filter_map(|(_, file)| ring.add(file, &in_agent, false)).collect();
+        if !hop.identities_only {
+            for identity in &in_agent {
+                ring.add_of_agent(identity);
+            }
+        }
+        for file in others {
+            ring.add(file, &in_agent, true);
+        }
+        ring
+    }
+
+    /// Offers a file's key if it can be signed with at once, or `last` is set: otherwise it is given back.
+    fn add(&mut self, file: KeyFile, in_agent: &[AgentIdentity], last: bool) -> Option<KeyFile> {
+        let has_agent = in_agent.iter().any(|identity| public(identity) == file.public.key_data());
+        let signs = match (&file.private, has_agent) {
+            (_, true) => Signs::Agent,
+            (Some(signs), false) if last => signs.clone(),
+            (Some(_), false) => return Some(file),
+            (None, false) if last => {
+                self.notes.push(format!("{}: ssh-agent does not have its private key", file.name));
+                return None;
+            }
+            (None, false) => return Some(file),
+        };
+        let KeyFile { name, public: key, certificate, .. } = file;
+        if certificate.is_some() {
+            let offer = Offer {
+                name: format!("{name} (certificate)"),
+                key: key.clone(),
+                certificate,
+                signs: signs.clone(),
+            };
+            self.push(offer);
+        }
+        self.push(Offer { name, key, certificate: None, signs });
+        None
+    }
+
+    fn add_of_agent(&mut self, identity: &AgentIdentity) {
+        let (key, certificate, comment) = match identity {
+            AgentIdentity::PublicKey { key, comment } => (key.clone(), None, comment),
+            AgentIdentity::Certificate { certificate, comment } => {
+                (PublicKey::from(certificate.public_key().clone()), Some(certificate.clone()), comment)
+            }
+        };
+        let name = format!("{} of ssh-agent", hithe_cli_parser::printable(comment));
+        self.push(Offer { name, key, certificate, signs: Signs::Agent });
+    }
+
+    fn push(&mut self, offer: Offer) {
+        let same = |known: &Offer| {
+            known.key.key_data() == offer.key.key_data()
+                && known.certificate.is_some() == offer.certificate.is_some()
+        };
+        if !self.offers.iter().any(same) {
+            self.offers.push(offer);
+        }
+    }
+
+    /// The keys in ssh-agent. That there is none is usual.
+    async fn open_agent(&mut self, hop: &Hop, binding: Option<&AgentSessionBinding>) -> Vec<AgentIdentity> {
+        let Some(path) = &hop.agent else { return Vec::new() };
+        let opened = timeout(AGENT, async {
+            let mut agent = connect_agent(path).await?;
+            // Agents that do not know this say so, and serve all the same.
+            if let Some(binding) = binding {
+                let _ = agent.bind_session(binding, false).await;
+            }
+            let identities = agent.request_identities().await?;
+            Ok::<_, russh::keys::Error>((agent, identities))
+        });
+        let why = match opened.await {
+            Ok(Ok((agent, identities))) => {
+                self.agent = Some(agent);
+                return identities;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".into(),
+        };
+        self.notes.push(format!("ssh-agent at {}: {why}", path.display()));
+        Vec::new()
+    }
+
+    /// Who signs with the key of an offer.
+    pub(super) fn signer<'a>(&'a mut self, at: usize, gate: &'a Gate) -> Option<(&'a Offer, KeySigner<'a>)> {
+        let offer = self.offers.get(at)?;
+        Some((offer, KeySigner { offer, agent: self.agent.as_mut(), gate }))
+    }
+}
+
+/// Signs with one key.
+pub(super) struct KeySigner<'a> {
+    offer: &'a Offer,
+    agent: Option<&'a mut Agent>,
+    gate: &'a Gate,
+}
+
+impl Signer for KeySigner<'_> {
+    type Error = ConnectError;
+
+    async fn auth_sign(
+        &mut self,
+        _shown: &AgentIdentity,
+        hash: Option<HashAlg>,
+        mut to_sign: Vec<u8>,
+    ) -> Result<Vec<u8>, ConnectError> {
+        let key = match &self.offer.signs {
+            Signs::Key(key) => Arc::clone(key),
+            Signs::Locked(path) => unlock(path, self.gate).await.map_err(failed)?,
+            Signs::Agent => {
+                let agent = self.agent.as_mut().ok_or_else(|| failed("ssh-agent is gone"))?;
+                // It may ask for a confirmation, or for a touch of a device. The certificate of a file is not the
+                // agent's, so it is asked for the key.
+                let _open = self.gate.ask_open();
+                let identity = AgentIdentity::from(self.offer.key.clone());
+                return Box::pin(agent.sign_request(&identity, hash, to_sign))
+                    .await
+                    .map_err(|error| failed(error.to_string()));
+            }
+        };
+        let signature = sign(&key, hash, &to_sign).map_err(failed)?;
+        signature.encode(&mut to_sign).map_err(|error| failed(error.to_string()))?;
+        Ok(to_sign)
+    }
+}
+
+fn sign(key: &PrivateKey, hash: Option<HashAlg>, data: &[u8]) -> Result<Vec<u8>, String> {
+    let signature: Result<Signature, _> = match key.key_data() {
+        KeypairData::Rsa(pair) => (pair, hash.or(Some(HashAlg::Sha512))).try_sign(data),
+        pair => pair.try_sign(data),
+    };
+    let mut encoded = Vec::new();
+    signature.map_err(|error| error.to_string())?.encode(&mut encoded).map_err(|error| error.to_string())?;
+    Ok(encoded)
+}
+
+fn failed(why: impl Into<String>) -> ConnectError {
+    ConnectError::Ssh(russh::Error::IO(io::Error::other(why.into())))
+}
+
+/// The private key of a file for which a passphrase is needed: of an earlier question, or of one now.
+async fn unlock(path: &Path, gate: &Gate) -> Result<Arc<PrivateKey>, String> {
+    let questions = gate.questions();
+    let _open = gate.ask_open();
+    let mut unlocked = questions.turn().await;
+    if let Some(key) = unlocked.get(path) {
+        return Ok(Arc::clone(key));
+    }
+    if !questions.somebody_is_there() {
+        return Err("it needs a passphrase, and nobody can be asked; put it into ssh-agent".into());
+    }
+    let text = read(path).map_err(|error| error.to_string())?;
+    for _ in 0..TRIES {
+        let question = format!("Passphrase for {}: ", path.display());
+        let typed =
+            questions.ask(move |person| person.secret(&question)).await.map_err(|error| error.to_string())?;
+        if typed.expose().is_empty() {
+            break;
+        }
+        let (text, typed) = (text.clone(), typed);
+        // bcrypt takes its time.
+        let opened =
+            tokio::task::spawn_blocking(move || russh::keys::decode_secret_key(&text, Some(typed.expose())))
+                .await;
+        if let Ok(Ok(key)) = opened {
+            let key = Arc::new(key);
+            unlocked.insert(path.to_owned(), Arc::clone(&key));
+            return Ok(key);
+        }
+        let _ = questions.ask(|person| person.show("That does not open it.")).await;
+    }
+    Err("its passphrase was not given".into())
+}
+
+/// What stands in a key file and beside it.
+struct KeyFile {
+    name: String,
+    public: PublicKey,
+    certificate: Option<Certificate>,
+    /// None where the file has only the public half, or needs a device.
+    private: Option<Signs>,
+}
+
+impl KeyFile {
+    /// None if it is not there and need not be.
+    async fn read(identity: &Identity, gate: &Gate) -> Result<Option<Self>, String> {
+        let path = &identity.path;
+        let name = path.display().to_string();
+        let text = match read(path) {
+            Ok(text) => text,
+            // The agent may have the private half all the same.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self::public_half(path, name));
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        if let Ok(public) = PublicKey::from_openssh(text.trim()) {
+            return Ok(Some(Self { name, public, certificate: None, private: None }));
+        }
+        let certificate =
+            beside(path, "-cert.pub").and_then(|text| Certificate::from_openssh(text.trim()).ok());
+        let (public, private) = match PrivateKey::from_openssh(&text) {
+            Ok(key) if key.is_encrypted() => (key.public_key().clone(), Some(Signs::Locked(path.clone()))),
+            Ok(key) if needs_device(key.public_key()) => (key.public_key().clone(), None),
+            Ok(key) => (key.public_key().clone(), Some(Signs::Key(Arc::new(key)))),
+            Err(_) => match russh::keys::decode_secret_key(&text, None) {
+                Ok(key) => (key.public_key().clone(), Some(Signs::Key(Arc::new(key)))),
+                Err(russh::keys::Error::KeyIsEncrypted) => match Self::public_half(path, name.clone()) {
+                    Some(half) => (half.public, Some(Signs::Locked(path.clone()))),
+                    None => {
+                        (unlock(path, gate).await?.public_key().clone(), Some(Signs::Locked(path.clone())))
+                    }
+                },
+                Err(error) => return Err(format!("it is no private key: {error}")),
+            },
+        };
+        Ok(Some(Self { name, public, certificate, private }))
+    }
+
+    /// `id_ed25519.pub` beside it.
+    fn public_half(path: &Path, name: String) -> Option<Self> {
+        let public = PublicKey::from_openssh(beside(path, ".pub")?.trim()).ok()?;
+        let certificate =
+            beside(path, "-cert.pub").and_then(|text| Certificate::from_openssh(text.trim()).ok());
+        Some(Self { name, public, certificate, private: None })
+    }
+}
+
+fn needs_device(key: &PublicKey) -> bool {
+    matches!(key.key_data(), KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_))
+}
+
+fn public(identity: &AgentIdentity) -> &KeyData {
+    match identity {
+        AgentIdentity::PublicKey { key, .. } => key.key_data(),
+        AgentIdentity::Certificate { certificate, .. } => certificate.public_key(),
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> Option<String> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    read(Path::new(&name)).ok()
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > MAX_FILE {
+        return Err(io::Error::other("it is too large for a key"));
+    }
+    fs::read_to_string(path)
+}
+
+#[cfg(unix)]
+async fn connect_agent(path: &Path) -> Result<Agent, russh::keys::Error> {
+    Ok(AgentClient::connect_uds(path).await?.dynamic())
+}
+
+#[cfg(windows)]
+async fn connect_agent(path: &Path) -> Result<Agent, russh::keys::Error> {
+    Ok(AgentClient::connect_named_pipe(path).await?.dynamic())
+}
+
+#[cfg(not(any(unix, windows)))]
+async fn connect_agent(_path: &Path) -> Result<Agent, russh::keys::Error> {
+    Err(russh::keys::Error::AgentFailure)
+}

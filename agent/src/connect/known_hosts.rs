@@ -1,0 +1,270 @@
+//! known_hosts: whose host keys are known, and what a key that a server shows means (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use ring::hmac;
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, Marker};
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
+
+/// Bytes of one file.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// What a shown key means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Known,
+    /// The host is new, or this kind of key is.
+    Unknown {
+        fingerprint: String,
+    },
+    /// Another key of this kind stands there.
+    Changed {
+        file: PathBuf,
+        line: usize,
+    },
+    Revoked {
+        file: PathBuf,
+        line: usize,
+    },
+}
+
+/// The lines of known_hosts files.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HostKeys {
+    lines: Vec<Line>,
+    /// Files that could not be read. Lines that cannot be read are passed over, as ssh does.
+    pub(crate) warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Line {
+    file: PathBuf,
+    /// From 1.
+    number: usize,
+    entry: Entry,
+}
+
+impl HostKeys {
+    /// Reads the files in order. Those that do not exist know nobody.
+    pub(super) fn read<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
+        let mut keys = Self::default();
+        for file in files {
+            match read(file) {
+                Ok(text) => keys.add(file, &text),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => keys.warnings.push(format!("{} is not read: {error}", file.display())),
+            }
+        }
+        keys
+    }
+
+    fn add(&mut self, file: &Path, text: &str) {
+        let lines = text.lines().enumerate().filter_map(|(at, line)| {
+            let line = line.trim();
+            // A comment may hold a #, so only whole lines are comments.
+            let entry = (!line.starts_with('#')).then(|| line.replace('\t', " ").parse().ok()).flatten()?;
+            Some(Line { file: file.to_owned(), number: at + 1, entry })
+        });
+        self.lines.extend(lines);
+    }
+
+    /// What a key means that this host shows. `host` is a name, an address without brackets or an alias.
+    pub(crate) fn check(&self, host: &str, port: u16, key: &PublicKey) -> Verdict {
+        let same = |line: &&Line| line.entry.public_key().key_data() == key.key_data();
+        if let Some(line) = self.of(host, port, Some(Marker::Revoked)).find(same) {
+            return Verdict::Revoked { file: line.file.clone(), line: line.number };
+        }
+        if self.of(host, port, None).any(|line| same(&line)) {
+            return Verdict::Known;
+        }
+        let same_kind = |line: &&Line| kind(line.entry.public_key()) == kind(key);
+        match self.of(host, port, None).find(same_kind) {
+            Some(line) => Verdict::Changed { file: line.file.clone(), line: line.number },
+            None => Verdict::Unknown { fingerprint: fingerprint(key) },
+        }
+    }
+
+    /// What a certificate means. One that no `@cert-authority` line of the host vouches for counts as the key in it.
+    pub(crate) fn check_certificate(
+        &self,
+        host: &str,
+        port: u16,
+        certificate: &Certificate,
+        now: SystemTime,
+    ) -> Verdict {
+        let authority = PublicKey::from(certificate.signature_key().clone());
+        let key = PublicKey::from(certificate.public_key().clone());
+        let revoked = self.of(host, port, Some(Marker::Revoked)).find(|line| {
+            let revoked = line.entry.public_key().key_data();
+            revoked == authority.key_data() || revoked == key.key_data()
+        });
+        if let Some(line) = revoked {
+            return Verdict::Revoked { file: line.file.clone(), line: line.number };
+        }
+        let trusted = self
+            .of(host, port, Some(Marker::CertAuthority))
+            .any(|line| line.entry.public_key().key_data() == authority.key_data());
+        if trusted && is_for(certificate, host, now) { Verdict::Known } else { self.check(host, port, &key) }
+    }
+
+    /// The kinds of keys that are known of a host, so that the server is asked for one of these first.
+    pub(crate) fn kinds(&self, host: &str, port: u16) -> Vec<Algorithm> {
+        self.of(host, port, None).map(|line| kind(line.entry.public_key())).collect()
+    }
+
+    /// Whether certificates of this host can be judged.
+    pub(crate) fn has_authority(&self, host: &str, port: u16) -> bool {
+        self.of(host, port, Some(Marker::CertAuthority)).next().is_some()
+    }
+
+    fn of(&self, host: &str, port: u16, marker: Option<Marker>) -> impl Iterator<Item = &Line> {
+        let name = name(host, port);
+        self.lines.iter().filter(move |line| {
+            line.entry.marker() == marker.as_ref() && is_named(line.entry.host_patterns(), &name)
+        })
+    }
+}
+
+/// As `ssh-keygen -l` shows it.
+pub(super) fn fingerprint(key: &PublicKey) -> String {
+    key.fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// RSA is one kind, whatever it signs with.
+fn kind(key: &PublicKey) -> Algorithm {
+    match key.algorithm() {
+        Algorithm::Rsa { .. } => Algorithm::Rsa { hash: None },
+        other => other,
+    }
+}
+
+/// How a host is called there: with brackets and port unless that is 22, in lower case.
+fn name(host: &str, port: u16) -> String {
+    let host = host.to_ascii_lowercase();
+    if port == 22 { host } else { format!("[{host}]:{port}") }
+}
+
+fn is_named(patterns: &HostPatterns, name: &str) -> bool {
+    match patterns {
+        HostPatterns::HashedName { salt, hash } => {
+            let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, salt);
+            hmac::verify(&key, name.as_bytes(), hash).is_ok()
+        }
+        HostPatterns::Patterns(patterns) => {
+            let hits = |pattern: &str| wild(pattern.to_ascii_lowercase().as_bytes(), name.as_bytes());
+            let negated = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!'));
+            let mut plain = patterns.iter().filter(|pattern| !pattern.starts_with('!'));
+            !negated.into_iter().any(hits) && plain.any(|pattern| hits(pattern))
+        }
+    }
+}
+
+/// `*` and `?`, in time that grows with the product of the lengths at most.
+fn wild(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while let Some(byte) = text.get(t) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(expected) if *expected == b'?' || expected == byte => (p, t) = (p + 1, t + 1),
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    (p, t) = (at + 1, from + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.get(p..).unwrap_or_default().iter().all(|byte| *byte == b'*')
+}
+
+/// Whether the certificate is one of this host, now. That its authority is trusted has been seen to.
+fn is_for(certificate: &Certificate, host: &str, now: SystemTime) -> bool {
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let authority = certificate.signature_key().fingerprint(HashAlg::Sha256);
+    let host = host.to_ascii_lowercase();
+    let weak = matches!(certificate.signature().algorithm(), Algorithm::Rsa { hash: None } | Algorithm::Dsa);
+    certificate.cert_type() == CertType::Host
+        && !weak
+        && certificate.critical_options().iter().next().is_none()
+        && certificate
+            .valid_principals()
+            .iter()
+            .any(|name| wild(name.to_ascii_lowercase().as_bytes(), host.as_bytes()))
+        && certificate.validate_at(seconds, [&authority]).is_ok()
+}
+
+/// Adds a line for a key to the file, which is made if it is not there (0600, its folder 0700). The line is written in
+/// one piece at the end, so what others write at the same time stays whole.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn learn(file: &Path, host: &str, port: u16, key: &PublicKey, hashed: bool) -> io::Result<()> {
+    if HostKeys::read([&file.to_owned()]).check(host, port, key) == Verdict::Known {
+        return Ok(());
+    }
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        create_folder(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut opened = options.open(file)?;
+    let name = name(host, port);
+    let name = if hashed { hash(&name)? } else { name };
+    // Without a comment: what the server calls its key is nobody's concern.
+    let key = PublicKey::from(key.key_data().clone()).to_openssh().map_err(io::Error::other)?;
+    let start = if ends_in_line(&mut opened) { "" } else { "\n" };
+    opened.write_all(format!("{start}{name} {key}\n").as_bytes())
+}
+
+fn create_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// Whether the file is empty or ends in a newline.
+fn ends_in_line(file: &mut fs::File) -> bool {
+    let mut last = [b'\n'];
+    match file.seek(SeekFrom::End(-1)) {
+        Ok(_) => file.read_exact(&mut last).is_err() || last == [b'\n'],
+        Err(_) => true,
+    }
+}
+
+/// `|1|salt|hash`, which does not say of whom it is to people who may read the file.
+fn hash(name: &str) -> io::Result<String> {
+    let mut salt = [0_u8; 20];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut salt).map_err(|_| io::Error::other("no random numbers"))?;
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt);
+    let hash = hmac::sign(&key, name.as_bytes());
+    Ok(format!("|1|{}|{}", BASE64_STANDARD.encode(salt), BASE64_STANDARD.encode(hash)))
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    let about = fs::metadata(file)?;
+    if about.len() > MAX_FILE {
+        return Err(io::Error::other("it is too large"));
+    }
+    // /dev/null and its like have no length.
+    if !about.is_file() && !about.is_dir() {
+        return Ok(String::new());
+    }
+    Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,455 @@
+//! What options, ssh_config, environment and defaults mean together.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hithe_cli_parser::printable;
+
+use super::address::Named;
+use super::config::{Said, expand, without_repeats};
+use super::gate::Questions;
+use super::proxy::{Environment, Proxy};
+use super::{
+    ConnectError, Hop, HostKeyPolicy, Identity, IdentitySource, KnownHosts, Route, ServerOptions,
+    SshConfigFile,
+};
+
+/// The user name that says: the command follows the current grammar.
+const USER: &str = "v2";
+/// Where ssh listens.
+const PORT: u16 = 22;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Hosts on the way.
+const MAX_JUMPS: usize = 8;
+const USUAL_KEYS: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+
+/// What the route depends on beside the options.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Surroundings {
+    pub(super) home: Option<PathBuf>,
+    /// ssh_config of the system.
+    pub(super) system_config: Option<PathBuf>,
+    pub(super) variables: HashMap<String, String>,
+}
+
+impl Surroundings {
+    pub(super) fn here() -> Self {
+        let system_config = match std::env::var_os("ProgramData") {
+            Some(data) if cfg!(windows) => PathBuf::from(data).join("ssh").join("ssh_config"),
+            _ => PathBuf::from("/etc/ssh/ssh_config"),
+        };
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self {
+            home: etcetera::home_dir().ok(),
+            system_config: Some(system_config),
+            variables: variables.collect(),
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).filter(|value| !value.is_empty()).cloned()
+    }
+
+    fn local_user(&self) -> Option<String> {
+        ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(|name| self.variable(name))
+    }
+
+    fn in_ssh(&self, name: &str) -> Option<PathBuf> {
+        Some(self.home.as_ref()?.join(".ssh").join(name))
+    }
+
+    /// `~/x` in the home directory.
+    fn path(&self, text: &str) -> PathBuf {
+        match (
+            text.strip_prefix('~').map(|rest| rest.trim_start_matches(std::path::is_separator)),
+            &self.home,
+        ) {
+            (Some(rest), Some(home)) if text == "~" || text.starts_with("~/") || text.starts_with("~\\") => {
+                home.join(rest)
+            }
+            _ => PathBuf::from(text),
+        }
+    }
+}
+
+/// # Errors
+/// An option, or what stands in its place, cannot be meant.
+pub(super) fn resolve(options: &ServerOptions, around: &Surroundings) -> Result<Route, ConnectError> {
+    let advice = "Name the server: with --server, in HITHE_SERVER, or in the agent's file.";
+    let address = options.address.as_deref().filter(|address| !address.trim().is_empty());
+    let named = Named::parse(address.ok_or_else(|| ConnectError::option("no server is named", advice))?)?;
+    if options.connect_timeout == Some(Duration::ZERO) {
+        return Err(ConnectError::option("a connect timeout of 0 s cannot be kept", "10s is usual."));
+    }
+    if let Some(missing) = options.identities.iter().find(|path| !path.exists()) {
+        let what = format!("the key file {} does not exist", missing.display());
+        return Err(ConnectError::option(
+            what,
+            "Make a key with ssh-keygen -t ed25519, or name another file.",
+        ));
+    }
+    let mut resolver = Resolver { options, around, warnings: Vec::new() };
+    let said = resolver.said(&named.host);
+    let server = resolver.hop(&named, &said, true)?;
+    let jumps = resolver.jumps(&named.host, &said)?;
+    let first = jumps.first().unwrap_or(&server);
+    let proxy = match options.proxy.as_deref().map(str::trim) {
+        Some("" | "none" | "direct") => None,
+        Some(url) => Some(Proxy::parse(url)?),
+        None => Environment::of(|name| around.variable(name)).for_host(&first.host, first.port)?,
+    };
+    let limit = options.connect_timeout.or(said.params().connect_timeout).unwrap_or(CONNECT_TIMEOUT);
+    for hop in jumps.iter().chain([&server]) {
+        resolver.warnings.append(&mut hop.known_hosts.read().warnings);
+    }
+    let warnings = without_repeats(resolver.warnings);
+    let (token, questions) = (options.token.clone(), Questions::default());
+    Ok(Route { server, jumps, proxy, token, limit, questions, warnings })
+}
+
+struct Resolver<'a> {
+    options: &'a ServerOptions,
+    around: &'a Surroundings,
+    warnings: Vec<String>,
+}
+
+impl Resolver<'_> {
+    fn said(&mut self, host: &str) -> Said {
+        let files = match &self.options.ssh_config {
+            SshConfigFile::None => Vec::new(),
+            SshConfigFile::File(path) if !path.exists() => {
+                self.warnings.push(format!("{} does not exist", path.display()));
+                Vec::new()
+            }
+            SshConfigFile::File(path) => vec![path.clone()],
+            SshConfigFile::Usual => {
+                self.around.in_ssh("config").into_iter().chain(self.around.system_config.clone()).collect()
+            }
+        };
+        let mut said = Said::of(host, &files, self.around.home.as_deref());
+        self.warnings.append(&mut said.warnings);
+        said
+    }
+
+    fn hop(&mut self, named: &Named, said: &Said, is_server: bool) -> Result<Hop, ConnectError> {
+        let params = said.params();
+        let host = params
+            .host_name
+            .as_deref()
+            .map_or_else(|| named.host.clone(), |name| expand(name, &[('h', &named.host)]));
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            let what = format!("HostName {:?} of ssh_config is no host", printable(&host));
+            return Err(ConnectError::option(what, "Correct it there, or name the server by its address."));
+        }
+        let port = named.port.or(params.port).unwrap_or(PORT);
+        let user = named.user.clone().or_else(|| params.user.clone());
+        let user = match is_server {
+            true => self.options.account.clone().or(user).unwrap_or_else(|| USER.into()),
+            false => user.or_else(|| self.around.local_user()).unwrap_or_else(|| USER.into()),
+        };
+        let home = self.around.home.as_deref().map(Path::to_string_lossy).unwrap_or_default().into_owned();
+        let (port_text, local) = (port.to_string(), self.around.local_user().unwrap_or_default());
+        let tokens: &[(char, &str)] =
+            &[('h', &host), ('n', &named.host), ('p', &port_text), ('r', &user), ('d', &home), ('u', &local)];
+        let hop = Hop {
+            port,
+            alias: said.word("HostKeyAlias").map(|alias| unquote(alias).to_owned()),
+            identities: self.identities(said, tokens),
+            identities_only: said.is_yes("IdentitiesOnly"),
+            agent: self.agent(said, tokens),
+            known_hosts: self.known_hosts(said, tokens),
+            policy: self.policy(said),
+            user: user.clone(),
+            host: host.clone(),
+        };
+        if said.word("ProxyCommand").is_some_and(|word| word != "none") && params.proxy_jump.is_none() {
+            self.warnings.push(format!("ProxyCommand of ssh_config is not used for {}", named.host));
+        }
+        Ok(hop)
+    }
+
+    fn identities(&self, said: &Said, tokens: &[(char, &str)]) -> Vec<Identity> {
+        let identity = |path, source| Identity { path, source };
+        let mut all: Vec<_> = self
+            .options
+            .identities
+            .iter()
+            .cloned()
+            .map(|path| identity(path, IdentitySource::Option))
+            .collect();
+        match &said.params().identity_file {
+            Some(files) => {
+                let files = files.iter().map(|path| path.to_string_lossy()).filter(|path| path != "none");
+                let files = files.map(|path| self.around.path(&expand(unquote(&path), tokens)));
+                all.extend(files.map(|path| identity(path, IdentitySource::SshConfig)));
+            }
+            None => {
+                let usual = USUAL_KEYS.iter().filter_map(|name| self.around.in_ssh(name));
+                all.extend(usual.map(|path| identity(path, IdentitySource::Usual)));
+            }
+        }
+        let mut seen = Vec::new();
+        all.retain(|identity| {
+            !seen.contains(&identity.path) && {
+                seen.push(identity.path.clone());
+                true
+            }
+        });
+        all
+    }
+
+    fn agent(&self, said: &Said, tokens: &[(char, &str)]) -> Option<PathBuf> {
+        let usual = || {
+            self.around
+                .variable("SSH_AUTH_SOCK")
+                .map(PathBuf::from)
+                .or_else(|| cfg!(windows).then(|| PathBuf::from(r"\\.\pipe\openssh-ssh-agent")))
+        };
+        match said.word("IdentityAgent").map(unquote) {
+            Some("none") => None,
+            Some("SSH_AUTH_SOCK") | None => usual(),
+            Some(variable) if variable.starts_with('$') => {
+                let name = variable.trim_matches(['$', '{', '}']);
+                self.around.variable(name).map(PathBuf::from)
+            }
+            Some(path) => Some(self.around.path(&expand(path, tokens))),
+        }
+    }
+
+    fn known_hosts(&self, said: &Said, tokens: &[(char, &str)]) -> KnownHosts {
+        let hashed = said.is_yes("HashKnownHosts");
+        if let Some(file) = &self.options.known_hosts {
+            return KnownHosts { user: vec![file.clone()], system: Vec::new(), hashed };
+        }
+        let files = |keyword: &str, usual: Vec<PathBuf>| match said.words(keyword) {
+            Some(words) => {
+                let words =
+                    words.iter().map(|word| unquote(word)).filter(|word| !word.eq_ignore_ascii_case("none"));
+                words.map(|word| self.around.path(&expand(word, tokens))).collect()
+            }
+            None => usual,
+        };
+        let user =
+            ["known_hosts", "known_hosts2"].iter().filter_map(|name| self.around.in_ssh(name)).collect();
+        let beside =
+            |name: &str| self.around.system_config.as_ref().map(|config| config.with_file_name(name));
+        let system = ["ssh_known_hosts", "ssh_known_hosts2"].into_iter().filter_map(beside).collect();
+        KnownHosts {
+            user: files("UserKnownHostsFile", user),
+            system: files("GlobalKnownHostsFile", system),
+            hashed,
+        }
+    }
+
+    fn policy(&mut self, said: &Said) -> HostKeyPolicy {
+        if let Some(policy) = self.options.host_key_policy {
+            return policy;
+        }
+        match said.word("StrictHostKeyChecking").map(str::to_ascii_lowercase).as_deref() {
+            None | Some("ask") => HostKeyPolicy::Ask,
+            Some("yes" | "true") => HostKeyPolicy::Strict,
+            // `no` takes changed keys too, which is never right for what is entrusted to a server of this kind.
+            Some("accept-new" | "no" | "off" | "false") => HostKeyPolicy::AcceptNew,
+            Some(other) => {
+                self.warnings
+                    .push(format!("StrictHostKeyChecking {} is not known; it asks", printable(other)));
+                HostKeyPolicy::Ask
+            }
+        }
+    }
+
+    /// The hosts of ProxyJump, and before the first of them those of its own.
+    fn jumps(&mut self, target: &str, said: &Said) -> Result<Vec<Hop>, ConnectError> {
+        let mut hops: Vec<Hop> = Vec::new();
+        let (mut target, mut list) = (target.to_owned(), jump_list(said));
+        while !list.is_empty() {
+            let mut stretch = Vec::new();
+            let mut before = Vec::new();
+            for (at, text) in list.iter().enumerate() {
+                let named = Named::parse(&expand(text, &[('h', &target)]))?;
+                let said = self.said(&named.host);
+                stretch.push(self.hop(&named, &said, false)?);
+                if at == 0 {
+                    target = named.host;
+                    before = jump_list(&said);
+                }
+            }
+            stretch.append(&mut hops);
+            hops = stretch;
+            if hops.len() > MAX_JUMPS {
+                let what =
+                    format!("ProxyJump of ssh_config leads over more than {MAX_JUMPS} hosts, or in a circle");
+                return Err(ConnectError::option(what, "Correct it there."));
+            }
+            list = before;
+        }
+        Ok(hops)
+    }
+}
+
+fn jump_list(said: &Said) -> Vec<String> {
+    let list = said.params().proxy_jump.clone().unwrap_or_default();
+    let list = list.iter().map(|jump| unquote(jump.trim()).to_owned()).filter(|jump| !jump.is_empty());
+    list.filter(|jump| !jump.eq_ignore_ascii_case("none")).collect()
+}
+
+fn unquote(word: &str) -> &str {
+    word.trim_matches('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    struct Home(tempfile::TempDir);
+
+    impl Home {
+        fn with(config: &str) -> Self {
+            let home = tempfile::tempdir().unwrap();
+            fs::create_dir(home.path().join(".ssh")).unwrap();
+            fs::write(home.path().join(".ssh/config"), config).unwrap();
+            Self(home)
+        }
+
+        fn around(&self, variables: &[(&str, &str)]) -> Surroundings {
+            let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            Surroundings { home: Some(self.0.path().into()), system_config: None, variables }
+        }
+
+        fn route(&self, address: &str) -> Route {
+            let options = ServerOptions { address: Some(address.into()), ..Default::default() };
+            resolve(&options, &self.around(&[("USER", "ada")])).unwrap()
+        }
+
+        fn ssh(&self, name: &str) -> PathBuf {
+            self.0.path().join(".ssh").join(name)
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_host_gets_the_defaults() {
+        let home = Home::with("");
+        let route = home.route("example.com");
+        assert_eq!(route.address(), "example.com:22");
+        assert_eq!(route.user(), "v2");
+        assert_eq!(route.limit, CONNECT_TIMEOUT);
+        let identities: Vec<_> =
+            route.server.identities.iter().map(|identity| identity.path.clone()).collect();
+        assert_eq!(identities, USUAL_KEYS.map(|name| home.ssh(name)));
+        assert_eq!(route.server.known_hosts.user[0], home.ssh("known_hosts"));
+        assert_eq!(route.server.policy, HostKeyPolicy::Ask);
+    }
+
+    #[test]
+    fn an_alias_brings_what_ssh_config_says() {
+        let home = Home::with(
+            "Host t\n HostName real.%h.example\n Port 2222\n User bob\n IdentityFile ~/.ssh/%r_key\n IdentitiesOnly yes\n \
+             UserKnownHostsFile ~/kh /dev/null\n StrictHostKeyChecking accept-new\n HostKeyAlias pinned\n ConnectTimeout 3",
+        );
+        let route = home.route("t");
+        assert_eq!((route.address(), route.user()), ("real.t.example:2222".into(), "bob"));
+        assert_eq!(route.server.identities[0].path, home.ssh("bob_key"));
+        assert!(route.server.identities_only);
+        assert_eq!(route.server.known_hosts.user, [home.0.path().join("kh"), "/dev/null".into()]);
+        assert_eq!(route.server.policy, HostKeyPolicy::AcceptNew);
+        assert_eq!(route.server.known_as(), ("pinned", 22));
+        assert_eq!(route.limit, Duration::from_secs(3));
+        assert_eq!(home.route("eve@t:1").address(), "real.t.example:1");
+        assert_eq!(home.route("eve@t:1").user(), "eve");
+    }
+
+    #[test]
+    fn what_is_said_in_options_comes_before_ssh_config() {
+        let home = Home::with(
+            "Host *\n User bob\n IdentityFile ~/.ssh/other\n StrictHostKeyChecking no\n ConnectTimeout 3",
+        );
+        fs::write(home.ssh("mine"), "").unwrap();
+        let options = ServerOptions {
+            address: Some("t".into()),
+            identities: vec![home.ssh("mine")],
+            account: Some("team".into()),
+            known_hosts: Some("/kh".into()),
+            host_key_policy: Some(HostKeyPolicy::Strict),
+            connect_timeout: Some(Duration::from_secs(1)),
+            ..Default::default()
+        };
+        let route = resolve(&options, &home.around(&[])).unwrap();
+        assert_eq!(route.user(), "team");
+        let identities: Vec<_> =
+            route.server.identities.iter().map(|identity| identity.path.clone()).collect();
+        assert_eq!(identities, [home.ssh("mine"), home.ssh("other")]);
+        assert_eq!(route.server.known_hosts.user, [PathBuf::from("/kh")]);
+        assert_eq!((route.server.policy, route.limit), (HostKeyPolicy::Strict, Duration::from_secs(1)));
+        let none = ServerOptions {
+            ssh_config: SshConfigFile::None,
+            address: Some("t".into()),
+            ..Default::default()
+        };
+        assert_eq!(resolve(&none, &home.around(&[])).unwrap().user(), "v2");
+    }
+
+    #[test]
+    fn jump_hosts_come_in_order_with_their_own_options_and_never_in_a_circle() {
+        let home = Home::with(
+            "Host t\n ProxyJump eve@b:2200,c\nHost b\n HostName b.example\n ProxyJump a\nHost c\n ProxyJump none\nHost round\n ProxyJump round",
+        );
+        let route = home.route("t");
+        let hops: Vec<_> =
+            route.jumps.iter().map(|hop| format!("{}@{}:{}", hop.user, hop.host, hop.port)).collect();
+        assert_eq!(hops, ["ada@a:22", "eve@b.example:2200", "ada@c:22"]);
+        let options = ServerOptions { address: Some("round".into()), ..Default::default() };
+        let error = resolve(&options, &home.around(&[])).unwrap_err();
+        assert!(error.to_string().contains("circle"), "{error}");
+    }
+
+    #[test]
+    fn the_environments_proxy_is_for_the_first_host_and_can_be_switched_off() {
+        let home = Home::with("Host t\n ProxyJump jump.example.com");
+        let around = home.around(&[("http_proxy", "http://p:1"), ("no_proxy", "example.com")]);
+        let mut options = ServerOptions { address: Some("t".into()), ..Default::default() };
+        assert_eq!(resolve(&options, &around).unwrap().proxy, None);
+        options.address = Some("other".into());
+        assert!(resolve(&options, &around).unwrap().proxy.is_some());
+        options.proxy = Some("none".into());
+        assert_eq!(resolve(&options, &around).unwrap().proxy, None);
+        options.proxy = Some("socks5://q".into());
+        assert_eq!(resolve(&options, &around).unwrap().proxy.unwrap().to_string(), "socks5://q:1080");
+    }
+
+    #[test]
+    fn the_agent_is_where_ssh_would_find_it() {
+        let agent = |config: &str| Home::with(config).around(&[("SSH_AUTH_SOCK", "/a"), ("OTHER", "/b")]);
+        let path = |config: &str| {
+            let home = Home::with(config);
+            let options = ServerOptions { address: Some("t".into()), ..Default::default() };
+            let variables = agent(config).variables;
+            resolve(&options, &Surroundings { variables, ..home.around(&[]) }).unwrap().server.agent
+        };
+        assert_eq!(path(""), Some("/a".into()));
+        assert_eq!(path("IdentityAgent none"), None);
+        assert_eq!(path("IdentityAgent $OTHER"), Some("/b".into()));
+        assert_eq!(path("IdentityAgent \"/c d\""), Some("/c d".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_advice() {
+        let home = Home::with("Host t\n ProxyCommand nc %h %p");
+        let refused = |options: ServerOptions| resolve(&options, &home.around(&[])).unwrap_err();
+        let named = ServerOptions { address: Some("t".into()), ..Default::default() };
+        for error in [
+            refused(ServerOptions::default()),
+            refused(ServerOptions { identities: vec!["/nowhere/key".into()], ..named.clone() }),
+            refused(ServerOptions { connect_timeout: Some(Duration::ZERO), ..named.clone() }),
+            refused(ServerOptions { proxy: Some("gopher://x".into()), ..named.clone() }),
+        ] {
+            assert_eq!(error.exit_status(), crate::exit::USAGE, "{error}");
+            assert!(!error.advice().is_empty());
+        }
+        let warnings = resolve(&named, &home.around(&[])).unwrap().warnings;
+        assert_eq!(warnings, ["ProxyCommand of ssh_config is not used for t"]);
+    }
+}

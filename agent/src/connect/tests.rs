@@ -1,0 +1,521 @@
+//! Whole ways into servers that run in the test.
+
+pub(crate) mod server;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use russh::client::{Config, DisconnectReason, Session};
+use russh::keys::ssh_key::certificate::{Builder, CertType};
+use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKeyOrCertificate};
+
+use self::server::{Knows, TestServer, new_key, write_key};
+use super::known_hosts;
+use super::*;
+use crate::exit;
+
+/// Somebody who answers from a list, and remembers what was asked.
+#[derive(Debug, Default)]
+struct Person {
+    answers: Mutex<VecDeque<&'static str>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Person {
+    fn who_says(answers: &[&'static str]) -> Arc<Self> {
+        Arc::new(Self { answers: Mutex::new(answers.iter().copied().collect()), asked: Mutex::default() })
+    }
+
+    fn asked(&self) -> String {
+        self.asked.lock().unwrap().join("\n")
+    }
+}
+
+impl Ask for Person {
+    fn is_there(&self) -> bool {
+        true
+    }
+
+    fn show(&self, text: &str) -> io::Result<()> {
+        self.asked.lock().unwrap().push(text.to_owned());
+        Ok(())
+    }
+
+    fn line(&self, question: &str) -> io::Result<String> {
+        self.show(question)?;
+        let answer = self.answers.lock().unwrap().pop_front();
+        answer.map(str::to_owned).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn secret(&self, question: &str) -> io::Result<Secret<String>> {
+        self.line(question).map(Secret::new)
+    }
+}
+
+struct Quiet(Gate);
+
+impl Handler for Quiet {
+    type Error = ConnectError;
+
+    async fn auth_banner(&mut self, banner: &str, _session: &mut Session) -> Result<(), ConnectError> {
+        self.0.hear_lines(banner);
+        Ok(())
+    }
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, ConnectError> {
+        self.0.check_server_key(key).await
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<ConnectError>) -> Result<(), ConnectError> {
+        self.0.hear_the_end(&reason);
+        match reason {
+            DisconnectReason::ReceivedDisconnect(_) => Ok(()),
+            DisconnectReason::Error(error) => Err(error),
+        }
+    }
+}
+
+/// A home directory with `.ssh`.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join(".ssh")).unwrap();
+        Self(home)
+    }
+
+    fn ssh(&self) -> PathBuf {
+        self.0.path().join(".ssh")
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.ssh().join(name), text).unwrap();
+    }
+
+    fn key(&self, name: &str) -> PrivateKey {
+        let key = new_key();
+        write_key(&self.ssh(), name, &key);
+        key
+    }
+
+    fn knows(&self, server: &TestServer) {
+        let path = self.ssh().join("known_hosts");
+        let lines = fs::read_to_string(&path).unwrap_or_default() + &server.known_hosts_line();
+        fs::write(path, lines).unwrap();
+    }
+
+    fn route(&self, options: &ServerOptions, variables: &[(&str, &str)]) -> Route {
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let around = Surroundings { home: Some(self.0.path().into()), system_config: None, variables };
+        resolve::resolve(options, &around).unwrap().asking(Arc::new(Nobody))
+    }
+
+    fn way_to(&self, server: &TestServer) -> Route {
+        self.route(&to(server), &[])
+    }
+}
+
+fn to(server: &TestServer) -> ServerOptions {
+    let limit = Some(Duration::from_secs(10));
+    ServerOptions { address: Some(server.address.to_string()), connect_timeout: limit, ..Default::default() }
+}
+
+async fn enter(route: &Route) -> Result<Handle<Quiet>, ConnectError> {
+    route.connect(Config::default(), Quiet).await
+}
+
+async fn refused(route: &Route) -> ConnectError {
+    match enter(route).await {
+        Ok(_) => panic!("this should be refused"),
+        Err(error) => error,
+    }
+}
+
+fn knowing(keys: &[&PrivateKey]) -> Knows {
+    Knows { keys: keys.iter().map(|key| key.public_key().clone()).collect(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_usual_key_opens_a_known_server() {
+    let home = Home::new();
+    let server = TestServer::start(knowing(&[&home.key("id_ed25519")])).await;
+    home.knows(&server);
+    enter(&home.way_to(&server)).await.unwrap();
+    assert!(server.tried()[0].starts_with("v2 ssh-ed25519 "));
+}
+
+#[tokio::test]
+async fn an_rsa_key_signs_with_sha_2() {
+    let home = Home::new();
+    // Faster than making one here without optimisation.
+    let path = home.ssh().join("id_rsa");
+    let made =
+        Command::new("ssh-keygen").args(["-q", "-t", "rsa", "-m", "PEM", "-N", "", "-f"]).arg(&path).status();
+    assert!(made.unwrap().success());
+    fs::remove_file(home.ssh().join("id_rsa.pub")).unwrap();
+    let key = russh::keys::load_secret_key(&path, None).unwrap();
+    let server = TestServer::start(knowing(&[&key])).await;
+    home.knows(&server);
+    enter(&home.way_to(&server)).await.unwrap();
+    assert!(server.tried()[0].starts_with("v2 rsa-sha2-512 "), "{:?}", server.tried());
+}
+
+#[tokio::test]
+async fn a_new_server_is_asked_about_once_and_then_known() {
+    let home = Home::new();
+    let server = TestServer::start(knowing(&[&home.key("id_ed25519")])).await;
+    let person = Person::who_says(&["maybe", "yes"]);
+    let route = home.way_to(&server).asking(person.clone());
+    enter(&route).await.unwrap();
+    enter(&route).await.unwrap();
+    let fingerprint = known_hosts::fingerprint(server.host_key.public_key());
+    assert_eq!(person.asked().matches(&fingerprint).count(), 1, "{}", person.asked());
+    assert_eq!(fs::read_to_string(home.ssh().join("known_hosts")).unwrap().lines().count(), 1);
+}
+
+#[tokio::test]
+async fn several_connections_ask_about_a_new_server_once() {
+    let home = Home::new();
+    let server = TestServer::start(knowing(&[&home.key("id_ed25519")])).await;
+    let person = Person::who_says(&["yes"]);
+    let route = home.way_to(&server).asking(person.clone());
+    let (one, two, three) = tokio::join!(enter(&route), enter(&route), enter(&route));
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    assert_eq!(person.asked().matches("Is it right?").count(), 1);
+}
+
+#[tokio::test]
+async fn the_fingerprint_itself_is_an_answer_and_another_one_is_a_no() {
+    let home = Home::new();
+    let server = TestServer::start(knowing(&[&home.key("id_ed25519")])).await;
+    let fingerprint: &'static str = known_hosts::fingerprint(server.host_key.public_key()).leak();
+    let wrong = home.way_to(&server).asking(Person::who_says(&["SHA256:AAAA"]));
+    assert!(matches!(refused(&wrong).await, ConnectError::HostKeyRefused { .. }));
+    enter(&home.way_to(&server).asking(Person::who_says(&[fingerprint]))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_server_is_refused_where_nobody_can_be_asked_unless_new_ones_are_accepted() {
+    let home = Home::new();
+    let server = TestServer::start(knowing(&[&home.key("id_ed25519")])).await;
+    let error = refused(&home.way_to(&server)).await;
+    assert!(matches!(error, ConnectError::HostKeyUnknown { .. }), "{error}");
+    assert!(error.is_final());
+    assert_eq!(error.exit_status(), exit::HOST_KEY);
+    assert!(
+        error.advice().contains(&format!("ssh-keyscan -p {} 127.0.0.1", server.address.port())),
+        "{}",
+        error.advice()
+    );
+    assert!(server.tried().is_empty(), "nothing was shown to a server that may be another");
+    let options = ServerOptions { host_key_policy: Some(HostKeyPolicy::AcceptNew), ..to(&server) };
+    enter(&home.route(&options, &[])).await.unwrap();
+    enter(&home.way_to(&server)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_changed_host_key_stops_everything_whatever_the_policy() {
+    let home = Home::new();
+    home.key("id_ed25519");
+    let server = TestServer::start(Knows::default()).await;
+    let line = server.known_hosts_line();
+    let place = line.split(' ').next().unwrap();
+    home.write("known_hosts", format!("# mine\n{place} {}\n", new_key().public_key().to_openssh().unwrap()));
+    let options = ServerOptions { host_key_policy: Some(HostKeyPolicy::AcceptNew), ..to(&server) };
+    let route = home.route(&options, &[]).asking(Person::who_says(&["yes"]));
+    let error = refused(&route).await;
+    assert!(matches!(error, ConnectError::HostKeyChanged { line: 2, .. }), "{error}");
+    assert!(error.is_final());
+    assert!(error.advice().contains("known_hosts"));
+    assert!(server.tried().is_empty());
+}
+
+#[tokio::test]
+async fn a_kind_of_key_that_is_known_is_asked_for_first() {
+    let home = Home::new();
+    let kind = Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 };
+    let known = PrivateKey::random(&mut russh::keys::key::safe_rng(), kind.clone()).unwrap();
+    let options = ServerOptions { address: Some("127.0.0.1".into()), ..Default::default() };
+    home.write("known_hosts", format!("127.0.0.1 {}\n", known.public_key().to_openssh().unwrap()));
+    let mut config = Config::default();
+    home.route(&options, &[]).prefer_known_keys(&mut config);
+    assert_eq!(config.preferred.key[0], kind);
+    assert!(!config.preferred.key.contains(&Algorithm::Rsa { hash: None }));
+    assert!(config.preferred.host_key_certificates.is_empty());
+}
+
+/// A certificate for a key, made by an authority.
+fn certify(
+    authority: &PrivateKey,
+    key: &PrivateKey,
+    kind: CertType,
+    principal: &str,
+) -> russh::keys::Certificate {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let mut rng = russh::keys::key::safe_rng();
+    let public = key.public_key().key_data().clone();
+    let mut builder = Builder::new_with_random_nonce(&mut rng, public, now - 60, now + 3600).unwrap();
+    builder.cert_type(kind).unwrap().key_id("id").unwrap().valid_principal(principal).unwrap();
+    builder.sign(authority).unwrap()
+}
+
+#[tokio::test]
+async fn a_host_certificate_of_a_trusted_authority_makes_a_server_known() {
+    let home = Home::new();
+    let (authority, host_key) = (new_key(), new_key());
+    for (principal, is_known) in [("127.0.0.1", true), ("other.example.com", false)] {
+        let certificate = certify(&authority, &host_key, CertType::Host, principal);
+        let knows = Knows { host_certificate: Some(certificate), ..knowing(&[&home.key("id_ed25519")]) };
+        let server = TestServer::with_key(knows, host_key.clone()).await;
+        let public = authority.public_key().to_openssh().unwrap();
+        home.write("known_hosts", format!("@cert-authority [127.0.0.1]:* {public}\n"));
+        let entered = enter(&home.way_to(&server)).await;
+        assert_eq!(entered.is_ok(), is_known, "{principal}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_beside_a_key_is_shown_before_it() {
+    let home = Home::new();
+    let key = home.key("id_ed25519");
+    let certificate = certify(&new_key(), &key, CertType::User, "v2");
+    home.write("id_ed25519-cert.pub", certificate.to_openssh().unwrap());
+    let server = TestServer::start(Knows { certificates: true, ..Default::default() }).await;
+    home.knows(&server);
+    enter(&home.way_to(&server)).await.unwrap();
+    assert!(server.tried().contains(&"certificate id".to_owned()), "{:?}", server.tried());
+}
+
+#[tokio::test]
+async fn a_passphrase_is_asked_once_and_only_where_the_server_knows_the_key() {
+    let home = Home::new();
+    let key = new_key();
+    let locked = key.encrypt(&mut russh::keys::key::safe_rng(), "open sesame").unwrap();
+    write_key(&home.ssh(), "id_ed25519", &locked);
+    let stranger = TestServer::start(Knows::default()).await;
+    home.knows(&stranger);
+    let person = Person::who_says(&[]);
+    assert!(refused(&home.way_to(&stranger).asking(person.clone())).await.is_final());
+    assert!(!person.asked().contains("Passphrase"), "{}", person.asked());
+
+    let server = TestServer::start(knowing(&[&key])).await;
+    home.knows(&server);
+    let person = Person::who_says(&["wrong", "open sesame"]);
+    let route = home.way_to(&server).asking(person.clone());
+    enter(&route).await.unwrap();
+    enter(&route.clone()).await.unwrap();
+    assert_eq!(person.asked().matches("Passphrase").count(), 2, "{}", person.asked());
+    let error = refused(&home.way_to(&server)).await;
+    assert!(error.to_string().contains("needs a passphrase, and nobody can be asked"), "{error}");
+    assert_eq!(error.exit_status(), exit::LOGIN);
+}
+
+#[tokio::test]
+async fn a_token_logs_in_alone_and_a_wrong_one_ends_it() {
+    let home = Home::new();
+    home.key("id_ed25519");
+    let server = TestServer::start(Knows { token: Some("secret".into()), ..Default::default() }).await;
+    home.knows(&server);
+    let with = |token: &str| ServerOptions { token: Some(Secret::new(token.into())), ..to(&server) };
+    enter(&home.route(&with("secret"), &[])).await.unwrap();
+    let error = refused(&home.route(&with("wrong"), &[])).await;
+    assert!(error.to_string().contains("access token is not known"), "{error}");
+    assert!(error.is_final());
+    assert_eq!(server.tried(), ["password", "password"]);
+}
+
+#[tokio::test]
+async fn what_the_server_says_about_a_key_it_does_not_know_reaches_the_person() {
+    let home = Home::new();
+    home.key("id_ed25519");
+    let said = "ERR_HITHE_1102: your key is not known to this server.\x1b[2J";
+    let knows =
+        Knows { question: Some((said.into(), None)), banner: Some("Welcome\n".into()), ..Default::default() };
+    let server = TestServer::start(knows).await;
+    home.knows(&server);
+    let error = refused(&home.way_to(&server)).await;
+    assert!(error.is_final());
+    assert!(error.to_string().contains("id_ed25519"), "{error}");
+    assert!(
+        error.advice().starts_with("Welcome\nERR_HITHE_1102: your key is not known"),
+        "{}",
+        error.advice()
+    );
+    assert!(!error.advice().contains('\x1b'));
+}
+
+#[tokio::test]
+async fn a_person_answers_the_servers_question() {
+    let home = Home::new();
+    let knows = Knows {
+        question: Some(("No key. Or type a token.".into(), Some("secret".into()))),
+        ..Default::default()
+    };
+    let server = TestServer::start(knows).await;
+    home.knows(&server);
+    let person = Person::who_says(&["wrong", "secret"]);
+    enter(&home.way_to(&server).asking(person.clone())).await.unwrap();
+    assert!(person.asked().starts_with("No key. Or type a token.\nAccess token: "), "{}", person.asked());
+    assert!(refused(&home.way_to(&server)).await.is_final());
+}
+
+#[tokio::test]
+async fn no_more_keys_are_offered_than_a_server_puts_up_with() {
+    let home = Home::new();
+    let names: Vec<_> = (0..9).map(|n| format!("key{n}")).collect();
+    let config: String = names.iter().map(|name| format!("IdentityFile ~/.ssh/{name}\n")).collect();
+    home.write("config", config);
+    for name in &names {
+        home.key(name);
+    }
+    let server =
+        TestServer::start(Knows { question: Some(("Who are you?".into(), None)), ..Default::default() })
+            .await;
+    home.knows(&server);
+    let error = refused(&home.way_to(&server)).await;
+    assert!(error.to_string().contains("4 more keys were not offered"), "{error}");
+    assert!(error.advice().contains("Who are you?"), "the question comes after the keys: {error}");
+    assert_eq!(server.tried().len(), 5);
+}
+
+/// OpenSSH's agent with a key in it.
+struct SshAgent(Child);
+
+impl SshAgent {
+    fn with(home: &Home, keys: &[&str]) -> Self {
+        let socket = home.0.path().join("agent");
+        let agent =
+            Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+        let agent = Self(agent);
+        let added = || {
+            let paths = keys.iter().map(|key| home.ssh().join(key));
+            let run = Command::new("ssh-add")
+                .args(paths)
+                .env("SSH_AUTH_SOCK", &socket)
+                .stderr(Stdio::null())
+                .status();
+            run.is_ok_and(|status| status.success())
+        };
+        let patience = std::iter::repeat_with(added).take(500);
+        assert!(patience.into_iter().any(|done| done), "ssh-add reaches ssh-agent");
+        agent
+    }
+}
+
+impl Drop for SshAgent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn keys_of_ssh_agent_are_offered_and_with_identities_only_those_that_files_name() {
+    let home = Home::new();
+    let (known, other) = (home.key("known"), home.key("other"));
+    home.write("named.pub", known.public_key().to_openssh().unwrap());
+    let _agent = SshAgent::with(&home, &["other", "known"]);
+    fs::remove_file(home.ssh().join("known")).unwrap();
+    let socket = home.0.path().join("agent");
+    let variables = [("SSH_AUTH_SOCK", socket.to_str().unwrap())];
+    let server = TestServer::start(knowing(&[&known])).await;
+    home.knows(&server);
+    let fingerprint =
+        |key: &PrivateKey| format!("v2 ssh-ed25519 {}", known_hosts::fingerprint(key.public_key()));
+
+    enter(&home.route(&to(&server), &variables)).await.unwrap();
+    assert_eq!(server.tried()[0], fingerprint(&other));
+
+    home.write("config", "IdentityFile ~/.ssh/named.pub\nIdentitiesOnly yes\n");
+    let before = server.tried().len();
+    enter(&home.route(&to(&server), &variables)).await.unwrap();
+    assert!(!server.tried()[before..].contains(&fingerprint(&other)), "{:?}", server.tried());
+}
+
+#[tokio::test]
+async fn jump_hosts_lead_to_a_server_and_each_is_checked() {
+    let home = Home::new();
+    let key = home.key("id_ed25519");
+    let server = TestServer::start(knowing(&[&key])).await;
+    let (near, far) = (TestServer::start(knowing(&[&key])).await, TestServer::start(knowing(&[&key])).await);
+    let jumps = format!("ada@{},bob@{}", near.address, far.address);
+    home.write(
+        "config",
+        format!("Host server\n HostName 127.0.0.1\n Port {}\n ProxyJump {jumps}\n", server.address.port()),
+    );
+    let options = ServerOptions { address: Some("server".into()), ..to(&server) };
+    home.knows(&server);
+    home.knows(&near);
+    let error = refused(&home.route(&options, &[])).await;
+    assert!(matches!(&error, ConnectError::Jump { host, .. } if *host == far.address.to_string()), "{error}");
+    assert_eq!(error.exit_status(), exit::HOST_KEY);
+    home.knows(&far);
+    let handle = enter(&home.route(&options, &[])).await.unwrap();
+    assert!(!handle.is_closed());
+    assert!(near.tried().last().unwrap().starts_with(&format!("to {}", far.address)));
+    assert!(far.tried().last().unwrap().starts_with(&format!("to {}", server.address)));
+    assert!(near.tried()[0].starts_with("ada ") && far.tried()[0].starts_with("bob "));
+}
+
+#[tokio::test]
+async fn a_token_is_not_shown_to_a_jump_host() {
+    let home = Home::new();
+    let key = home.key("id_ed25519");
+    let jump = TestServer::start(knowing(&[&key])).await;
+    let server = TestServer::start(Knows { token: Some("secret".into()), ..Default::default() }).await;
+    home.write("config", format!("Host 127.0.0.1\n ProxyJump ada@localhost:{}\n", jump.address.port()));
+    home.knows(&server);
+    let line = jump.known_hosts_line().replace("127.0.0.1", "localhost");
+    let path = home.ssh().join("known_hosts");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + &line).unwrap();
+    let options = ServerOptions { token: Some(Secret::new("secret".into())), ..to(&server) };
+    enter(&home.route(&options, &[])).await.unwrap();
+    assert!(!jump.tried().contains(&"password".to_owned()), "{:?}", jump.tried());
+}
+
+#[tokio::test]
+async fn why_a_server_turns_somebody_away_in_plain_text_is_told_and_tried_again() {
+    let home = Home::new();
+    let text = "ERR_HITHE_1201: too many connections from your network\r\n";
+    let server = TestServer::start(Knows { turns_away: Some(text.into()), ..Default::default() }).await;
+    let error = refused(&home.way_to(&server)).await;
+    assert!(error.to_string().contains("too many connections from your network"), "{error}");
+    assert!(!error.is_final());
+}
+
+#[tokio::test]
+async fn who_does_not_speak_ssh_is_told_from_a_server() {
+    let home = Home::new();
+    let text = "HTTP/1.1 400 Bad Request\r\n".repeat(40);
+    let server = TestServer::start(Knows { turns_away: Some(text), ..Default::default() }).await;
+    let error = refused(&home.way_to(&server)).await;
+    assert!(matches!(error, ConnectError::Protocol { .. }), "{error}");
+    assert!(error.to_string().ends_with("it answers \"HTTP/1.1 400 Bad Request\""), "{error}");
+    assert_eq!(error.exit_status(), exit::NETWORK);
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_given_up_but_not_while_a_person_thinks() {
+    let home = Home::new();
+    let hop = home.way_to(&TestServer {
+        address: "127.0.0.1:1".parse().unwrap(),
+        host_key: new_key(),
+        tried: Arc::default(),
+    });
+    let gate = hop.gate();
+    let limit = Duration::from_millis(10);
+    let never = std::future::pending::<Result<(), ConnectError>>();
+    assert!(matches!(gate.within("x", limit, never).await, Err(ConnectError::Timeout { .. })));
+    let thinking = async {
+        let _open = gate.ask_open();
+        tokio::time::sleep(10 * limit).await;
+        Ok::<_, ConnectError>(())
+    };
+    gate.within("x", limit, thinking).await.unwrap();
+}
