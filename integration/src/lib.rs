@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a harness fails its test by panicking")]
 #![expect(clippy::disallowed_methods, reason = "tasks of the harness end with the test's runtime")]
 
+pub mod agent;
 pub mod autobahn;
 pub mod child;
 pub mod clients;
@@ -24,6 +25,7 @@ pub mod terminal;
 pub mod visitor;
 pub mod wait;
 
+pub use agent::Agent;
 pub use autobahn::Autobahn;
 pub use child::{Child, Forwarding};
 pub use clients::{OtherClient, Program};

@@ -16,10 +16,10 @@ use tempfile::TempDir;
 
 pub use self::options::Options;
 use self::ports::PortBlock;
-use crate::OpenSsh;
 use crate::origin::Origin;
 use crate::visitor::Visitor;
 use crate::wait::eventually;
+use crate::{Agent, OpenSsh};
 
 /// A running server. It is killed, and its state removed, when dropped.
 #[derive(Debug)]
@@ -114,6 +114,11 @@ impl TestServer {
     /// The machine's `ssh` about to connect here; see [`OpenSsh`].
     pub fn ssh(&self) -> OpenSsh {
         OpenSsh::to(self.ssh_address(), self.user_key())
+    }
+
+    /// The agent about to connect here; see [`Agent`].
+    pub fn agent(&self) -> Agent {
+        Agent::to(self.ssh_address(), self.user_key(), self.folder())
     }
 
     /// Publishes `origin` with stock ssh, `-R 0:…`, and this command; waits until it is public.

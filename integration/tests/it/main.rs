@@ -4,6 +4,7 @@
 
 mod access;
 mod addresses;
+mod agent;
 mod browser;
 mod clients;
 mod commands;
