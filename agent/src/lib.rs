@@ -4,8 +4,11 @@
 //! command line that a person could have typed.
 
 mod cli;
+mod completions;
+mod console;
 mod endpoint;
 mod files;
+mod logging;
 mod status;
 mod upstream;
 
