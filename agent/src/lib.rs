@@ -9,6 +9,7 @@ mod console;
 mod endpoint;
 mod files;
 mod logging;
+mod service;
 mod status;
 mod upstream;
 
