@@ -4,7 +4,7 @@
 //! counted, and drawing happens on a thread of its own, ten times a second at most and only when something changed.
 
 mod app;
-mod plain;
+pub(crate) mod plain;
 mod qr;
 mod screen;
 mod terminal;
@@ -19,7 +19,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::Status;
 use app::{App, Wish};
-pub(crate) use plain::lines;
 pub(crate) use screen::{Background, Look};
 use terminal::Terminal;
 
@@ -106,11 +105,7 @@ pub(crate) async fn run(sources: Sources, look: Look) -> io::Result<Left> {
                 is_stale = true;
             }
             line = requests.recv(), if !are_requests_over => {
-                match line {
-                    Ok(line) => with(&mut |app| app.add(line.clone())),
-                    Err(broadcast::error::RecvError::Lagged(count)) => with(&mut |app| app.missed += count),
-                    Err(broadcast::error::RecvError::Closed) => are_requests_over = true,
-                }
+                with(&mut |app| are_requests_over = app.take(&line));
                 is_stale = true;
             }
             Some(event) = next(&mut keys) => {

@@ -40,6 +40,7 @@ impl Folder {
     pub(crate) fn serve(&self) -> impl Stream + use<> {
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let folder = self.clone();
+        #[expect(clippy::disallowed_methods, reason = "it ends with its stream, which has an owner")]
         tokio::spawn(async move {
             let service = service_fn(|request| folder.answer(request));
             let served = hyper::server::conn::http1::Builder::new()
@@ -58,7 +59,7 @@ impl Folder {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let is_head = request.method() == Method::HEAD;
-        let mut response = self.respond(&request).await.unwrap_or_else(|status| page::error(status));
+        let mut response = self.respond(&request).await.unwrap_or_else(page::error);
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // Files change; with their ETag and Last-Modified the question costs little.

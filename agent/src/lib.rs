@@ -4,11 +4,15 @@
 //! command line that a person could have typed.
 
 mod cli;
+#[cfg_attr(not(test), expect(dead_code, reason = "the command line calls it"))]
 mod completions;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the command line calls it"))]
 mod console;
 mod endpoint;
 mod files;
+#[cfg_attr(not(test), expect(dead_code, reason = "the command line calls it"))]
 mod logging;
+#[expect(dead_code, reason = "the command line calls it")]
 mod service;
 mod status;
 mod upstream;

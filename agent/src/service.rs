@@ -90,7 +90,9 @@ pub(crate) enum ServiceError {
         "a Windows service has to answer the service control manager, which hithe does not do: put winsw.exe of https://github.com/winsw/winsw, which does, in the PATH, or let the Task Scheduler run `hithe start --all`"
     )]
     NeedsWinSw,
-    #[error("this needs root, or an administrator: call it with sudo, or add --user for a service of your own")]
+    #[error(
+        "this needs root, or an administrator: call it with sudo, or add --user for a service of your own"
+    )]
     NeedsRoot,
     #[error("{0} has services of the machine only: call it as root, with --system")]
     NoUserServices(&'static str),
@@ -214,12 +216,17 @@ impl Service {
             restart_policy: RestartPolicy::default(),
         };
         self.done(self.manager.install(context))?;
+        self.tell(username.as_deref(), log.as_deref(), out)
+    }
+
+    /// What was written, and what comes next.
+    fn tell(&self, user: Option<&str>, log: Option<&Path>, out: &mut impl Write) -> Result<(), ServiceError> {
         match self.file() {
             Some(file) => writeln!(out, "{} has been written", printable(&file.to_string_lossy()))?,
             None => writeln!(out, "{} has been installed", self.label)?,
         }
-        if let Some(user) = username {
-            writeln!(out, "It runs as {}, who must be able to read its files and keys", printable(&user))?;
+        if let Some(user) = user {
+            writeln!(out, "It runs as {}, who must be able to read its files and keys", printable(user))?;
         }
         match log {
             Some(log) => writeln!(out, "It will log to {}", printable(&log.to_string_lossy()))?,
@@ -233,7 +240,7 @@ impl Service {
             }
             None => {}
         }
-        if self.kind == ServiceManagerKind::Systemd && level == ServiceLevel::User {
+        if self.kind == ServiceManagerKind::Systemd && self.manager.level() == ServiceLevel::User {
             writeln!(
                 out,
                 "It runs while you are logged in; `loginctl enable-linger` lets it run without that"
@@ -294,7 +301,8 @@ impl Service {
         result.map_err(|error| {
             let text = error.to_string();
             let said = text.trim().lines().map(printable).collect::<Vec<_>>().join("\n  ");
-            let is_refused = error.kind() == io::ErrorKind::PermissionDenied || text.contains("Access denied");
+            let is_refused =
+                error.kind() == io::ErrorKind::PermissionDenied || text.contains("Access denied");
             if is_refused && self.manager.level() == ServiceLevel::System {
                 ServiceError::NeedsRoot
             } else if self.kind == ServiceManagerKind::Systemd && text.contains("connect to bus") {
@@ -477,5 +485,56 @@ mod tests {
             Err(error) => error.to_string(),
         };
         assert!(error.contains("hithe start --all"), "{error}");
+    }
+
+    /// Called by the next test in a process with an environment of its own.
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[ignore = "changes units"]
+    fn installs_and_uninstalls() {
+        let mut manager = <dyn ServiceManager>::target(ServiceManagerKind::Systemd);
+        manager.set_level(ServiceLevel::User).unwrap();
+        let label = ServiceLabel { qualifier: None, organization: None, application: "hithe-test".into() };
+        let service = Service { kind: ServiceManagerKind::Systemd, manager, label };
+        let config = PathBuf::from(std::env::var_os("TEST_CONFIG").unwrap());
+        let line = "install --user --name hithe-test";
+        let ServiceCommand::Install(mut install) = parse(line).unwrap() else { panic!("{line}") };
+        install.config.push(config);
+        let mut told = Vec::new();
+        assert!(matches!(service.start(), Err(ServiceError::NotInstalled)));
+        service.install(&install, &mut told).unwrap();
+        let file = service.file().unwrap();
+        std::fs::copy(&file, file.with_extension("kept")).unwrap();
+        assert!(file.parent().unwrap().join("default.target.wants/hithe-test.service").exists());
+        service.uninstall(&mut told).unwrap();
+        assert!(!file.exists());
+        assert!(!file.parent().unwrap().join("default.target.wants/hithe-test.service").is_symlink());
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.contains("hithe-test.service has been written"), "{told}");
+        assert!(told.contains("Start it now: hithe service start --user --name hithe-test"), "{told}");
+        assert!(told.contains("hithe-test.service has been removed"), "{told}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_service_is_written_enabled_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("my file.yml");
+        std::fs::write(&config, "version: 3").unwrap();
+        if std::process::Command::new("systemctl").arg("--version").output().is_err() {
+            return;
+        }
+        let done = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "service::tests::installs_and_uninstalls", "--ignored"])
+            .env("XDG_CONFIG_HOME", dir.path())
+            .env("TEST_CONFIG", &config)
+            // systemctl then changes files only.
+            .env("SYSTEMD_OFFLINE", "1")
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        let unit = std::fs::read_to_string(dir.path().join("systemd/user/hithe-test.kept")).unwrap();
+        let wanted = format!(" start --all --config \"{}\"\n", config.display());
+        assert!(unit.contains(&wanted), "{unit}");
     }
 }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
+use tokio::sync::broadcast::error::RecvError;
+
 use super::{Line, Look, Numbers};
 use crate::{Phase, Status};
 
@@ -49,6 +51,16 @@ impl App {
             view: View::Main,
             look,
         }
+    }
+
+    /// Whether it was the last.
+    pub(super) fn take(&mut self, line: &Result<Line, RecvError>) -> bool {
+        match line {
+            Ok(line) => self.add(line.clone()),
+            Err(RecvError::Lagged(count)) => self.missed += count,
+            Err(RecvError::Closed) => return true,
+        }
+        false
     }
 
     pub(super) fn add(&mut self, line: Line) {

@@ -2,6 +2,8 @@
 //! `cargo test -p hithe --lib console::demo -- --ignored --nocapture`. `DEMO=panic` lets it panic after two seconds, `DEMO=task`
 //! a task beside it.
 
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "nothing but a demonstration")]
+
 use super::*;
 use crate::{EndpointStatus, Phase};
 

@@ -40,7 +40,7 @@ pub(crate) async fn lines(mut status: watch::Receiver<Status>, mut out: Option<i
 /// An attempt is no news: what was told before it still holds until it succeeds or fails.
 fn remembered(now: EndpointStatus, before: &[EndpointStatus]) -> EndpointStatus {
     let old = before.iter().find(|it| it.name == now.name && now.phase == Phase::Connecting);
-    old.map_or_else(|| now.clone(), EndpointStatus::clone)
+    old.cloned().unwrap_or(now)
 }
 
 /// What is worth a line.
@@ -136,15 +136,16 @@ mod tests {
     /// What is written while the endpoint goes through these.
     async fn told(phases: impl IntoIterator<Item = EndpointStatus>) -> String {
         let (sender, receiver) = watch::channel(Status::default());
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let telling = tokio::spawn(lines(receiver, Some(writer)));
-        for endpoint in phases {
-            sender.send_modify(|status| status.endpoints = vec![endpoint]);
-            // The teller takes each before the next comes.
-            tokio::task::yield_now().await;
-        }
-        drop(sender);
-        telling.await.unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let story = async {
+            for endpoint in phases {
+                sender.send_modify(|status| status.endpoints = vec![endpoint]);
+                // The teller takes each before the next comes.
+                tokio::task::yield_now().await;
+            }
+            drop(sender);
+        };
+        tokio::join!(lines(receiver, Some(writer)), story);
         io::read_to_string(&mut reader).unwrap()
     }
 
@@ -195,13 +196,14 @@ mod tests {
     #[tokio::test]
     async fn a_reader_who_has_gone_does_not_end_it() {
         let (sender, receiver) = watch::channel(Status::default());
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let telling = tokio::spawn(lines(receiver, Some(writer)));
         sender.send_modify(|status| status.endpoints = vec![endpoint(online())]);
-        tokio::task::yield_now().await;
-        assert!(!telling.is_finished());
+        let telling = lines(receiver, Some(writer));
+        tokio::pin!(telling);
+        let is_over = futures_util::poll!(telling.as_mut()).is_ready();
+        assert!(!is_over);
         drop(sender);
-        telling.await.unwrap();
+        telling.await;
     }
 }

@@ -385,7 +385,7 @@ async fn pipes_and_sockets_are_no_files() {
 async fn what_cannot_be_read_is_forbidden() {
     use std::os::unix::fs::PermissionsExt as _;
     let served = Served::with(&[("a.txt", "secret")]);
-    fs::set_permissions(served.path("a.txt"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(served.path("a.txt"), fs::Permissions::from_mode(0o0)).unwrap();
     // Root reads everything.
     if fs::read(served.path("a.txt")).is_err() {
         assert_eq!(served.status("/a.txt").await, 403);
