@@ -104,6 +104,16 @@ impl Agent {
         self.stop.cancel();
     }
 
+    /// Whether any endpoint is published or may be again.
+    pub(crate) fn runs(&self) -> bool {
+        !self.running().is_empty()
+    }
+
+    /// One that has ended by itself.
+    pub(crate) fn forget(&self, name: &str) {
+        self.running().remove(name);
+    }
+
     /// The way to an endpoint's upstream.
     pub(crate) fn dialer(&self, name: &str) -> Option<Dialer> {
         self.running().get(name).map(|it| it.dialer.clone())

@@ -1,85 +1,136 @@
 //! The command line of the program `hithe`.
 
+mod run;
 mod server;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use clap::{ArgMatches, Args as _, FromArgMatches as _};
+use clap::{ArgMatches, Args as _, FromArgMatches as _, Subcommand};
+use clap_complete::Shell;
 use hithe_cli_parser::Kind;
 
+use self::run::{RunArgs, Settings};
 use self::server::ServerArgs;
-use crate::agent::Agent;
 use crate::connect::Route;
-use crate::publisher::{Failure, Heartbeat};
-use crate::status::Phase;
-use crate::{COMMAND_LINE, Endpoint, endpoint, exit};
+use crate::publisher::Failure;
+use crate::service::{self, ServiceCommand};
+use crate::{COMMAND_LINE, Endpoint, completions, diagnose, endpoint, exit};
 
 /// The program `hithe`.
 pub fn main() -> ExitCode {
     let matches = grammar().get_matches();
-    let Some((name, matches)) = matches.subcommand() else { return ExitCode::from(exit::USAGE) };
-    let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == name) else {
-        return ExitCode::from(exit::USAGE);
-    };
-    match publish(kind, matches) {
-        Ok(()) => ExitCode::SUCCESS,
+    match obey(&matches) {
+        Ok(code) => code,
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "{failure}");
+            let _ = writeln!(io::stderr(), "{failure}");
             ExitCode::from(failure.exit_status())
         }
     }
 }
 
+/// Everything but `http`, `tls` and `tcp`, whose flags are those of the server's grammar.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Find out what stands between this machine and the server
+    Diagnose {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Run the agent in the background
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
+    /// Print a script that completes hithe's words in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the version
+    Version,
+}
+
 fn grammar() -> clap::Command {
     let mut grammar = clap::Command::new("hithe")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("The native agent of hithed")
+        .about("Publish local services through a server of hithed, and have them back by themselves")
+        .after_help(EXAMPLES)
         .subcommand_required(true)
         .arg_required_else_help(true);
     for kind in Kind::ALL {
-        grammar = grammar.subcommand(ServerArgs::augment_args(endpoint::command(kind)));
+        let command = RunArgs::augment_args(ServerArgs::augment_args(endpoint::command(kind)));
+        grammar = grammar.subcommand(command.arg(dry_run()).override_usage(format!("hithe {} [ADDR] [flags]", kind.as_str())));
     }
-    grammar
+    Other::augment_subcommands(grammar)
 }
 
-fn publish(kind: Kind, matches: &ArgMatches) -> Result<(), Failure> {
-    let usage = |error: String| Failure::lasting(exit::USAGE, error);
-    let server = ServerArgs::from_arg_matches(matches).map_err(|error| usage(error.to_string()))?;
-    let endpoint =
-        Endpoint::from_matches(COMMAND_LINE, kind, matches).map_err(|error| usage(error.to_string()))?;
-    let route = Route::resolve(&server.options())?;
-    for warning in route.warnings() {
-        let _ = writeln!(std::io::stderr(), "{warning}");
+const EXAMPLES: &str = "\
+Examples:
+  hithe http 3000 --server tunnel.example.com
+  hithe http 3000 --domain app --basic-auth ada:correct-horse
+  hithe http file:///srv/www
+  hithe tcp 22
+  hithe http 3000 --dry-run          the ssh command that does the same
+
+The server, key and token may stand in the environment: HITHE_SERVER,
+HITHE_IDENTITY, HITHE_TOKEN.";
+
+const DRY_RUN: &str = "dry-run";
+
+fn dry_run() -> clap::Arg {
+    clap::Arg::new(DRY_RUN)
+        .long(DRY_RUN)
+        .help("Publish nothing: print the ssh command that does the same")
+        .action(clap::ArgAction::SetTrue)
+}
+
+fn usage(why: impl std::fmt::Display) -> Failure {
+    Failure::lasting(exit::USAGE, why.to_string())
+}
+
+fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let Some((name, inner)) = matches.subcommand() else { return Err(usage("say a command: hithe --help")) };
+    if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == name) {
+        return publish(kind, inner);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| usage(error.to_string()))?;
-    runtime.block_on(async {
-        let (agent, mut ended) = Agent::new(Arc::new(route), Heartbeat::default());
-        agent.start(endpoint).map_err(|error| usage(error.to_string()))?;
-        let mut watch = agent.board.watch();
-        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
-        let mut shown = Vec::new();
-        loop {
-            tokio::select! {
-                over = ended.recv() => match over {
-                    Some(over) => return over.result,
-                    None => return Ok(()),
-                },
-                _ = &mut interrupted => agent.stop_all(),
-                Ok(()) = watch.changed() => {
-                    let status = watch.borrow_and_update().clone();
-                    for endpoint in &status.endpoints {
-                        if matches!(endpoint.phase, Phase::Online { .. }) && shown != endpoint.urls {
-                            for url in &endpoint.urls {
-                                let _ = writeln!(std::io::stdout(), "Forwarding  {url} -> {}", endpoint.upstream);
-                            }
-                            shown.clone_from(&endpoint.urls);
-                        }
-                    }
+    match Other::from_arg_matches(matches).map_err(usage)? {
+        Other::Diagnose { json, server } => {
+            let (options, mut out) = (server.options(), io::stdout());
+            let report = run::runtime()?.block_on(async {
+                if json {
+                    diagnose::diagnose_json(&options, &mut out).await
+                } else {
+                    diagnose::diagnose(&options, &mut out).await
                 }
-            }
+            });
+            Ok(ExitCode::from(report.map_err(usage)?.exit_status))
         }
-    })
+        Other::Service { command } => service::run(&command, &mut io::stdout()).map_err(usage),
+        Other::Completions { shell } => {
+            let _ = completions::write(shell, &mut grammar(), &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Other::Version => {
+            let _ = writeln!(io::stdout(), "hithe {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn publish(kind: Kind, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let server = ServerArgs::from_arg_matches(matches).map_err(usage)?;
+    let run = RunArgs::from_arg_matches(matches).map_err(usage)?;
+    let endpoint = Endpoint::from_matches(COMMAND_LINE, kind, matches).map_err(usage)?;
+    let route = Route::resolve(&server.options())?;
+    if matches.get_flag(DRY_RUN) {
+        let destination = format!("{}@{}", route.user(), route.host());
+        let port = Some(route.port()).filter(|port| *port != 22);
+        let _ = write!(io::stdout(), "{}", endpoint.ssh_line(&destination, port));
+        return Ok(ExitCode::SUCCESS);
+    }
+    run::run(vec![endpoint], route, Settings::from(run))
 }

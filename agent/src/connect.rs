@@ -180,6 +180,14 @@ impl Route {
         host_port(&self.server.host, self.server.port)
     }
 
+    pub(crate) fn host(&self) -> &str {
+        &self.server.host
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port
+    }
+
     /// As whom the agent logs in.
     pub(crate) fn user(&self) -> &str {
         &self.server.user

@@ -5,14 +5,17 @@
 
 mod agent;
 mod cli;
+mod completions;
 mod connect;
-#[cfg_attr(not(test), expect(dead_code, reason = "the command line uses it"))]
+mod console;
 mod diagnose;
 mod endpoint;
 pub mod exit;
 mod files;
+mod logging;
 mod publisher;
 mod retry;
+mod service;
 mod session;
 mod status;
 mod upstream;
