@@ -40,7 +40,7 @@ pub(super) struct Offer {
 #[derive(Clone, Debug)]
 enum Signs {
     /// ssh-agent, asked for what it lists.
-    Agent(AgentIdentity),
+    Agent(Box<AgentIdentity>),
     Key(Arc<PrivateKey>),
     /// The file needs a passphrase, which is asked for when the server would take the key.
     Locked(PathBuf),
@@ -91,7 +91,7 @@ impl Keyring {
         let is_key = |identity: &&AgentIdentity| matches!(identity, AgentIdentity::PublicKey { .. });
         let held = in_agent.iter().filter(same).find(is_key).or_else(|| in_agent.iter().find(same));
         let signs = match (held, &file.private) {
-            (Some(held), _) => Signs::Agent(held.clone()),
+            (Some(held), _) => Signs::Agent(Box::new(held.clone())),
             (None, Some(signs)) if last => signs.clone(),
             (None, None) if last => {
                 self.notes.push(format!("{}: ssh-agent does not have its private key", file.name));
@@ -121,7 +121,7 @@ impl Keyring {
             }
         };
         let name = format!("{} of ssh-agent", hithe_cli_parser::printable(comment));
-        self.push(Offer { name, key, certificate, signs: Signs::Agent(identity.clone()) });
+        self.push(Offer { name, key, certificate, signs: Signs::Agent(Box::new(identity.clone())) });
     }
 
     fn push(&mut self, offer: Offer) {
