@@ -307,7 +307,8 @@ async fn a_passphrase_is_asked_once_and_only_where_the_server_knows_the_key() {
     assert!(refused(&home.way_to(&stranger).asking(person.clone())).await.is_final());
     assert!(!person.asked().contains("Passphrase"), "{}", person.asked());
 
-    let server = TestServer::start(knowing(&[&key])).await;
+    let knows = Knows { question: Some(("I do not know you.".into(), None)), ..knowing(&[&key]) };
+    let server = TestServer::start(knows).await;
     home.knows(&server);
     let person = Person::who_says(&["wrong", "open sesame"]);
     let route = home.way_to(&server).asking(person.clone());
@@ -316,6 +317,7 @@ async fn a_passphrase_is_asked_once_and_only_where_the_server_knows_the_key() {
     assert_eq!(person.asked().matches("Passphrase").count(), 2, "{}", person.asked());
     let error = refused(&home.way_to(&server)).await;
     assert!(error.to_string().contains("needs a passphrase, and nobody can be asked"), "{error}");
+    assert!(error.advice().starts_with("Put the key into ssh-agent"), "{}", error.advice());
     assert_eq!(error.exit_status(), exit::LOGIN);
 }
 

@@ -1,3 +1,5 @@
+//! The steps into servers that run in the test.
+
 use hithe_cli_parser::Secret;
 
 use super::*;
