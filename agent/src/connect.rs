@@ -53,8 +53,9 @@ pub struct ServerOptions {
     pub token: Option<Secret<String>>,
     /// Of several accounts that a certificate is good for, the one that is meant: the user name.
     pub account: Option<String>,
-    /// `http://`, `https://`, `socks5://` or `socks5h://`, or `none` for no proxy whatever the environment says.
-    pub proxy: Option<String>,
+    /// `http://`, `https://`, `socks5://` or `socks5h://`, or `none` for no proxy whatever the environment says. It may
+    /// hold a password.
+    pub proxy: Option<Secret<String>>,
     /// Instead of the files that ssh_config names.
     pub known_hosts: Option<PathBuf>,
     pub ssh_config: SshConfigFile,
@@ -168,10 +169,10 @@ impl Route {
         resolve::resolve(options, &Surroundings::here())
     }
 
-    /// The same route, with somebody else to ask than the terminal.
+    /// The same route, with somebody else to ask than the terminal. What was asked before is not forgotten.
     #[must_use]
     pub(crate) fn asking(mut self, whom: Arc<dyn Ask>) -> Self {
-        self.questions = Questions::to(whom);
+        self.questions.ask_now(whom);
         self
     }
 
@@ -348,8 +349,14 @@ where
     gate.prefer_known_keys(&mut config);
     let preamble = Preamble::default();
     let stream = preamble.listen(stream);
+    // russh does the key exchange in a task of its own, which would wait for a silent server without end.
+    let hang_up = preamble.hang_up_on_drop();
     let shaken = client::connect_stream(Arc::new(config), stream, handler);
     let shaken = gate.within("the key exchange", limit, shaken).await;
+    if shaken.is_ok() {
+        hang_up.disarm();
+        preamble.is_over();
+    }
     shaken.map_err(|error| gate.explain(error, &preamble.said()))
 }
 

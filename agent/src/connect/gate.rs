@@ -44,6 +44,11 @@ impl Questions {
         Self { whom, unlocked: Arc::default() }
     }
 
+    /// The same questions to somebody else.
+    pub(super) fn ask_now(&mut self, whom: Arc<dyn Ask>) {
+        self.whom = whom;
+    }
+
     pub(super) fn somebody_is_there(&self) -> bool {
         self.whom.is_there()
     }

@@ -39,7 +39,8 @@ pub(super) struct Offer {
 
 #[derive(Clone, Debug)]
 enum Signs {
-    Agent,
+    /// ssh-agent, asked for what it lists.
+    Agent(Box<AgentIdentity>),
     Key(Arc<PrivateKey>),
     /// The file needs a passphrase, which is asked for when the server would take the key.
     Locked(PathBuf),
@@ -85,16 +86,18 @@ impl Keyring {
 
     /// Offers a file's key if it can be signed with at once, or `last` is set: otherwise it is given back.
     fn add(&mut self, file: KeyFile, in_agent: &[AgentIdentity], last: bool) -> Option<KeyFile> {
-        let has_agent = in_agent.iter().any(|identity| public(identity) == file.public.key_data());
-        let signs = match (&file.private, has_agent) {
-            (_, true) => Signs::Agent,
-            (Some(signs), false) if last => signs.clone(),
-            (Some(_), false) => return Some(file),
-            (None, false) if last => {
+        let same = |identity: &&AgentIdentity| public(identity) == file.public.key_data();
+        // The certificate of a file is not the agent's, so it is asked for the key.
+        let is_key = |identity: &&AgentIdentity| matches!(identity, AgentIdentity::PublicKey { .. });
+        let held = in_agent.iter().filter(same).find(is_key).or_else(|| in_agent.iter().find(same));
+        let signs = match (held, &file.private) {
+            (Some(held), _) => Signs::Agent(Box::new(held.clone())),
+            (None, Some(signs)) if last => signs.clone(),
+            (None, None) if last => {
                 self.notes.push(format!("{}: ssh-agent does not have its private key", file.name));
                 return None;
             }
-            (None, false) => return Some(file),
+            (None, _) => return Some(file),
         };
         let KeyFile { name, public: key, certificate, .. } = file;
         if certificate.is_some() {
@@ -118,7 +121,7 @@ impl Keyring {
             }
         };
         let name = format!("{} of ssh-agent", hithe_cli_parser::printable(comment));
-        self.push(Offer { name, key, certificate, signs: Signs::Agent });
+        self.push(Offer { name, key, certificate, signs: Signs::Agent(Box::new(identity.clone())) });
     }
 
     fn push(&mut self, offer: Offer) {
@@ -181,13 +184,11 @@ impl Signer for KeySigner<'_> {
         let key = match &self.offer.signs {
             Signs::Key(key) => Arc::clone(key),
             Signs::Locked(path) => unlock(path, self.gate).await.map_err(failed)?,
-            Signs::Agent => {
+            Signs::Agent(identity) => {
                 let agent = self.agent.as_mut().ok_or_else(|| failed("ssh-agent is gone"))?;
-                // It may ask for a confirmation, or for a touch of a device. The certificate of a file is not the
-                // agent's, so it is asked for the key.
+                // It may ask for a confirmation, or for a touch of a device.
                 let _open = self.gate.ask_open();
-                let identity = AgentIdentity::from(self.offer.key.clone());
-                return Box::pin(agent.sign_request(&identity, hash, to_sign))
+                return Box::pin(agent.sign_request(identity, hash, to_sign))
                     .await
                     .map_err(|error| failed(error.to_string()));
             }

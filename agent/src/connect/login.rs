@@ -25,7 +25,15 @@ pub(super) async fn log_in<H: Handler>(
     handle: &mut Handle<H>,
     gate: &Gate,
 ) -> Result<(), ConnectError> {
-    let mut login = Login { hop, handle, gate, methods: MethodSet::empty(), notes: Vec::new(), is_in: false };
+    let mut login = Login {
+        hop,
+        handle,
+        gate,
+        methods: MethodSet::empty(),
+        notes: Vec::new(),
+        is_in: false,
+        lacks_signature: false,
+    };
     match token {
         Some(token) => login.by_token(token).await,
         None => login.by_all_means().await,
@@ -41,6 +49,8 @@ struct Login<'a, H: Handler> {
     /// What was tried, and what could not be.
     notes: Vec<String>,
     is_in: bool,
+    /// It would take a key with which nobody could sign.
+    lacks_signature: bool,
 }
 
 impl<H: Handler> Login<'_, H> {
@@ -59,6 +69,11 @@ impl<H: Handler> Login<'_, H> {
         self.settle(asked)?;
         if !self.is_in && self.takes(MethodKind::PublicKey) {
             self.by_keys().await?;
+        }
+        if self.lacks_signature && !self.is_in && !self.gate.questions().somebody_is_there() {
+            // What it would say now, that it does not know the key, is not true.
+            let advice = "Put the key into ssh-agent, or name one that needs no passphrase.";
+            return Err(self.refused(&self.notes.join("; "), vec![advice.into()]));
         }
         if !self.is_in && self.takes(MethodKind::KeyboardInteractive) {
             self.by_answers().await?;
@@ -118,7 +133,10 @@ impl<H: Handler> Login<'_, H> {
             };
             let name = offer.name.clone();
             match shown {
-                Err(error) if !self.handle.is_closed() => self.notes.push(format!("{name}: {error}")),
+                Err(error) if !self.handle.is_closed() => {
+                    self.lacks_signature = true;
+                    self.notes.push(format!("{name}: {error}"));
+                }
                 other => {
                     self.settle(other)?;
                     refused.push(name);

@@ -126,7 +126,9 @@ impl Proxy {
     async fn through(&self, host: &str, port: u16, limit: Duration) -> Result<Box<dyn Stream>, ConnectError> {
         match self.kind {
             Kind::Http => Ok(Box::new(self.tunnel(self.reach(limit).await?, host, port).await?)),
-            Kind::Https => Ok(Box::new(self.tunnel(self.secured(limit).await?, host, port).await?)),
+            Kind::Https => {
+                Ok(Box::new(self.tunnel(self.secured(host, port, limit).await?, host, port).await?))
+            }
             Kind::Socks5h => Ok(Box::new(self.socks((host, port), host, port, limit).await?)),
             Kind::Socks5 => {
                 let mut last = None;
@@ -145,8 +147,8 @@ impl Proxy {
         tcp::connect(&self.host, self.port, limit).await
     }
 
-    async fn secured(&self, limit: Duration) -> Result<impl Stream, ConnectError> {
-        let failed = |why: String| self.failed(&self.host, self.port, &why, false);
+    async fn secured(&self, host: &str, port: u16, limit: Duration) -> Result<impl Stream, ConnectError> {
+        let failed = |why: String| self.failed(host, port, &why, false);
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -83,7 +83,9 @@ pub(super) fn resolve(options: &ServerOptions, around: &Surroundings) -> Result<
     if options.connect_timeout == Some(Duration::ZERO) {
         return Err(ConnectError::option("a connect timeout of 0 s cannot be kept", "10s is usual."));
     }
-    if let Some(missing) = options.identities.iter().find(|path| !path.exists()) {
+    if let Some(missing) =
+        options.identities.iter().find(|path| !path.exists() && !public_half(path).exists())
+    {
         let what = format!("the key file {} does not exist", missing.display());
         return Err(ConnectError::option(
             what,
@@ -95,7 +97,7 @@ pub(super) fn resolve(options: &ServerOptions, around: &Surroundings) -> Result<
     let server = resolver.hop(&named, &said, true)?;
     let jumps = resolver.jumps(&named.host, &said)?;
     let first = jumps.first().unwrap_or(&server);
-    let proxy = match options.proxy.as_deref().map(str::trim) {
+    let proxy = match options.proxy.as_ref().map(|proxy| proxy.expose().trim()) {
         Some("" | "none" | "direct") => None,
         Some(url) => Some(Proxy::parse(url)?),
         None => Environment::of(|name| around.variable(name)).for_host(&first.host, first.port)?,
@@ -295,6 +297,13 @@ fn jump_list(said: &Said) -> Vec<String> {
     list.filter(|jump| !jump.eq_ignore_ascii_case("none")).collect()
 }
 
+/// Enough where ssh-agent has the private half.
+fn public_half(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    name.into()
+}
+
 fn unquote(word: &str) -> &str {
     word.trim_matches('"')
 }
@@ -302,6 +311,8 @@ fn unquote(word: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use hithe_cli_parser::Secret;
 
     use super::*;
 
@@ -414,9 +425,9 @@ mod tests {
         assert_eq!(resolve(&options, &around).unwrap().proxy, None);
         options.address = Some("other".into());
         assert!(resolve(&options, &around).unwrap().proxy.is_some());
-        options.proxy = Some("none".into());
+        options.proxy = Some(Secret::new("none".into()));
         assert_eq!(resolve(&options, &around).unwrap().proxy, None);
-        options.proxy = Some("socks5://q".into());
+        options.proxy = Some(Secret::new("socks5://q".into()));
         assert_eq!(resolve(&options, &around).unwrap().proxy.unwrap().to_string(), "socks5://q:1080");
     }
 
@@ -444,7 +455,7 @@ mod tests {
             refused(ServerOptions::default()),
             refused(ServerOptions { identities: vec!["/nowhere/key".into()], ..named.clone() }),
             refused(ServerOptions { connect_timeout: Some(Duration::ZERO), ..named.clone() }),
-            refused(ServerOptions { proxy: Some("gopher://x".into()), ..named.clone() }),
+            refused(ServerOptions { proxy: Some(Secret::new("gopher://x".into())), ..named.clone() }),
         ] {
             assert_eq!(error.exit_status(), crate::exit::USAGE, "{error}");
             assert!(!error.advice().is_empty());

@@ -5,13 +5,17 @@ pub(crate) mod server;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+#[cfg(unix)]
+use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
 use russh::client::{Config, DisconnectReason, Session};
 use russh::keys::ssh_key::certificate::{Builder, CertType};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKeyOrCertificate};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use self::server::{Knows, TestServer, new_key, write_key};
 use super::known_hosts;
@@ -303,7 +307,8 @@ async fn a_passphrase_is_asked_once_and_only_where_the_server_knows_the_key() {
     assert!(refused(&home.way_to(&stranger).asking(person.clone())).await.is_final());
     assert!(!person.asked().contains("Passphrase"), "{}", person.asked());
 
-    let server = TestServer::start(knowing(&[&key])).await;
+    let knows = Knows { question: Some(("I do not know you.".into(), None)), ..knowing(&[&key]) };
+    let server = TestServer::start(knows).await;
     home.knows(&server);
     let person = Person::who_says(&["wrong", "open sesame"]);
     let route = home.way_to(&server).asking(person.clone());
@@ -312,6 +317,7 @@ async fn a_passphrase_is_asked_once_and_only_where_the_server_knows_the_key() {
     assert_eq!(person.asked().matches("Passphrase").count(), 2, "{}", person.asked());
     let error = refused(&home.way_to(&server)).await;
     assert!(error.to_string().contains("needs a passphrase, and nobody can be asked"), "{error}");
+    assert!(error.advice().starts_with("Put the key into ssh-agent"), "{}", error.advice());
     assert_eq!(error.exit_status(), exit::LOGIN);
 }
 
@@ -384,8 +390,10 @@ async fn no_more_keys_are_offered_than_a_server_puts_up_with() {
 }
 
 /// OpenSSH's agent with a key in it.
+#[cfg(unix)]
 struct SshAgent(Child);
 
+#[cfg(unix)]
 impl SshAgent {
     fn with(home: &Home, keys: &[&str]) -> Self {
         let socket = home.0.path().join("agent");
@@ -407,6 +415,7 @@ impl SshAgent {
     }
 }
 
+#[cfg(unix)]
 impl Drop for SshAgent {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -518,4 +527,37 @@ async fn a_server_that_says_nothing_is_given_up_but_not_while_a_person_thinks() 
         Ok::<_, ConnectError>(())
     };
     gate.within("x", limit, thinking).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_in_the_key_exchange_is_hung_up_on() {
+    let home = Home::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Some(listener.local_addr().unwrap().to_string());
+    let limit = Some(Duration::from_millis(300));
+    let options = ServerOptions { address, connect_timeout: limit, ..Default::default() };
+    let route = home.route(&options, &[]);
+    let silent = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"SSH-2.0-silent\r\n").await.unwrap();
+        let mut heard = Vec::new();
+        let ended = stream.read_to_end(&mut heard).await;
+        assert!(heard.starts_with(b"SSH-2.0-"), "{ended:?}");
+    };
+    let (error, ended) = tokio::join!(refused(&route), tokio::time::timeout(Duration::from_secs(10), silent));
+    assert!(matches!(error, ConnectError::Timeout { .. }), "{error}");
+    ended.expect("the connection is closed, not only forgotten");
+}
+
+#[tokio::test]
+async fn who_is_asked_can_change_without_asking_again() {
+    let home = Home::new();
+    let key = new_key();
+    let locked = key.encrypt(&mut russh::keys::key::safe_rng(), "open sesame").unwrap();
+    write_key(&home.ssh(), "id_ed25519", &locked);
+    let server = TestServer::start(knowing(&[&key])).await;
+    home.knows(&server);
+    let route = home.way_to(&server).asking(Person::who_says(&["open sesame"]));
+    enter(&route).await.unwrap();
+    enter(&route.asking(Arc::new(Nobody))).await.unwrap();
 }

@@ -1,3 +1,7 @@
+//! The steps into servers that run in the test.
+
+use hithe_cli_parser::Secret;
+
 use super::*;
 use crate::connect::HostKeyPolicy;
 use crate::connect::tests::server::{Knows, TestServer, new_key, write_key};
@@ -23,7 +27,7 @@ impl Scene {
             known_hosts: Some(self.folder.path().join("known_hosts")),
             ssh_config: crate::connect::SshConfigFile::None,
             host_key_policy: Some(HostKeyPolicy::AcceptNew),
-            proxy: Some("none".into()),
+            proxy: Some(Secret::new("none".into())),
             ..Default::default()
         }
     }

@@ -1,3 +1,5 @@
+//! Lines of known_hosts, and what they say of keys.
+
 use super::*;
 use crate::connect::tests::server::new_key;
 

@@ -1,3 +1,5 @@
+//! Proxies that run in the test.
+
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
