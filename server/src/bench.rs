@@ -154,7 +154,7 @@ impl Buffer {
 
     /// Each packet is taken as soon as it has come.
     pub fn pass(&self, packets: usize, length: usize) {
-        let visit = Elastic::new(self.charged.clone(), self.tasks.clone());
+        let visit = Elastic::new(self.charged.clone(), self.tasks.clone(), None);
         self.runtime.block_on(async {
             for _ in 0..packets {
                 visit.push(Bytes::from(vec![7; length]));
@@ -165,7 +165,7 @@ impl Buffer {
 
     /// Nothing is taken until all have come.
     pub fn spill(&self, packets: usize, length: usize) {
-        let visit = Elastic::new(self.charged.clone(), self.tasks.clone());
+        let visit = Elastic::new(self.charged.clone(), self.tasks.clone(), None);
         self.runtime.block_on(async {
             for _ in 0..packets {
                 visit.push(Bytes::from(vec![7; length]));
