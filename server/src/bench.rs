@@ -18,7 +18,7 @@ use crate::endpoint::{Endpoint, Member, Protocol};
 use crate::limits::{Usage, VisitorPlace, Visitors};
 use crate::modules::{Flow, ModuleChain, Plan, Visit};
 use crate::registry::{Registry, Slot};
-use crate::tunnel::elastic::{Elastic, Taken, Valve};
+use crate::tunnel::elastic::{Elastic, Regulated, Taken, Valve};
 use crate::tunnel::spool::{Backlog, ChargedTo, Spool};
 use crate::tunnel::{Dial, DialError, Tunnel, TunnelStream};
 use crate::visit::Visitor;
@@ -129,6 +129,19 @@ impl Counts {
     }
 }
 
+/// A client that can be told to pause, and is not.
+struct Nobody;
+
+impl Regulated for Nobody {
+    fn tell(&self, _: bool) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn in_flight(&self) -> usize {
+        4 << 20
+    }
+}
+
 /// Elastic buffers over a temporary folder.
 #[derive(Debug)]
 pub struct Buffer {
@@ -147,7 +160,7 @@ impl Buffer {
     }
 
     fn visit(&self) -> Arc<Elastic> {
-        let valve = || Valve::new(self.tasks.clone(), |_| Box::pin(std::future::ready(())));
+        let valve = || Valve::new(self.tasks.clone(), Nobody);
         Elastic::new(self.charged.clone(), self.tasks.clone(), self.regulated.then(valve))
     }
 

@@ -2,6 +2,7 @@
 
 mod gate;
 mod round_trip;
+mod tap;
 mod writer;
 
 use std::collections::HashMap;
@@ -25,7 +26,9 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::gate::Gate;
+pub(crate) use self::round_trip::MIN_WINDOW;
 use self::round_trip::RoundTrip;
+use self::tap::Tap;
 use self::writer::{PACKET, Writer};
 use super::elastic::{Elastic, Pushed, Taken, Valve};
 use super::spool::{Backlog, ChargedTo, Spool};
@@ -105,18 +108,6 @@ impl ChannelDialer {
         });
         opened
     }
-
-    /// Tells a client of ours whether it may send on a channel (`xon-xoff`, RFC 4254 §6.8, put to a use of our own).
-    fn valve(&self, channel: ChannelId) -> Arc<Valve> {
-        let handle = self.handle.clone();
-        Valve::new(self.tasks.clone(), move |open| {
-            let handle = handle.clone();
-            Box::pin(async move {
-                // A session that is over needs no telling.
-                let _ = handle.xon_xoff_request(channel, open).await;
-            })
-        })
-    }
 }
 
 fn reason(error: &russh::Error) -> DialError {
@@ -134,7 +125,7 @@ fn reason(error: &russh::Error) -> DialError {
 pub(crate) struct Inboxes {
     open: Mutex<Open>,
     backlog: Arc<Backlog>,
-    round_trip: RoundTrip,
+    round_trip: Arc<RoundTrip>,
     /// The client is of our own making: each side can tell the other to pause one channel.
     regulates: bool,
 }
@@ -174,15 +165,9 @@ impl Inboxes {
         }
     }
 
-    /// Bytes that a client may have in flight on one channel, so that one download gets some 300 MiB/s over the link
-    /// that its session has: russh refills the window when half of it is used.
-    ///
-    /// Not simply the largest: OpenSSH reads ahead of its link as much as the window allows, into a buffer that it
-    /// enlarges by copying, which takes it seconds for one of 32 MiB.
+    /// Bytes that a client may have in flight on one channel.
     pub(crate) fn window(&self) -> u32 {
-        let microseconds = u64::from(self.round_trip.microseconds());
-        let wanted = microseconds.saturating_mul(WINDOW_PER_MILLISECOND) / 1000;
-        u32::try_from(wanted).unwrap_or(MAX_WINDOW).clamp(MIN_WINDOW, MAX_WINDOW)
+        self.round_trip.window()
     }
 
     /// Notes how long the client took to open a channel: a round trip and its own connect, which mostly is next to
@@ -327,7 +312,8 @@ impl ChannelStream {
             visitor,
         };
         let regulates = dialer.inboxes.regulates;
-        let valve = regulates.then(|| dialer.valve(id));
+        let tap = || Tap::new(dialer.handle.clone(), id, Arc::clone(&dialer.inboxes.round_trip));
+        let valve = regulates.then(|| Valve::new(dialer.tasks.clone(), tap()));
         let elastic = Elastic::new(charged, dialer.tasks.clone(), valve);
         let gate = regulates.then(Arc::<Gate>::default);
         let control = Arc::new(control);
@@ -531,11 +517,6 @@ impl Parting {
     }
 }
 
-/// For short ways, and until the way is known.
-pub(crate) const MIN_WINDOW: u32 = 2 << 20;
-const MAX_WINDOW: u32 = 32 << 20;
-/// Twice 320 MiB/s.
-const WINDOW_PER_MILLISECOND: u64 = (640 << 20) / 1000;
 /// How long a client may take to close a channel by itself.
 const LINGER: Duration = Duration::from_secs(2);
 

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 
 use self::operation::{Done, Failure, Operation};
 use self::queue::{Queue, cost};
-pub(crate) use self::valve::Valve;
+pub(crate) use self::valve::{Regulated, Valve};
 use super::spool::{ChargedTo, SEGMENT};
 use crate::drain::DrainWatch;
 use crate::visit::CutOff;
@@ -293,10 +293,8 @@ impl Elastic {
 
     /// What may wait in memory. More where the other side was told to pause, for what was on its way by then.
     fn keep(&self) -> usize {
-        match self.valve {
-            None => self.charged.spool.keep(),
-            Some(_) => self.charged.spool.keep_of_regulated(),
-        }
+        let spool = &self.charged.spool;
+        self.valve.as_ref().map_or_else(|| spool.keep(), |valve| spool.keep_with(valve.in_flight()))
     }
 
     /// Tells the other side to pause when much waits, and to go on when little does.
@@ -306,7 +304,7 @@ impl Elastic {
             return;
         }
         let waiting = if state.is_over() { 0 } else { state.waiting() };
-        let high = valve::high(self.charged.spool.keep_of_regulated()) as u64;
+        let high = valve::high(self.charged.spool.keep()) as u64;
         let paused = waiting > if state.paused { high / 2 } else { high };
         if paused != state.paused {
             state.paused = paused;

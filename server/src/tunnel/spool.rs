@@ -131,10 +131,10 @@ impl Spool {
         shares.into_iter().find(|(bound, _)| held < *bound).map_or(0, |(_, share)| share)
     }
 
-    /// The same for a visit whose other side stops sending when it is told to: room for what is on its way by then.
-    pub(super) fn keep_of_regulated(&self) -> usize {
+    /// The same for a visit whose client can be told to pause, and then still has so many bytes on their way.
+    pub(super) fn keep_with(&self, in_flight: usize) -> usize {
         let held = self.memory.load(Ordering::Relaxed);
-        if held < PRESSED { IN_FLIGHT } else { self.keep() }
+        if held < STRETCHED { in_flight } else { self.keep() }
     }
 
     pub(super) fn take_memory(&self, bytes: usize) {
@@ -303,13 +303,11 @@ pub(super) const SEGMENT: u64 = 16 << 20;
 const OPERATIONS: usize = 4;
 /// Bytes of one session on their way to the disk.
 const BACKLOG: usize = 8 << 20;
-/// Bytes that may come for a visit although its client was told to pause: what has left it by then, and more than its
-/// window near by (2 MiB) with what it gets back as it is used.
-const IN_FLIGHT: usize = 4 << 20;
-
 /// Bytes that all visits hold in memory, from where each may hold less.
 const RELAXED: usize = 24 << 20;
 const PRESSED: usize = 64 << 20;
+/// From where nobody gets more for what is on its way: others still have their share.
+const STRETCHED: usize = 48 << 20;
 const FULL: usize = 128 << 20;
 
 /// linux/magic.h

@@ -8,6 +8,7 @@ use std::task::Wake;
 use std::time::Duration;
 
 use crate::account::Account;
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -43,10 +44,7 @@ impl Bench {
     /// Of a client that can be told to pause; with what it was told.
     fn regulated(&self) -> (Arc<Elastic>, mpsc::UnboundedReceiver<bool>) {
         let (sender, told) = mpsc::unbounded_channel();
-        let valve = Valve::new(self.tasks.clone(), move |open| {
-            let _ = sender.send(open);
-            Box::pin(std::future::ready(()))
-        });
+        let valve = Valve::new(self.tasks.clone(), Client { told: sender, leaves: None });
         (self.visit_with(1, &Arc::default(), Some(valve)), told)
     }
 
@@ -58,6 +56,29 @@ impl Bench {
             visitor: Visitor::new(SocketAddr::from(([192, 0, 2, source], 4000)), None),
         };
         Elastic::new(charged, self.tasks.clone(), valve)
+    }
+}
+
+/// A client that can be told to pause.
+struct Client {
+    told: mpsc::UnboundedSender<bool>,
+    /// Each request needs one to leave.
+    leaves: Option<Arc<Semaphore>>,
+}
+
+impl Regulated for Client {
+    fn tell(&self, open: bool) -> BoxFuture<'static, ()> {
+        let _ = self.told.send(open);
+        let leaves = self.leaves.clone();
+        Box::pin(async move {
+            if let Some(leaves) = leaves {
+                leaves.acquire().await.unwrap().forget();
+            }
+        })
+    }
+
+    fn in_flight(&self) -> usize {
+        4 * MIB
     }
 }
 
@@ -415,12 +436,7 @@ async fn one_request_is_under_way_at_a_time_and_the_last_word_counts() {
     let tasks = Drain::new().1;
     let (sender, mut told) = mpsc::unbounded_channel();
     let sent = Arc::new(Semaphore::new(0));
-    let leaves = Arc::clone(&sent);
-    let valve = Valve::new(tasks, move |open| {
-        let _ = sender.send(open);
-        let leaves = Arc::clone(&leaves);
-        Box::pin(async move { leaves.acquire().await.unwrap().forget() })
-    });
+    let valve = Valve::new(tasks, Client { told: sender, leaves: Some(Arc::clone(&sent)) });
     valve.set(false);
     assert_eq!(told.recv().await, Some(false));
     [true, false, true, false, true].into_iter().for_each(|open| valve.set(open));

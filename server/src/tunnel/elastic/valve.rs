@@ -13,17 +13,23 @@ pub(super) fn high(keep: usize) -> usize {
     (keep / 2).clamp(LEAST, MOST)
 }
 
+/// Who can be told to pause.
+pub(crate) trait Regulated: Send + Sync {
+    /// Says whether it may send. Resolves when that is on its way, or in vain.
+    fn tell(&self, open: bool) -> BoxFuture<'static, ()>;
+
+    /// Bytes that may still come after it was told to pause.
+    fn in_flight(&self) -> usize;
+}
+
 /// Says to one client that a channel may be written to, or may not. What is said waits in a task of its own, one at a
 /// time: whoever turns the valve never waits, and the last turn wins.
 pub(crate) struct Valve {
-    say: Say,
+    client: Box<dyn Regulated>,
     /// Owns that task.
     tasks: DrainWatch,
     state: Mutex<State>,
 }
-
-/// Sends one request; resolves when that is done, or in vain.
-type Say = Box<dyn Fn(bool) -> BoxFuture<'static, ()> + Send + Sync>;
 
 struct State {
     open: bool,
@@ -33,13 +39,14 @@ struct State {
 }
 
 impl Valve {
-    /// An open one. `say` tells the client whether it may send.
-    pub(crate) fn new(
-        tasks: DrainWatch,
-        say: impl Fn(bool) -> BoxFuture<'static, ()> + Send + Sync + 'static,
-    ) -> Arc<Self> {
+    /// An open one.
+    pub(crate) fn new(tasks: DrainWatch, client: impl Regulated + 'static) -> Arc<Self> {
         let state = State { open: true, told: true, telling: false };
-        Arc::new(Self { say: Box::new(say), tasks, state: Mutex::new(state) })
+        Arc::new(Self { client: Box::new(client), tasks, state: Mutex::new(state) })
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.client.in_flight()
     }
 
     pub(super) fn set(self: &Arc<Self>, open: bool) {
@@ -54,7 +61,7 @@ impl Valve {
         let valve = Arc::clone(self);
         self.tasks.spawn(async move {
             while let Some(open) = valve.next() {
-                (valve.say)(open).await;
+                valve.client.tell(open).await;
             }
         });
     }
