@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 const BIG: u64 = 200 << 20;
 const MAX_MEMORY_KIB: u64 = 100 << 10;
@@ -38,7 +38,7 @@ struct Stage {
     flows: mpsc::UnboundedReceiver<Flow>,
     _origin: Origin,
     _session: Channel<Msg>,
-    _serving: JoinHandle<()>,
+    _serving: JoinSet<()>,
 }
 
 impl Stage {
@@ -65,7 +65,8 @@ impl Stage {
         };
         let target = origin.address();
         let (told, flows) = mpsc::unbounded_channel();
-        let serving = tokio::spawn(async move {
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
             let mut visits = JoinSet::new();
             loop {
                 let Some(opening) = client.next_opening().await else { return };
@@ -242,7 +243,7 @@ async fn whole(visitor: &mut TcpStream) -> std::io::Result<u64> {
     loop {
         match within("the next bytes", visitor.read(&mut buffer)).await? {
             0 => return Ok(checker.seen()),
-            count => checker.take(&buffer[..count]),
+            count => checker.take(buffer.get(..count).unwrap_or_default()),
         }
     }
 }
@@ -369,9 +370,9 @@ struct PausedUpload {
     port: u16,
     client: ProtocolClient,
     channel: ChannelWriteHalf<Msg>,
-    upload: JoinHandle<std::io::Result<()>>,
+    upload: JoinSet<std::io::Result<()>>,
     /// Until the end of the channel; whether that was an orderly one.
-    reading: JoinHandle<bool>,
+    reading: JoinSet<bool>,
     taken: Arc<AtomicU64>,
     session: Channel<Msg>,
 }
@@ -385,8 +386,9 @@ impl PausedUpload {
     async fn of(visit: Visit) -> Self {
         let Visit { server, port, client, mut visitor, reader, channel, session, .. } = visit;
         let taken = Arc::<AtomicU64>::default();
-        let reading = tokio::spawn(take_all(reader, Arc::clone(&taken)));
-        let upload = tokio::spawn(async move {
+        let (mut upload, mut reading) = (JoinSet::new(), JoinSet::new());
+        reading.spawn(take_all(reader, Arc::clone(&taken)));
+        upload.spawn(async move {
             for piece in payload(0, UPLOAD) {
                 visitor.write_all(&piece).await?;
             }
@@ -411,8 +413,13 @@ impl PausedUpload {
         self.others_are_served(50).await;
         let after = self.taken.load(Ordering::SeqCst);
         assert_eq!(after, before, "bytes that came");
-        assert!(!self.upload.is_finished() && after < UPLOAD / 2, "{after} bytes came in all");
+        assert!(self.upload.try_join_next().is_none() && after < UPLOAD / 2, "{after} bytes came in all");
     }
+}
+
+/// What the only task of a set gives.
+async fn joined<T: 'static>(what: &str, mut set: JoinSet<T>) -> T {
+    within(what, set.join_next()).await.unwrap().unwrap()
 }
 
 async fn signal(channel: &ChannelWriteHalf<Msg>, name: &str) {
@@ -439,8 +446,8 @@ async fn a_paused_upload_waits_and_goes_on() {
     let mut paused = PausedUpload::begin().await;
     paused.comes_to_rest().await;
     signal(&paused.channel, "XON@hithe").await;
-    within("the upload", paused.upload).await.unwrap().unwrap();
-    assert!(within("its end", paused.reading).await.unwrap());
+    joined("the upload", paused.upload).await.unwrap();
+    assert!(joined("its end", paused.reading).await);
     assert_eq!(paused.taken.load(Ordering::SeqCst), UPLOAD);
 }
 
@@ -453,8 +460,8 @@ async fn a_client_may_pause_and_go_on_as_often_as_it_likes() {
     }
     paused.others_are_served(1).await;
     signal(&paused.channel, "XON@hithe").await;
-    within("the upload", paused.upload).await.unwrap().unwrap();
-    assert!(within("its end", paused.reading).await.unwrap());
+    joined("the upload", paused.upload).await.unwrap();
+    assert!(joined("its end", paused.reading).await);
     assert_eq!(paused.taken.load(Ordering::SeqCst), UPLOAD);
 }
 
@@ -463,8 +470,8 @@ async fn a_stock_client_cannot_pause_an_upload() {
     let server = TestServer::start().await;
     let client = stock(&server).await;
     let paused = PausedUpload::of(Visit::with(server, client).await).await;
-    within("the upload", paused.upload).await.unwrap().unwrap();
-    assert!(within("its end", paused.reading).await.unwrap());
+    joined("the upload", paused.upload).await.unwrap();
+    assert!(joined("its end", paused.reading).await);
     assert_eq!(paused.taken.load(Ordering::SeqCst), UPLOAD);
 }
 
@@ -473,7 +480,7 @@ async fn a_client_that_closes_a_paused_upload_ends_it() {
     let mut paused = PausedUpload::begin().await;
     paused.comes_to_rest().await;
     paused.channel.close().await.unwrap();
-    assert!(within("the end of the upload", paused.upload).await.unwrap().is_err());
+    assert!(joined("the end of the upload", paused.upload).await.is_err());
     another_is_served(&paused.server, paused.port, &mut paused.client).await;
 }
 
@@ -481,10 +488,10 @@ async fn a_client_that_closes_a_paused_upload_ends_it() {
 async fn what_a_visitor_sent_before_it_left_a_paused_upload_still_comes() {
     let mut paused = PausedUpload::begin().await;
     paused.comes_to_rest().await;
-    paused.upload.abort();
+    paused.upload.shutdown().await;
     paused.others_are_served(3).await;
     signal(&paused.channel, "XON@hithe").await;
-    assert!(within("its end", paused.reading).await.unwrap());
+    assert!(joined("its end", paused.reading).await);
     assert!(paused.taken.load(Ordering::SeqCst) < UPLOAD);
 }
 
@@ -493,6 +500,6 @@ async fn an_endpoint_that_is_withdrawn_ends_its_paused_uploads() {
     let mut paused = PausedUpload::begin().await;
     paused.comes_to_rest().await;
     paused.session.signal(Sig::INT).await.unwrap();
-    assert!(within("the end of the upload", paused.upload).await.unwrap().is_err());
-    within("the end of the channel", paused.reading).await.unwrap();
+    assert!(joined("the end of the upload", paused.upload).await.is_err());
+    joined("the end of the channel", paused.reading).await;
 }

@@ -33,11 +33,10 @@ impl Regulated for Tap {
     }
 
     fn in_flight(&self) -> usize {
-        // Beside its window, what waits at the mark and what comes before the request has left.
-        (self.round_trip.window() as usize).saturating_add(MARGIN).min(MOST)
+        // Its window, and what waits at the mark or comes before the request has left.
+        (self.round_trip.window() as usize).saturating_add(MARGIN)
     }
 }
 
+/// A session that is busy may receive so much before it says something.
 const MARGIN: usize = 2 << 20;
-/// What a client that does not pause has in memory before it gets the disk.
-const MOST: usize = 16 << 20;
