@@ -1,6 +1,8 @@
 //! A publisher that does what no stock client can be made to do: it decides for each channel open when and how
 //! to answer, sends requests in any order, and signs with keys of its own making.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -8,8 +10,8 @@ use std::sync::Arc;
 
 use russh::client::{self, ChannelOpenHandle, DisconnectReason, Handle, Msg, Session};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
-use russh::{Channel, ChannelMsg, ChannelOpenFailure, ChannelStream};
-use tokio::net::TcpSocket;
+use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelStream, SshId};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 use crate::wait::within;
@@ -20,6 +22,17 @@ pub struct ProtocolClient {
     pub handle: Handle<Events>,
     openings: mpsc::UnboundedReceiver<Opening>,
     farewell: watch::Receiver<Option<String>>,
+    asked: watch::Receiver<Asked>,
+}
+
+/// For each channel, what the server asked of it by `xon-xoff` (RFC 4254 §6.8): whether it may be written to.
+type Asked = HashMap<ChannelId, Vec<bool>>;
+
+/// What the server asks of one channel.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    channel: ChannelId,
+    asked: watch::Receiver<Asked>,
 }
 
 /// A channel that the server asks for and that has no answer yet.
@@ -47,12 +60,9 @@ impl ProtocolClient {
     }
 
     async fn connect_as(server: SocketAddr, config: client::Config) -> Self {
-        let (sender, openings) = mpsc::unbounded_channel();
-        let (said, farewell) = watch::channel(None);
-        let config = Arc::new(client::Config { nodelay: true, ..config });
-        let connected = client::connect(config, server, Events { openings: sender, farewell: said });
-        let handle = within("an SSH handshake", connected).await.expect("an SSH handshake");
-        Self { handle, openings, farewell }
+        let socket = within("a connection", TcpStream::connect(server)).await.expect("a connection");
+        let _ = socket.set_nodelay(true);
+        Self::over(socket, config).await.expect("an SSH handshake")
     }
 
     /// Connects from this address of the machine without logging in; says why, if that cannot be done.
@@ -60,12 +70,17 @@ impl ProtocolClient {
         let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(source, 0))?;
         let stream = within("a connection", socket.connect(server)).await?;
+        Self::over(stream, client::Config::default()).await
+    }
+
+    async fn over(stream: TcpStream, config: client::Config) -> Result<Self, russh::Error> {
         let (sender, openings) = mpsc::unbounded_channel();
         let (said, farewell) = watch::channel(None);
-        let connected =
-            client::connect_stream(Arc::default(), stream, Events { openings: sender, farewell: said });
+        let (asks, asked) = watch::channel(Asked::new());
+        let events = Events { openings: sender, farewell: said, asked: asks };
+        let connected = client::connect_stream(Arc::new(config), stream, events);
         let handle = within("an SSH handshake", connected).await?;
-        Ok(Self { handle, openings, farewell })
+        Ok(Self { handle, openings, farewell, asked })
     }
 
     /// Whether a login with this private key is accepted.
@@ -83,6 +98,13 @@ impl ProtocolClient {
     /// The same, with windows of so many bytes, which it therefore opens again and again.
     pub async fn log_in_with_window(server: SocketAddr, user: &str, key: &Path, window_size: u32) -> Self {
         let config = client::Config { window_size, ..Default::default() };
+        Self::connect_as(server, config).await.logged_in(user, key).await
+    }
+
+    /// The same as a program of ours, by its version line.
+    pub async fn log_in_as_ours(server: SocketAddr, user: &str, key: &Path) -> Self {
+        let client_id = SshId::Standard(Cow::Borrowed("SSH-2.0-hithe_test"));
+        let config = client::Config { client_id, ..Default::default() };
         Self::connect_as(server, config).await.logged_in(user, key).await
     }
 
@@ -110,11 +132,50 @@ impl ProtocolClient {
         within("a channel open by the server", self.openings.recv()).await.expect("a live connection")
     }
 
+    /// The next channel, whenever it comes; `None` when the connection is over.
+    pub async fn next_opening(&mut self) -> Option<Opening> {
+        self.openings.recv().await
+    }
+
+    /// What the server asks of the channel that this opens.
+    pub fn flow(&self, opening: &Opening) -> Flow {
+        Flow { channel: opening.channel.id(), asked: self.asked.clone() }
+    }
+
+    /// Channels of which the server ever asked to pause or to go on.
+    pub fn regulated(&self) -> usize {
+        self.asked.borrow().len()
+    }
+
     /// Waits for the end of the connection; the text of the server's disconnect message, or of the error if
     /// it sent none.
     pub async fn farewell(&mut self) -> Option<String> {
         let ended = self.farewell.wait_for(Option::is_some);
         within("the end of the connection", ended).await.ok().and_then(|text| text.clone())
+    }
+}
+
+impl Flow {
+    /// Whether the channel may be written to, each time that the server said so.
+    pub fn asked(&self) -> Vec<bool> {
+        self.asked.borrow().get(&self.channel).cloned().unwrap_or_default()
+    }
+
+    /// Waits until the channel may be written to. `false` when the connection is over.
+    pub async fn is_open(&mut self) -> bool {
+        self.is(true).await
+    }
+
+    /// Waits until the server has asked to pause and not yet to go on.
+    pub async fn paused(&mut self) {
+        assert!(within("a request to pause", self.is(false)).await, "the connection is over");
+    }
+
+    async fn is(&mut self, open: bool) -> bool {
+        let channel = self.channel;
+        let last =
+            move |asked: &Asked| asked.get(&channel).and_then(|all| all.last()).is_none_or(|last| *last);
+        self.asked.wait_for(|asked| last(asked) == open).await.is_ok()
     }
 }
 
@@ -191,6 +252,7 @@ pub struct Events {
     /// Unbounded, since the test decides how many visitors come.
     openings: mpsc::UnboundedSender<Opening>,
     farewell: watch::Sender<Option<String>>,
+    asked: watch::Sender<Asked>,
 }
 
 impl client::Handler for Events {
@@ -213,6 +275,16 @@ impl client::Handler for Events {
         let connected = (connected_address.to_owned(), connected_port);
         let originator = (originator_address.to_owned(), originator_port);
         let _ = self.openings.send(Opening { connected, originator, channel, reply });
+        Ok(())
+    }
+
+    async fn xon_xoff(
+        &mut self,
+        channel: ChannelId,
+        client_can_do: bool,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.asked.send_modify(|asked| asked.entry(channel).or_default().push(client_can_do));
         Ok(())
     }
 

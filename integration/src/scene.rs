@@ -107,6 +107,16 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Somebody who visits this URL of a payload upstream.
+    pub fn of_url(visitor: Visitor, url: &str) -> Self {
+        Self { visitor, place: Place::Url(url.to_owned()) }
+    }
+
+    /// Somebody who visits this `tcp` endpoint of one.
+    pub fn of_port(visitor: Visitor, port: u16) -> Self {
+        Self { visitor, place: Place::Port(port) }
+    }
+
     /// Comes from this address of the loopback.
     pub fn from(mut self, address: IpAddr) -> Self {
         self.visitor = self.visitor.from(address);

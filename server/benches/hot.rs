@@ -28,6 +28,10 @@ fn elastic(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("elastic buffer");
     group.throughput(Throughput::Bytes(16 * PACKET as u64));
     group.bench_function("16 packets in and out", |bencher| bencher.iter(|| buffer.pass(16, PACKET)));
+    let regulated = Buffer::regulated();
+    group.bench_function("16 packets of a client that can be paused", |bencher| {
+        bencher.iter(|| regulated.pass(16, PACKET));
+    });
     group.sample_size(10);
     group.throughput(Throughput::Bytes(1024 * PACKET as u64));
     group.bench_function("32 MiB over the disk", |bencher| bencher.iter(|| buffer.spill(1024, PACKET)));

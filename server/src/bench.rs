@@ -18,7 +18,7 @@ use crate::endpoint::{Endpoint, Member, Protocol};
 use crate::limits::{Usage, VisitorPlace, Visitors};
 use crate::modules::{Flow, ModuleChain, Plan, Visit};
 use crate::registry::{Registry, Slot};
-use crate::tunnel::elastic::{Elastic, Taken};
+use crate::tunnel::elastic::{Elastic, Regulated, Taken, Valve};
 use crate::tunnel::spool::{Backlog, ChargedTo, Spool};
 use crate::tunnel::{Dial, DialError, Tunnel, TunnelStream};
 use crate::visit::Visitor;
@@ -129,16 +129,41 @@ impl Counts {
     }
 }
 
+/// A client that can be told to pause, and is not.
+struct Nobody;
+
+impl Regulated for Nobody {
+    fn tell(&self, _: bool) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn in_flight(&self) -> usize {
+        4 << 20
+    }
+}
+
 /// Elastic buffers over a temporary folder.
 #[derive(Debug)]
 pub struct Buffer {
     runtime: Runtime,
     charged: ChargedTo,
     tasks: DrainWatch,
+    /// Whether the client can be told to pause.
+    regulated: bool,
     _folder: tempfile::TempDir,
 }
 
 impl Buffer {
+    /// Those of a client of ours.
+    pub fn regulated() -> Self {
+        Self { regulated: true, ..Self::new() }
+    }
+
+    fn visit(&self) -> Arc<Elastic> {
+        let valve = || Valve::new(self.tasks.clone(), Nobody);
+        Elastic::new(self.charged.clone(), self.tasks.clone(), self.regulated.then(valve))
+    }
+
     #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -149,12 +174,12 @@ impl Buffer {
             visitor: Visitor::new(SocketAddr::from(([192, 0, 2, 1], 4000)), None),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { runtime, charged, tasks: Drain::new().1, _folder: folder }
+        Self { runtime, charged, tasks: Drain::new().1, regulated: false, _folder: folder }
     }
 
     /// Each packet is taken as soon as it has come.
     pub fn pass(&self, packets: usize, length: usize) {
-        let visit = Elastic::new(self.charged.clone(), self.tasks.clone());
+        let visit = self.visit();
         self.runtime.block_on(async {
             for _ in 0..packets {
                 visit.push(Bytes::from(vec![7; length]));
@@ -165,7 +190,7 @@ impl Buffer {
 
     /// Nothing is taken until all have come.
     pub fn spill(&self, packets: usize, length: usize) {
-        let visit = Elastic::new(self.charged.clone(), self.tasks.clone());
+        let visit = self.visit();
         self.runtime.block_on(async {
             for _ in 0..packets {
                 visit.push(Bytes::from(vec![7; length]));

@@ -14,6 +14,7 @@ mod demo;
 mod domains;
 mod early_answers;
 mod ending;
+mod flow;
 mod forwards;
 mod grants;
 mod guards;

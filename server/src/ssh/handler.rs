@@ -26,7 +26,7 @@ use super::session::{Event, Session};
 use super::{Publishers, text};
 use crate::limits::Admitted;
 use crate::registry::SessionId;
-use crate::tunnel::channel::{Arrival, MAX_OPENS};
+use crate::tunnel::channel::{Arrival, Inboxes, MAX_OPENS};
 
 pub(super) struct Handler(Box<State>);
 
@@ -41,6 +41,8 @@ pub(super) struct State {
     publisher: Arc<OnceLock<Arc<Publisher>>>,
     /// Whether the client is known to send its forwards and its session before it answers anything.
     sends_first: bool,
+    /// Whether the client is of our own making, and can pause single channels.
+    is_ours: bool,
     /// Given back at login.
     admitted: Option<Admitted>,
     pub(super) login: Login,
@@ -77,6 +79,7 @@ impl Handler {
             logged_in: CancellationToken::new(),
             publisher: Arc::default(),
             sends_first: false,
+            is_ours: false,
             admitted: Some(admitted),
             login: Login::from(peer.ip()),
             live: None,
@@ -98,6 +101,7 @@ impl State {
     /// What the client's version line tells of its ways.
     pub(super) fn know(&mut self, version: &str) {
         self.sends_first = version.starts_with("SSH-2.0-OpenSSH_");
+        self.is_ours = version.starts_with("SSH-2.0-hithe_");
     }
 
     /// With a command in the user name and without a session (`ssh -N`), what the client will yet send is nothing. A
@@ -175,7 +179,7 @@ impl State {
             held: Mutex::default(),
             displaced: Notify::new(),
             usage: self.context.accounts.usage(&account, self.context.access.limits(&account)),
-            inboxes: Arc::default(),
+            inboxes: Arc::new(Inboxes::of_client(self.is_ours)),
         });
         tracing::info!(
             session = %publisher.session,

@@ -1,6 +1,9 @@
 //! Streams to the upstream over SSH: one `forwarded-tcpip` channel each (RFC 4254 §7.2).
 
+mod gate;
 mod round_trip;
+mod tap;
+mod writer;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -22,8 +25,12 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::gate::Gate;
+pub(crate) use self::round_trip::MIN_WINDOW;
 use self::round_trip::RoundTrip;
-use super::elastic::{Elastic, Pushed, Taken};
+use self::tap::Tap;
+use self::writer::{PACKET, Writer};
+use super::elastic::{Elastic, Pushed, Taken, Valve};
 use super::spool::{Backlog, ChargedTo, Spool};
 use super::{Dial, DialError, TunnelStream};
 use crate::account::Account;
@@ -118,7 +125,9 @@ fn reason(error: &russh::Error) -> DialError {
 pub(crate) struct Inboxes {
     open: Mutex<Open>,
     backlog: Arc<Backlog>,
-    round_trip: RoundTrip,
+    round_trip: Arc<RoundTrip>,
+    /// The client is of our own making: each side can tell the other to pause one channel.
+    regulates: bool,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +146,11 @@ pub(crate) enum Arrival {
 }
 
 impl Inboxes {
+    /// `regulates`: whether the client knows how to pause a channel, and to have one paused.
+    pub(crate) fn of_client(regulates: bool) -> Self {
+        Self { regulates, ..Self::default() }
+    }
+
     /// Takes what russh has just received for a channel. To be called from its callbacks: they are the pump.
     pub(crate) fn arrived(&self, channel: ChannelId) -> Arrival {
         let inbox = self.lock().inboxes.get(&channel).cloned();
@@ -151,15 +165,9 @@ impl Inboxes {
         }
     }
 
-    /// Bytes that a client may have in flight on one channel, so that one download gets some 300 MiB/s over the link
-    /// that its session has: russh refills the window when half of it is used.
-    ///
-    /// Not simply the largest: OpenSSH reads ahead of its link as much as the window allows, into a buffer that it
-    /// enlarges by copying, which takes it seconds for one of 32 MiB.
+    /// Bytes that a client may have in flight on one channel.
     pub(crate) fn window(&self) -> u32 {
-        let microseconds = u64::from(self.round_trip.microseconds());
-        let wanted = microseconds.saturating_mul(WINDOW_PER_MILLISECOND) / 1000;
-        u32::try_from(wanted).unwrap_or(MAX_WINDOW).clamp(MIN_WINDOW, MAX_WINDOW)
+        self.round_trip.window()
     }
 
     /// Notes how long the client took to open a channel: a round trip and its own connect, which mostly is next to
@@ -232,6 +240,8 @@ struct Inbox {
     source: Mutex<ChannelReadHalf>,
     control: Arc<ChannelWriteHalf<Msg>>,
     elastic: Arc<Elastic>,
+    /// Where the client may pause us.
+    gate: Option<Arc<Gate>>,
     tasks: DrainWatch,
 }
 
@@ -249,6 +259,9 @@ impl Inbox {
                 Some(ChannelMsg::Close) | None => {
                     self.elastic.close();
                     break;
+                }
+                Some(ChannelMsg::Signal { signal }) => {
+                    self.gate.iter().for_each(|gate| gate.hear(&signal));
                 }
                 Some(_) => {}
             }
@@ -278,6 +291,8 @@ impl Inbox {
 struct ChannelStream {
     elastic: Arc<Elastic>,
     writer: Writer,
+    /// Where the client may pause us.
+    gate: Option<Arc<Gate>>,
     parting: Option<Parting>,
     /// What was taken and not yet read.
     rest: Bytes,
@@ -296,13 +311,18 @@ impl ChannelStream {
             publisher: dialer.publisher.clone(),
             visitor,
         };
-        let elastic = Elastic::new(charged, dialer.tasks.clone());
+        let regulates = dialer.inboxes.regulates;
+        let tap = || Tap::new(dialer.handle.clone(), id, Arc::clone(&dialer.inboxes.round_trip));
+        let valve = regulates.then(|| Valve::new(dialer.tasks.clone(), tap()));
+        let elastic = Elastic::new(charged, dialer.tasks.clone(), valve);
+        let gate = regulates.then(Arc::<Gate>::default);
         let control = Arc::new(control);
         let inbox = Inbox {
             tag: dialer.asked.port,
             source: Mutex::new(source),
             control: Arc::clone(&control),
             elastic: Arc::clone(&elastic),
+            gate: gate.clone(),
             tasks: dialer.tasks.clone(),
         };
         dialer.inboxes.enter(id, &Arc::new(inbox));
@@ -320,6 +340,7 @@ impl ChannelStream {
         Self {
             elastic,
             writer: Writer::new(control),
+            gate,
             parting: Some(parting),
             rest: Bytes::new(),
             usage: Arc::clone(&dialer.usage),
@@ -350,8 +371,11 @@ impl ChannelStream {
         written
     }
 
-    /// Ready when the publisher's account may move more.
-    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the client has not paused us, and the publisher's account may move more.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(gate) = &self.gate {
+            ready!(gate.poll(cx));
+        }
         if self.settling.is_none() {
             self.settling = self.usage.settle().map(FutureExt::boxed);
         }
@@ -418,7 +442,7 @@ impl AsyncWrite for ChannelStream {
         if self.elastic.takes_nothing() {
             return Poll::Ready(Err(self.refusal()));
         }
-        let written = match self.poll_settled(cx) {
+        let written = match self.poll_leave(cx) {
             Poll::Ready(()) => self.writer.poll_write(cx, bufs),
             Poll::Pending => Poll::Pending,
         };
@@ -454,67 +478,6 @@ impl Drop for ChannelStream {
             parting.begin(self.writer.is_shut());
         }
     }
-}
-
-/// The sending side of a channel: one packet under way, the window of the client observed by russh.
-struct Writer {
-    control: Arc<ChannelWriteHalf<Msg>>,
-    sending: Option<BoxFuture<'static, Result<(), russh::Error>>>,
-    shut: bool,
-}
-
-impl Writer {
-    fn new(control: Arc<ChannelWriteHalf<Msg>>) -> Self {
-        Self { control, sending: None, shut: false }
-    }
-
-    fn is_shut(&self) -> bool {
-        self.shut
-    }
-
-    /// Ready when nothing is under way.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
-        let sent = ready!(sending.poll_unpin(cx));
-        self.sending = None;
-        Poll::Ready(sent.map_err(|_| io::ErrorKind::BrokenPipe.into()))
-    }
-
-    /// Takes one packet, and sends it as soon as the client's window and the session's queue have room.
-    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_ready(cx))?;
-        let data = gather(bufs);
-        let length = data.len();
-        if length > 0 {
-            let control = Arc::clone(&self.control);
-            self.sending = Some(Box::pin(async move { control.data_bytes(data).await }));
-            // What does not go at once goes when the stream is flushed, or before the next write.
-            if let Poll::Ready(Err(error)) = self.poll_ready(cx) {
-                return Poll::Ready(Err(error));
-            }
-        }
-        Poll::Ready(Ok(length))
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_ready(cx))?;
-        if !std::mem::replace(&mut self.shut, true) {
-            let control = Arc::clone(&self.control);
-            self.sending = Some(Box::pin(async move { control.eof().await }));
-        }
-        self.poll_ready(cx)
-    }
-}
-
-/// One packet out of several pieces: the only copy on the way up.
-fn gather(bufs: &[IoSlice<'_>]) -> Bytes {
-    let length = bufs.iter().map(|buf| buf.len()).sum::<usize>().min(PACKET);
-    let mut data = Vec::with_capacity(length);
-    for buf in bufs {
-        let room = length - data.len();
-        data.extend_from_slice(buf.get(..room.min(buf.len())).unwrap_or_default());
-    }
-    data.into()
 }
 
 /// How a channel ends when the visit is over.
@@ -554,15 +517,8 @@ impl Parting {
     }
 }
 
-/// For short ways, and until the way is known.
-pub(crate) const MIN_WINDOW: u32 = 2 << 20;
-const MAX_WINDOW: u32 = 32 << 20;
-/// Twice 320 MiB/s.
-const WINDOW_PER_MILLISECOND: u64 = (640 << 20) / 1000;
 /// How long a client may take to close a channel by itself.
 const LINGER: Duration = Duration::from_secs(2);
-/// What OpenSSH accepts in one data message.
-const PACKET: usize = 32 * 1024;
 
 /// How long a visit waits for its turn when a session has too many opens in flight.
 const OPEN_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

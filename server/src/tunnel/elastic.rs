@@ -16,11 +16,15 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use self::operation::{Done, Failure, Operation};
+use self::queue::{Queue, cost};
+pub(crate) use self::valve::{Regulated, Valve};
 use super::spool::{ChargedTo, SEGMENT};
 use crate::drain::DrainWatch;
 use crate::visit::CutOff;
 
 mod operation;
+mod queue;
+mod valve;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +54,8 @@ pub(crate) struct Elastic {
     charged: ChargedTo,
     /// Owns the disk operations.
     tasks: DrainWatch,
+    /// Where the other side can be told to pause.
+    valve: Option<Arc<Valve>>,
 }
 
 #[derive(Default)]
@@ -89,41 +95,14 @@ struct State {
     is_awaited: bool,
     /// Waits for the close.
     writer: Option<Waker>,
-}
-
-/// Messages in memory.
-#[derive(Default)]
-struct Queue {
-    chunks: VecDeque<Bytes>,
-    /// With what the memory manager needs for each.
-    cost: usize,
-}
-
-impl Queue {
-    fn push(&mut self, chunk: Bytes) {
-        self.cost += cost(&chunk);
-        self.chunks.push_back(chunk);
-    }
-
-    fn pop(&mut self) -> Option<Bytes> {
-        let chunk = self.chunks.pop_front()?;
-        self.cost -= cost(&chunk);
-        if self.chunks.is_empty() {
-            // Given back: an idle stream holds no queue.
-            self.chunks = VecDeque::new();
-        }
-        Some(chunk)
-    }
+    /// The other side was told to pause.
+    paused: bool,
 }
 
 fn note(place: &mut Option<Waker>, cx: &Context<'_>) {
     if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         *place = Some(cx.waker().clone());
     }
-}
-
-fn cost(chunk: &Bytes) -> usize {
-    chunk.len() + OVERHEAD
 }
 
 /// A file that is written at its end and read from its begin.
@@ -134,8 +113,9 @@ struct Segment {
 }
 
 impl Elastic {
-    pub(crate) fn new(charged: ChargedTo, tasks: DrainWatch) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), charged, tasks })
+    /// With a valve, the other side pauses when it is told to, and next to nothing has to go to the disk.
+    pub(crate) fn new(charged: ChargedTo, tasks: DrainWatch, valve: Option<Arc<Valve>>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), charged, tasks, valve })
     }
 
     /// Takes what arrived. Never waits.
@@ -144,7 +124,7 @@ impl Elastic {
         if state.is_over() {
             return state.throw_away(&data);
         }
-        if !state.is_spilling() && state.head_takes(cost(&data), self.charged.spool.keep()) {
+        if !state.is_spilling() && state.head_takes(cost(&data), self.keep()) {
             state.head.push(data);
             state.wake();
         } else {
@@ -249,6 +229,8 @@ impl Elastic {
         state.abandoned = true;
         state.reader = None;
         self.clear(&mut state);
+        // Then the other side comes to its end by itself, and closes the channel before we have to.
+        self.regulate(&mut state);
     }
 
     /// Ends this visit alone. Its reader is told why.
@@ -299,13 +281,35 @@ impl Elastic {
         if state.is_spilling() {
             self.refill(state);
             if state.busy.is_none()
-                && let Some(operation) = state.next(self.charged.spool.keep())
+                && let Some(operation) = state.next(self.keep())
             {
                 state.begin(&operation);
                 self.tasks.spawn(Self::work(Arc::clone(self), operation));
             }
         }
         self.count_memory(state);
+        self.regulate(state);
+    }
+
+    /// What may wait in memory. More where the other side was told to pause, for what was on its way by then.
+    fn keep(&self) -> usize {
+        let spool = &self.charged.spool;
+        self.valve.as_ref().map_or_else(|| spool.keep(), |valve| spool.keep_with(valve.in_flight()))
+    }
+
+    /// Tells the other side to pause when much waits, and to go on when little does.
+    fn regulate(&self, state: &mut State) {
+        let Some(valve) = &self.valve else { return };
+        if state.finished || state.closed || state.severed {
+            return;
+        }
+        let waiting = if state.is_over() { 0 } else { state.waiting() };
+        let high = valve::high(self.charged.spool.keep()) as u64;
+        let paused = waiting > if state.paused { high / 2 } else { high };
+        if paused != state.paused {
+            state.paused = paused;
+            valve.set(!paused);
+        }
     }
 
     /// With nothing on the disk, the tail follows the head directly.
@@ -313,7 +317,7 @@ impl Elastic {
         if !state.segments.is_empty() || state.busy.is_some() {
             return;
         }
-        let keep = self.charged.spool.keep();
+        let keep = self.keep();
         let before = state.tail.cost;
         while state.head_takes(0, keep)
             && let Some(chunk) = state.tail.pop()
@@ -431,11 +435,12 @@ impl Elastic {
             Some(Done::Written { file, bytes }) => state.was_written(file, bytes),
         }
         self.refill(&mut state);
-        let next = state.next(self.charged.spool.keep());
+        let next = state.next(self.keep());
         if let Some(next) = &next {
             state.begin(next);
         }
         self.count_memory(&mut state);
+        self.regulate(&mut state);
         next
     }
 
@@ -574,8 +579,6 @@ impl State {
     }
 }
 
-/// What a message costs beyond its bytes: the allocation, its place in the queue.
-const OVERHEAD: usize = 96;
 /// What the other side may still send to a visit that is over before its channel is closed.
 const MAX_DISCARDED: u64 = 1 << 20;
 const MEMORY_STEP: usize = 4 << 10;

@@ -131,6 +131,12 @@ impl Spool {
         shares.into_iter().find(|(bound, _)| held < *bound).map_or(0, |(_, share)| share)
     }
 
+    /// The same for a visit whose client can be told to pause, and then still has so many bytes on their way.
+    pub(super) fn keep_with(&self, in_flight: usize) -> usize {
+        let held = self.memory.load(Ordering::Relaxed);
+        if held < STRETCHED { in_flight } else { self.keep() }
+    }
+
     pub(super) fn take_memory(&self, bytes: usize) {
         self.memory.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -297,10 +303,11 @@ pub(super) const SEGMENT: u64 = 16 << 20;
 const OPERATIONS: usize = 4;
 /// Bytes of one session on their way to the disk.
 const BACKLOG: usize = 8 << 20;
-
 /// Bytes that all visits hold in memory, from where each may hold less.
 const RELAXED: usize = 24 << 20;
 const PRESSED: usize = 64 << 20;
+/// From where nobody gets more for what is on its way: others still have their share.
+const STRETCHED: usize = 48 << 20;
 const FULL: usize = 128 << 20;
 
 /// linux/magic.h

@@ -29,6 +29,16 @@ impl RoundTrip {
         self.shortest.load(Ordering::Relaxed)
     }
 
+    /// Bytes that a client may have in flight on one channel, so that one download gets some 300 MiB/s over the link
+    /// that its session has: russh refills the window when half of it is used.
+    ///
+    /// Not simply the largest: OpenSSH reads ahead of its link as much as the window allows, into a buffer that it
+    /// enlarges by copying, which takes it seconds for one of 32 MiB.
+    pub(super) fn window(&self) -> u32 {
+        let wanted = u64::from(self.microseconds()).saturating_mul(WINDOW_PER_MILLISECOND) / 1000;
+        u32::try_from(wanted).unwrap_or(MAX_WINDOW).clamp(MIN_WINDOW, MAX_WINDOW)
+    }
+
     pub(super) fn note(&self, took: Duration, now: Instant) {
         let sample = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
         let mut periods = self.periods.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,6 +53,12 @@ impl RoundTrip {
         *periods = Some(next);
     }
 }
+
+/// For short ways, and until the way is known.
+pub(crate) const MIN_WINDOW: u32 = 2 << 20;
+pub(super) const MAX_WINDOW: u32 = 32 << 20;
+/// Twice 320 MiB/s.
+const WINDOW_PER_MILLISECOND: u64 = (640 << 20) / 1000;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use russh::{client, server};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 
+use super::round_trip::MAX_WINDOW;
 use super::*;
 use crate::drain::Drain;
 

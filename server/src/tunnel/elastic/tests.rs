@@ -8,7 +8,9 @@ use std::task::Wake;
 use std::time::Duration;
 
 use crate::account::Account;
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::super::spool::{Backlog, Spool};
@@ -36,13 +38,47 @@ impl Bench {
     }
 
     fn visit_of(&self, source: u8, backlog: &Arc<Backlog>) -> Arc<Elastic> {
+        self.visit_with(source, backlog, None)
+    }
+
+    /// Of a client that can be told to pause; with what it was told.
+    fn regulated(&self) -> (Arc<Elastic>, mpsc::UnboundedReceiver<bool>) {
+        let (sender, told) = mpsc::unbounded_channel();
+        let valve = Valve::new(self.tasks.clone(), Client { told: sender, leaves: None });
+        (self.visit_with(1, &Arc::default(), Some(valve)), told)
+    }
+
+    fn visit_with(&self, source: u8, backlog: &Arc<Backlog>, valve: Option<Arc<Valve>>) -> Arc<Elastic> {
         let charged = ChargedTo {
             spool: Arc::clone(&self.spool),
             backlog: Arc::clone(backlog),
             publisher: key(),
             visitor: Visitor::new(SocketAddr::from(([192, 0, 2, source], 4000)), None),
         };
-        Elastic::new(charged, self.tasks.clone())
+        Elastic::new(charged, self.tasks.clone(), valve)
+    }
+}
+
+/// A client that can be told to pause.
+struct Client {
+    told: mpsc::UnboundedSender<bool>,
+    /// Each request needs one to leave.
+    leaves: Option<Arc<Semaphore>>,
+}
+
+impl Regulated for Client {
+    fn tell(&self, open: bool) -> BoxFuture<'static, ()> {
+        let _ = self.told.send(open);
+        let leaves = self.leaves.clone();
+        Box::pin(async move {
+            if let Some(leaves) = leaves {
+                leaves.acquire().await.unwrap().forget();
+            }
+        })
+    }
+
+    fn in_flight(&self) -> usize {
+        4 * MIB
     }
 }
 
@@ -300,6 +336,120 @@ async fn what_comes_for_a_visit_that_is_over_is_unwanted_before_long() {
     }
 }
 
+/// Pushes packets until the client is told to pause; what it sent by then.
+async fn fill_until_paused(visit: &Arc<Elastic>, told: &mut mpsc::UnboundedReceiver<bool>) -> Vec<u8> {
+    let mut sent = Vec::new();
+    while told.is_empty() {
+        push_more(visit, &mut sent, 32 << 10);
+        tokio::task::yield_now().await;
+        assert!(sent.len() < 2 * MIB, "the client is told nothing");
+    }
+    assert_eq!(told.try_recv(), Ok(false));
+    sent
+}
+
+fn push_more(visit: &Arc<Elastic>, sent: &mut Vec<u8>, length: usize) {
+    let data = pattern(length, sent.len());
+    sent.extend_from_slice(&data);
+    visit.push(data);
+}
+
+#[tokio::test]
+async fn a_client_that_pauses_when_it_is_told_leaves_the_disk_alone() {
+    let bench = Bench::new(64 << 20);
+    let (visit, mut told) = bench.regulated();
+    let mut sent = fill_until_paused(&visit, &mut told).await;
+    assert!((512 * 1024..=600 * 1024).contains(&sent.len()), "told at {}", sent.len());
+    // What was on its way.
+    (0..96).for_each(|_| push_more(&visit, &mut sent, 32 << 10));
+    let mut got = Vec::new();
+    while told.is_empty() {
+        let Taken::Data(data) = take(&visit).await else { panic!("no data") };
+        got.extend_from_slice(&data);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(told.try_recv(), Ok(true));
+    let left = sent.len() - got.len();
+    assert!((200 * 1024..=256 * 1024).contains(&left), "told to go on with {left} bytes left");
+    push_more(&visit, &mut sent, 100);
+    assert_eq!(bench.spool.usage().visits, 0, "nothing is on the disk");
+    visit.finish();
+    let (rest, end) = take_all(&visit).await;
+    got.extend_from_slice(&rest);
+    assert!(end == Taken::Finished && got == sent, "the bytes differ");
+    assert!(told.is_empty(), "the client is told once");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_although_it_is_told_to_pause_gets_the_disk() {
+    let bench = Bench::new(256 << 20);
+    let (visit, mut told) = bench.regulated();
+    let sent = fill(&visit, 40 * MIB).await;
+    let usage = bench.spool.usage();
+    assert!(usage.disk > 20 << 20 && usage.memory < 16 * MIB, "{usage:?}");
+    assert_eq!((told.try_recv(), told.is_empty()), (Ok(false), true));
+    visit.finish();
+    assert!(take_all(&visit).await == (sent, Taken::Finished), "the bytes differ");
+}
+
+#[tokio::test]
+async fn clients_pause_sooner_and_leave_less_in_memory_where_all_hold_much() {
+    const OTHERS: usize = 200 * MIB;
+    let bench = Bench::new(64 << 20);
+    bench.spool.take_memory(OTHERS);
+    let (visit, mut told) = bench.regulated();
+    let mut sent = fill_until_paused(&visit, &mut told).await;
+    assert!(sent.len() < 256 << 10, "told at {}", sent.len());
+    push_more(&visit, &mut sent, 2 * MIB);
+    at_rest(&visit).await;
+    let memory = bench.spool.usage().memory - OTHERS;
+    assert!(memory < 64 << 10, "{memory} bytes in memory");
+    visit.finish();
+    assert!(take_all(&visit).await == (sent, Taken::Finished), "the bytes differ");
+}
+
+#[tokio::test]
+async fn a_client_may_go_on_when_its_visitor_has_left() {
+    let bench = Bench::new(64 << 20);
+    let (visit, mut told) = bench.regulated();
+    fill_until_paused(&visit, &mut told).await;
+    visit.abandon();
+    assert_eq!(timeout(Duration::from_secs(20), told.recv()).await, Ok(Some(true)));
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_everything_is_told_nothing_more() {
+    for end in [Elastic::finish, Elastic::close, Elastic::sever] {
+        let bench = Bench::new(64 << 20);
+        let (visit, mut told) = bench.regulated();
+        fill_until_paused(&visit, &mut told).await;
+        end(&visit);
+        take_all(&visit).await;
+        visit.abandon();
+        tokio::task::yield_now().await;
+        assert!(told.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn one_request_is_under_way_at_a_time_and_the_last_word_counts() {
+    let tasks = Drain::new().1;
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let sent = Arc::new(Semaphore::new(0));
+    let valve = Valve::new(tasks, Client { told: sender, leaves: Some(Arc::clone(&sent)) });
+    valve.set(false);
+    assert_eq!(told.recv().await, Some(false));
+    [true, false, true, false, true].into_iter().for_each(|open| valve.set(open));
+    tokio::task::yield_now().await;
+    assert!(told.is_empty(), "one at a time");
+    sent.add_permits(1);
+    assert_eq!(told.recv().await, Some(true));
+    [false, true].into_iter().for_each(|open| valve.set(open));
+    sent.add_permits(1);
+    tokio::task::yield_now().await;
+    assert!(told.is_empty(), "what came to nothing is not told");
+}
+
 #[test]
 fn a_spool_needs_a_place_to_write() {
     assert!(Spool::open(Path::new("/proc/nowhere"), None).is_err());
@@ -326,12 +476,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn bytes_come_out_as_they_went_in(steps in steps(), pressure in prop_oneof![Just(0), Just(64 * MIB), Just(200 * MIB)]) {
+    fn bytes_come_out_as_they_went_in(steps in steps(), pressure in prop_oneof![Just(0), Just(64 * MIB), Just(200 * MIB)], regulated: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (sent, got, end) = runtime.block_on(async {
             let bench = Bench::new(1 << 30);
             bench.spool.take_memory(pressure);
-            let visit = bench.visit();
+            let visit = if regulated { bench.regulated().0 } else { bench.visit() };
             let (mut sent, mut got) = (Vec::new(), Vec::new());
             for step in steps {
                 match step {

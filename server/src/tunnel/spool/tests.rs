@@ -35,7 +35,7 @@ impl Bench {
             publisher: KEYS[publisher].parse().unwrap(),
             visitor: Visitor::new(SocketAddr::from(([192, 0, 2, source], 4000)), None),
         };
-        let visit = Elastic::new(charged.clone(), self.tasks.clone());
+        let visit = Elastic::new(charged.clone(), self.tasks.clone(), None);
         let line = self.spool.enter(Arc::downgrade(&visit), &charged);
         self.visits.push((line, visit));
     }
