@@ -63,7 +63,9 @@ fn grammar() -> clap::Command {
         .arg_required_else_help(true);
     for kind in Kind::ALL {
         let command = RunArgs::augment_args(ServerArgs::augment_args(endpoint::command(kind)));
-        grammar = grammar.subcommand(command.arg(dry_run()).override_usage(format!("hithe {} [ADDR] [flags]", kind.as_str())));
+        grammar = grammar.subcommand(
+            command.arg(dry_run()).override_usage(format!("hithe {} [ADDR] [flags]", kind.as_str())),
+        );
     }
     Other::augment_subcommands(grammar)
 }

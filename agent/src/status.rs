@@ -17,7 +17,7 @@ pub struct Status {
 }
 
 /// One endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointStatus {
     pub name: String,
     /// `http`, `tls` or `tcp`.

@@ -47,7 +47,7 @@ impl ServerArgs {
             identities: self.identity.clone(),
             token: self.token.clone().map(Secret::new),
             account: self.account.clone(),
-            proxy: self.proxy.clone(),
+            proxy: self.proxy.clone().map(Secret::new),
             known_hosts: self.known_hosts.clone(),
             ssh_config: match &self.ssh_config {
                 None => SshConfigFile::Usual,

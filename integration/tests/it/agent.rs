@@ -1,6 +1,6 @@
 //! The agent `hithe` and stock ssh, side by side: the same tests, two publishers. And what only the agent does.
 
-use hithe_integration::{Child, Origin, Relay, TestServer, eventually, generate_key, within};
+use hithe_integration::{Child, Origin, Relay, TestServer, generate_key, within};
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -196,9 +196,9 @@ async fn an_agent_comes_back_by_itself_under_its_name_when_its_network_does() {
     let agent = server.agent().through(&relay).command("http", &origin).word("--domain=app");
     let mut agent = agent.publish().await;
     relay.cut();
-    agent.wait_for_text("trying again").await;
+    agent.wait_for_text("Lost").await;
     relay.mend();
-    eventually("it is back", || agent.stdout().contains("Back online").then_some(())).await;
+    agent.wait_for_text("Reconnected").await;
     assert_eq!(server.visitor().get_when_public(URL).await.text(), "hello");
 }
 
@@ -224,6 +224,7 @@ async fn what_cannot_succeed_ends_with_its_message_and_a_status_of_its_own() {
     assert!(unknown.stderr.contains("does not let"), "{}", unknown.stderr);
 
     let other = server.another_key("other", "ed25519");
+    server.authorize(&other);
     let _holder = server.ssh().forward_to("app:443", &origin).command("http").publish().await;
     let taken = server.agent().key(&other).command("http", &origin).word("--domain=app").run().await;
     assert_eq!(taken.code, Some(6), "{}", taken.output());

@@ -37,6 +37,7 @@ mod proxied;
 mod reload;
 mod returning;
 mod robust;
+mod sdk;
 mod serving;
 mod smoke;
 mod smuggling;
