@@ -162,7 +162,7 @@ impl Publisher {
 
     /// Waits for the server to say where the endpoint is.
     async fn hear_where(&self, session: &Session, heard: &mut mpsc::Receiver<Heard>) -> Result<(), Failure> {
-        let mut errors = Vec::new();
+        let mut said = Vec::new();
         let mut urls = Vec::new();
         let first = async {
             loop {
@@ -174,8 +174,8 @@ impl Publisher {
                     Heard::Account(account) => {
                         self.board.endpoint(&self.endpoint.name, |it| it.account = Some(account))
                     }
-                    Heard::Error(line) => errors.push(line),
-                    Heard::Line(_) | Heard::Exit(_) => {}
+                    Heard::Error(line) | Heard::Line(line) if said.len() < LINES => said.push(line),
+                    Heard::Error(_) | Heard::Line(_) | Heard::Exit(_) => {}
                     Heard::Closed => return Err(()),
                 }
             }
@@ -183,8 +183,7 @@ impl Publisher {
         let told = timeout(PUBLISH, first).await;
         let told = told.map_err(|_| Failure::passing("the server does not answer to the command"))?;
         if told.is_err() {
-            let said = if errors.is_empty() { session.farewell() } else { Some(errors.join("\n")) };
-            return Err(refusal(said));
+            return Err(refusal(why(&said).or_else(|| session.farewell())));
         }
         self.board.endpoint(&self.endpoint.name, |it| {
             it.urls = urls;
@@ -237,6 +236,12 @@ impl Publisher {
     fn phase(&self, phase: Phase) {
         self.board.endpoint(&self.endpoint.name, |it| it.phase = phase);
     }
+}
+
+/// Of what the server said, the part with a code.
+fn why(said: &[String]) -> Option<String> {
+    let from = said.iter().position(|line| line.contains("ERR_HITHE_"))?;
+    said.get(from..).map(|lines| lines.join("\n"))
 }
 
 /// A command that the server did not carry out.

@@ -321,7 +321,7 @@ impl Published {
         let mut status = self.status.clone();
         let public = status.wait_for(|status| matches!(first(status).phase, Phase::Online { .. }));
         tokio::select! {
-            _ = public => Ok(()),
+            Ok(_) = public => Ok(()),
             ended = self.ended() => ended,
         }
     }

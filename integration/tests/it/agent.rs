@@ -225,6 +225,7 @@ async fn what_cannot_succeed_ends_with_its_message_and_a_status_of_its_own() {
 
     let other = server.another_key("other", "ed25519");
     server.authorize(&other);
+    server.logged("authorized keys read again").await;
     let _holder = server.ssh().forward_to("app:443", &origin).command("http").publish().await;
     let taken = server.agent().key(&other).command("http", &origin).word("--domain=app").run().await;
     assert_eq!(taken.code, Some(6), "{}", taken.output());
