@@ -4,6 +4,7 @@
 //! command line that a person could have typed.
 
 mod cli;
+mod config;
 mod endpoint;
 mod files;
 mod status;
@@ -13,6 +14,7 @@ pub use hithe_cli_parser::{Command, Kind, parse};
 
 #[doc(hidden)]
 pub use cli::main;
+pub use config::{Config, ConfigError, Fault, Position, Settings};
 pub use endpoint::{COMMAND_LINE, Endpoint, EndpointError, TlsAtAgent, TlsToUpstream};
 pub use status::{EndpointStatus, Phase, Status};
 pub use upstream::{AddressError, Dialer, Place, Scheme, Stream, Upstream, UpstreamError};
