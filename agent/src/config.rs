@@ -27,7 +27,7 @@ use keys::List;
 use tree::{Entry, Node, Value};
 
 pub(crate) use command::{ConfigCommand, run};
-use reference::{reference, schema};
+
 pub use settings::{
     ConsoleColor, ConsoleUi, HostKeys, InspectSize, LocalPath, LogFormat, LogLevel, LogTarget, Note,
     Settings, Ssh, SshConfig, Time, WebAddress,

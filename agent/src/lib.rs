@@ -4,7 +4,7 @@
 //! command line that a person could have typed.
 
 mod cli;
-mod config;
+pub mod config;
 mod endpoint;
 mod files;
 mod status;
@@ -14,7 +14,7 @@ pub use hithe_cli_parser::{Command, Kind, parse};
 
 #[doc(hidden)]
 pub use cli::main;
-pub use config::{Config, ConfigError, Fault, Position, Settings};
+pub use config::{Config, ConfigError};
 pub use endpoint::{COMMAND_LINE, Endpoint, EndpointError, TlsAtAgent, TlsToUpstream};
 pub use status::{EndpointStatus, Phase, Status};
 pub use upstream::{AddressError, Dialer, Place, Scheme, Stream, Upstream, UpstreamError};

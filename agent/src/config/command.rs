@@ -1,14 +1,15 @@
 //! `hithe config …`
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
 use super::edit::{failed, keep_copy, set, write};
+use super::reference::{reference, schema};
 use super::upgrade::upgrade;
-use super::{Config, ConfigError, Fault, default_path, read, reference, schema};
+use super::{Config, ConfigError, Fault, default_path, read};
 use crate::endpoint::Endpoint;
 
 /// What is done with the agent's file.
@@ -19,8 +20,13 @@ pub(crate) enum ConfigCommand {
     /// Open the file in $VISUAL or $EDITOR, and check it afterwards; a copy stays beside it
     Edit,
     /// Take down the token that logs in at the server
-    AddToken { token: String },
+    #[command(alias = "add-authtoken")]
+    AddToken {
+        /// Asked for when missing, so that no other user of the machine sees it among the processes
+        token: Option<String>,
+    },
     /// Take down the address of the server: host:port, [user@]host, or a Host of ~/.ssh/config
+    #[command(aliases = ["add-connect-url", "add-server-addr"])]
     AddServer { address: String },
     /// Make version 3 of version 2; a copy stays beside it
     Upgrade {
@@ -50,7 +56,9 @@ pub(crate) fn run(
     let result = match command {
         ConfigCommand::Check => check(files, out, err),
         ConfigCommand::Edit => one(files).and_then(|file| edit(&file, out, err)),
-        ConfigCommand::AddToken { token } => add(files, "authtoken", token, out),
+        ConfigCommand::AddToken { token } => {
+            token.clone().map_or_else(ask_token, Ok).and_then(|token| add(files, "authtoken", &token, out))
+        }
         ConfigCommand::AddServer { address } => add(files, "connect_url", address, out),
         ConfigCommand::Upgrade { dry_run, relocate } => {
             one(files).and_then(|file| run_upgrade(&file, *dry_run, *relocate, out))
@@ -159,8 +167,21 @@ fn add(files: &[PathBuf], key: &str, value: &str, out: &mut impl Write) -> Resul
     Ok(())
 }
 
+fn ask_token() -> Result<String, ConfigError> {
+    let failed = |error| fault(&format!("cannot read the token: {error}"));
+    if io::stdin().is_terminal() {
+        return rpassword::prompt_password("Token: ").map_err(failed);
+    }
+    let mut line = String::new();
+    io::stdin().lock().take(MAX_TOKEN).read_line(&mut line).map_err(failed)?;
+    Ok(line.trim().to_owned())
+}
+
+/// Bytes of a line that may be one.
+const MAX_TOKEN: u64 = 4096;
+
 fn run_upgrade(file: &Path, dry_run: bool, relocate: bool, out: &mut impl Write) -> Result<(), ConfigError> {
-    let text = text_of(file)?;
+    let text = String::from_utf8_lossy(&read(file)?).into_owned();
     let home = default_path().filter(|home| relocate && home != file);
     let upgraded = upgrade(file, text.as_bytes())?;
     if dry_run {
@@ -252,7 +273,7 @@ mod tests {
     fn a_file_is_made_word_by_word_and_checked() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hithe.yml");
-        let add = ConfigCommand::AddToken { token: "secret".to_owned() };
+        let add = ConfigCommand::AddToken { token: Some("secret".to_owned()) };
         let (good, said, _) = ran(&add, &file);
         assert!(good && !said.contains("secret"), "{said}");
         assert!(ran(&ConfigCommand::AddServer { address: "tunnel:22".to_owned() }, &file).0);
@@ -274,7 +295,7 @@ mod tests {
         std::fs::write(&file, "version: 3\nagent:\n  tokn: x\n").unwrap();
         let (good, _, wrong) = ran(&ConfigCommand::Check, &file);
         assert!(!good && wrong.contains("hithe.yml:3:3: agent.tokn: not known"), "{wrong}");
-        let several = [file.clone(), file.clone()];
+        let several = [file.clone(), file];
         assert_eq!(run(&add, &several, &mut Vec::new(), &mut Vec::new()), ExitCode::from(2));
     }
 

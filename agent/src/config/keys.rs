@@ -137,6 +137,7 @@ const ELSEWHERE_OF_TUNNELS: &[(&str, &str)] = &[
     ("upstream", "not known here: it is addr in tunnels"),
     ("agent_tls_termination", "not known here: in tunnels it is terminate_at: agent, with crt and key"),
     ("bindings", "not known here: it is for endpoints"),
+    ("url", "not known here: proto and domain say it, or proto and remote_addr"),
 ];
 
 const ELSEWHERE_OF_ENDPOINTS: &[(&str, &str)] = &[
@@ -178,10 +179,32 @@ fn flag(name: &str, arg: &Arg) -> Flag {
     Flag { name: name.to_owned(), form, is_file, help: help(arg), kinds: Vec::new() }
 }
 
+/// In words that fit a file.
 fn help(arg: &Arg) -> String {
+    let name = arg.get_long().unwrap_or_default();
+    if let Some((_, help)) = HELP.iter().find(|(flag, _)| *flag == name) {
+        return (*help).to_owned();
+    }
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let help = help.replace("repeat for more", "a list for more").replace(": PEM", ": a file, PEM");
     in_words_of_keys(&help)
 }
+
+/// Where those of the command line speak of it.
+const HELP: &[(&str, &str)] = &[
+    ("schemes", "Answer on http, https or both; https without it"),
+    ("domain", "The name that visitors use: app, app.example.com or *.app; random without it"),
+    ("remote-addr", "The public port: host:port; any without it"),
+    ("cidr-allow", "Admit only visitors from these networks: 10.0.0.0/8, 2001:db8::/32"),
+    (
+        "upstream-tls-verify-cas",
+        "Accept only a certificate of the upstream that these authorities signed: a file, or PEM",
+    ),
+    (
+        "host-header",
+        "The host that the upstream is asked for: `rewrite` is its own, `preserve` the public one, or one such as localhost:3000",
+    ),
+];
 
 /// What a path such as `ip_restriction.allow_cidrs` means.
 pub(super) fn meaning(path: &str, list: List) -> Option<Meaning> {
@@ -224,7 +247,9 @@ pub(super) fn is_section(path: &str, list: List) -> bool {
 pub(super) fn all(list: List) -> Vec<(String, String, Option<&'static Flag>)> {
     let mut keys: Vec<_> =
         own(list).iter().map(|(key, help)| ((*key).to_owned(), (*help).to_owned(), None)).collect();
-    let own_key = |flag: &&Flag| !own(list).iter().any(|(key, _)| *key == flag.key());
+    let elsewhere = if list == List::Tunnels { ELSEWHERE_OF_TUNNELS } else { ELSEWHERE_OF_ENDPOINTS };
+    let has = |table: Table, flag: &Flag| table.iter().any(|(key, _)| *key == flag.key());
+    let own_key = |flag: &&Flag| !has(own(list), flag) && !has(elsewhere, flag);
     let shown = FLAGS.iter().filter(|flag| !flag.kinds.is_empty()).filter(own_key);
     keys.extend(shown.map(|flag| (flag.key(), flag.help.clone(), Some(flag))));
     let (both, more) = also(list);

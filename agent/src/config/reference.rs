@@ -44,7 +44,7 @@ pub(super) fn top_level(version: u8) -> Vec<String> {
 }
 
 /// The JSON schema of the file, for editors.
-pub fn schema() -> String {
+pub(super) fn schema() -> String {
     let settings = settings_schema();
     let object = |properties: Value, required: &[&str]| json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false });
     let tunnels = json!({
@@ -149,7 +149,7 @@ fn key_schema(path: &str, help: &str, flag: Option<&Flag>) -> Value {
 }
 
 /// Markdown of every key, what it is for and what applies without it.
-pub fn reference() -> String {
+pub(super) fn reference() -> String {
     let mut page = INTRODUCTION.to_owned();
     page.push_str("## The agent\n\nBelow `agent:` in version 3, at the top level in version 2.\n\n");
     page.push_str("| Key | Default | |\n|---|---|---|\n");
@@ -167,7 +167,8 @@ pub fn reference() -> String {
         let _ = writeln!(page, "| `{key}`{older} | {} |", cell(&sentence(why)));
     }
     page.push_str(ENDPOINTS);
-    add_keys(&mut page, List::Endpoints, |path, flag| flag.is_none() || path.contains('.'));
+    let only_there = |path: &str| path.starts_with("upstream.") || path.starts_with("agent_tls_termination.");
+    add_keys(&mut page, List::Endpoints, |path, flag| flag.is_none() || only_there(path));
     page.push_str(TUNNELS);
     add_keys(&mut page, List::Tunnels, |path, flag| flag.is_none() && !path.contains('.'));
     page.push_str(BOTH);
@@ -255,7 +256,8 @@ const BOTH: &str = "
 ## Keys of endpoints and tunnels
 
 Those of the command line, with underscores; [modules.md](modules.md) says more of most. Where a value is one of several,
-a list may stand. Certificates and keys are files, or PEM in the file itself.
+a list may stand. Certificates and keys are files (`~/` is the home directory; other paths begin where the agent is
+started), or PEM in the file itself.
 
 | Key | For | |
 |---|---|---|
@@ -279,7 +281,9 @@ fn add_setting(page: &mut String, key: &str, value: &Value) {
         None => String::new(),
     };
     let choices = value.get("enum").or_else(|| value.pointer("/anyOf/0/enum")).and_then(Value::as_array);
-    let choices: Vec<_> = choices.into_iter().flatten().filter_map(Value::as_str).collect();
+    // One that is no text has been told in the help.
+    let choices: Option<Vec<_>> = choices.into_iter().flatten().map(Value::as_str).collect();
+    let choices = choices.unwrap_or_default();
     let choices = if choices.is_empty() { String::new() } else { format!(": {}", choices.join(", ")) };
     let _ = writeln!(page, "| `{key}` | {} | {} |", cell(&default), cell(&format!("{help}{choices}")));
 }

@@ -149,11 +149,6 @@ fn url<'a>(said: &impl Fn(&str) -> Option<&'a str>, tunnel: &Node) -> (String, V
             spoken.push(key);
         }
     }
-    // What stands as a URL already.
-    if let Some(url) = said("url").filter(|url| place.is_empty() && url.contains("://")) {
-        spoken.push("url");
-        return (url.to_owned(), spoken);
-    }
     (format!("{scheme}://{place}"), spoken)
 }
 
@@ -165,9 +160,7 @@ mod tests {
         upgrade(Path::new("a.yml"), text.as_bytes()).unwrap().unwrap()
     }
 
-    #[test]
-    fn version_3_publishes_the_same_with_the_comments_in_their_places() {
-        let text = "\
+    const BEFORE: &str = "\
 # The file of Ada
 version: \"2\"
 # from the admin
@@ -197,8 +190,8 @@ tunnels:
   older: {proto: http, bind_tls: true}
 # the end
 ";
-        let upgraded = third_of(text);
-        let expected = "\
+
+    const AFTER: &str = "\
 # The file of Ada
 version: 3
 agent:
@@ -251,10 +244,23 @@ endpoints:
     url: https://
     upstream:
       url: 80
-    bind_tls: true
+    schemes: https
 ";
-        assert_eq!(upgraded.text, expected.replace("bind_tls: true", "schemes: https"));
+
+    #[test]
+    fn version_3_publishes_the_same_with_the_comments_in_their_places() {
+        let upgraded = third_of(BEFORE);
+        assert_eq!(upgraded.text, AFTER);
         assert_eq!(upgraded.comments_lost, 1);
+    }
+
+    #[test]
+    fn every_key_of_a_tunnel_survives() {
+        // That it publishes the same is checked by the upgrade itself.
+        let upgraded = third_of(crate::config::tests::SECOND).text;
+        assert!(
+            upgraded.contains("url: tcp://tunnel.example.com:20022") && upgraded.contains("  - name: pass")
+        );
     }
 
     #[test]
