@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use hithe_cli_parser::printable;
 
 use super::edit::{failed, keep_copy, set, write};
 use super::reference::{reference, schema};
@@ -112,7 +113,7 @@ fn check(files: &[PathBuf], out: &mut impl Write, err: &mut impl Write) -> Resul
         let _ = writeln!(out, "there is no file {path}: `hithe config add-server ADDRESS` makes it");
     }
     match &config.settings.connect_url {
-        Some(server) => writeln!(out, "server: {server}"),
+        Some(server) => writeln!(out, "server: {}", printable(server)),
         None => writeln!(out, "server: not named; `hithe config add-server ADDRESS`, or --server"),
     }
     .unwrap_or_default();
@@ -132,7 +133,7 @@ fn summary(endpoint: &Endpoint) -> String {
     let rules = if rules.is_empty() { String::new() } else { format!("  [{}]", rules.join(", ")) };
     let kind = endpoint.kind().as_str();
     let text = format!("{}: {kind} {place} -> {}{rules}", endpoint.name, endpoint.upstream);
-    hithe_cli_parser::printable(&text).into_owned()
+    printable(&text).into_owned()
 }
 
 /// `BasicAuth(BasicAuth { … })`: its variant, in words.
@@ -205,7 +206,7 @@ fn run_upgrade(file: &Path, dry_run: bool, relocate: bool, out: &mut impl Write)
     }
     let _ = writeln!(out, "{}: version 3; before: {}", target.display(), copy.display());
     if let Some(lost) = upgraded.map(|it| it.comments_lost).filter(|lost| *lost > 0) {
-        let _ = writeln!(out, "{lost} comments have no place any more; they are in the copy");
+        let _ = writeln!(out, "comments that have no place any more, and stay in the copy: {lost}");
     }
     Ok(())
 }
@@ -245,7 +246,9 @@ fn open_editor(file: &Path) -> Result<(), ConfigError> {
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|it| !it.is_empty()));
     let editor = named.unwrap_or_else(|| if cfg!(windows) { "notepad" } else { "vi" }.to_owned());
-    let words = shell_words::split(&editor).unwrap_or_else(|_| vec![editor.clone()]);
+    // A path with backslashes is no word of a shell.
+    let words = if cfg!(windows) { None } else { shell_words::split(&editor).ok() };
+    let words = words.unwrap_or_else(|| vec![editor.clone()]);
     let Some((program, arguments)) = words.split_first() else {
         return Err(fault("$EDITOR names no program"));
     };
@@ -310,7 +313,7 @@ mod tests {
         assert_eq!(ran(&upgrade(true), &file).1, fresh);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
         let (good, said, _) = ran(&upgrade(false), &file);
-        assert!(good && said.contains("1 comments have no place"), "{said}");
+        assert!(good && said.contains("stay in the copy: 1"), "{said}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), fresh);
         assert_eq!(std::fs::read_to_string(folder.path().join("a.yml.bak")).unwrap(), text);
         assert!(ran(&upgrade(false), &file).1.contains("nothing to do"));

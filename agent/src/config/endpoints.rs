@@ -30,7 +30,7 @@ pub(super) fn endpoint(entry: &Entry, list: List, faults: &mut Faults) -> Option
     match Endpoint::from_words(&entry.key, kind, words.line(&entry.key)) {
         Ok(endpoint) => Some(endpoint),
         Err(error) => {
-            faults.push(words.fault(&error, entry));
+            faults.push(words.fault(&error, kind, entry));
             None
         }
     }
@@ -68,6 +68,15 @@ struct Said {
     value: Option<String>,
     path: String,
     position: Position,
+}
+
+impl Said {
+    fn word(&self) -> String {
+        match &self.value {
+            Some(value) => format!("--{}={value}", self.flag),
+            None => format!("--{}", self.flag),
+        }
+    }
 }
 
 impl std::fmt::Debug for Said {
@@ -244,17 +253,14 @@ impl Words {
     /// The words behind `http`, `tls` or `tcp`.
     fn line(&self, name: &str) -> Vec<String> {
         let mut words = vec![format!("--name={name}")];
-        words.extend(self.said.iter().map(|said| match &said.value {
-            Some(value) => format!("--{}={value}", said.flag),
-            None => format!("--{}", said.flag),
-        }));
+        words.extend(self.said.iter().map(Said::word));
         if let Some((address, _)) = &self.address {
             words.extend(["--".to_owned(), address.clone()]);
         }
         words
     }
 
-    fn fault(&self, error: &EndpointError, entry: &Entry) -> Fault {
+    fn fault(&self, error: &EndpointError, kind: Kind, entry: &Entry) -> Fault {
         let message = match error {
             EndpointError::Command(error) => of_command(error),
             EndpointError::Address(error) => error.to_string(),
@@ -264,7 +270,7 @@ impl Words {
         let about_address = matches!(error, EndpointError::Address(_));
         let at = match &self.address {
             Some((_, position)) if about_address => Some((address, position)),
-            _ => self.named_in(error, &message).map(|said| (said.path.as_str(), &said.position)),
+            _ => self.named_in(error, kind, &message).map(|said| (said.path.as_str(), &said.position)),
         };
         let message = message.split(": hithe ").next().unwrap_or(&message);
         let message = in_words_of_keys(message).replace("ADDR", address);
@@ -274,15 +280,20 @@ impl Words {
         }
     }
 
-    /// The key whose flag an error is about.
-    fn named_in(&self, error: &EndpointError, message: &str) -> Option<&Said> {
+    /// The key whose flag an error is about; of several values the one that is wrong by itself.
+    fn named_in(&self, error: &EndpointError, kind: Kind, message: &str) -> Option<&Said> {
         let of = |word: &str| {
             let name = word.strip_prefix("--")?;
-            self.said.iter().find(|said| said.flag == name)
+            let mut all = self.said.iter().filter(|said| said.flag == name);
+            let alone = |said: &&Said| {
+                let alone = Endpoint::from_words("", kind, [said.word()]);
+                alone.is_err_and(|alone| alone.to_string() == error.to_string())
+            };
+            all.clone().find(alone).or_else(|| all.next())
         };
         let word = match error {
             EndpointError::Command(error) => error.offending_word(),
-            _ => None,
+            EndpointError::Address(_) | EndpointError::Together(_) => None,
         };
         let clean = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
         word.and_then(of).or_else(|| message.split(clean).find_map(of))

@@ -102,8 +102,12 @@ pub struct Ssh {
     /// The hosts that lie between, as `ProxyJump` has them: `[user@]host[:port]`
     pub proxy_jump: Vec<String>,
     /// In place of `~/.ssh/config`: a file, or `false` for none
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "text_or_false")]
     pub config: Option<SshConfig>,
+}
+
+fn text_or_false(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": ["string", "boolean"] })
 }
 
 /// Keys of an ngrok agent file that mean nothing to this agent, and why that does no harm.

@@ -50,7 +50,7 @@ tunnels:
       add: [\"x-answered: ${conn.client_ip}\"]
       remove: [server]
     user_agent_filter:
-      allow: [(?i)firefox]
+      allow: ['(?i)firefox']
       deny: ['.*']
     verify_webhook:
       provider: slack
@@ -280,6 +280,10 @@ fn what_an_endpoint_cannot_have_is_said_of_its_key() {
         ("proto: htp", "a.yml:4:12: tunnels.web.proto: one of http, tls, tcp belongs here"),
         ("proto: http\naddr: 99999", "a.yml:5:11: tunnels.web.addr: the port is not a number"),
         ("proto: http\nbasic_auth: ['ada:short']", "a.yml:5:18: tunnels.web.basic_auth: ERR_HITHE_360"),
+        (
+            "proto: http\nbasic_auth:\n  - ada:correct-horse\n  - bob:short",
+            "a.yml:7:9: tunnels.web.basic_auth: ERR_HITHE_360",
+        ),
         ("proto: http\ncompression: perhaps", "a.yml:5:18: tunnels.web.compression: true or false"),
         (
             "proto: http\nip_restriction: {deny_cidrs: [1.2.3]}",
@@ -457,9 +461,18 @@ fn every_key_of_the_reference_is_known_and_none_is_there_twice() {
 }
 
 #[test]
+fn the_examples_of_the_reference_say_the_same() {
+    let page = reference();
+    let blocks: Vec<_> = page.split("```yaml\n").skip(1).filter_map(|it| it.split("```").next()).collect();
+    let [third, second] = blocks.as_slice() else { panic!("two examples") };
+    let (third, second) = (load(third).unwrap(), load(second).unwrap());
+    assert_eq!((third.settings, third.endpoints), (second.settings, second.endpoints));
+}
+
+#[test]
 fn the_schema_says_what_is_known() {
     let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
-    let third = schema.pointer("/anyOf/0/properties").unwrap();
+    let third = schema.pointer("/else/properties").unwrap();
     let agent = third.pointer("/agent/properties").unwrap();
     assert_eq!(agent.pointer("/heartbeat_interval/default").unwrap(), "10s");
     assert_eq!(agent.pointer("/region/deprecated").unwrap(), true);
@@ -468,7 +481,7 @@ fn the_schema_says_what_is_known() {
     assert!(endpoint.pointer("/upstream/properties/url/description").is_some());
     assert!(endpoint.pointer("/verify_webhook/properties/secret").is_some());
     assert!(endpoint.get("rate_limit").is_some() && endpoint.get("proto").is_none());
-    assert!(schema.pointer("/anyOf/1/properties/tunnels/additionalProperties/properties/addr").is_some());
+    assert!(schema.pointer("/then/properties/tunnels/additionalProperties/properties/addr").is_some());
 }
 
 #[test]
