@@ -126,9 +126,6 @@ impl Config {
         let files = paths.iter().map(|path| Ok((path.clone(), read(path)?)));
         let files = files.collect::<Result<Vec<_>, Fault>>()?;
         let mut config = Self::of(&files)?;
-        for (path, _) in &files {
-            config.notes.extend(exposed(path, config.settings.authtoken.is_some()));
-        }
         if let Some(token) = token.filter(|token| !token.is_empty()) {
             config.settings.authtoken = Some(Secret::new(token));
         }
@@ -142,7 +139,13 @@ impl Config {
         let mut faults = Vec::new();
         for (path, bytes) in files {
             match tree::parse(path, bytes) {
-                Ok(root) => all.merge(Parts::of(&root, &mut notes, &mut faults)),
+                Ok(root) => {
+                    let parts = Parts::of(&root, &mut notes, &mut faults);
+                    if parts.settings.iter().any(|entry| entry.key == "authtoken") {
+                        notes.extend(exposed(path));
+                    }
+                    all.merge(parts);
+                }
                 Err(fault) => faults.push(fault),
             }
         }
@@ -331,19 +334,19 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-/// Whether others can read a token.
+/// Whether others can read the file, in which there is a token.
 #[cfg(unix)]
-fn exposed(path: &Path, has_token: bool) -> Option<Fault> {
+fn exposed(path: &Path) -> Option<Fault> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
     let message = "others on this machine can read the token in it: chmod 600";
-    (has_token && mode & 0o044 != 0).then(|| {
+    (mode & 0o044 != 0).then(|| {
         Fault::at(&Position::file(path), "", format!("{message} {}", printable(&path.to_string_lossy())))
     })
 }
 
 #[cfg(not(unix))]
-fn exposed(_path: &Path, _has_token: bool) -> Option<Fault> {
+fn exposed(_path: &Path) -> Option<Fault> {
     None
 }
 

@@ -1,5 +1,6 @@
 //! YAML as a tree whose nodes know where they stand, so that whatever is wrong later is told with line and column.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -185,8 +186,8 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Node, Fault> {
     if text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(Node { value: Value::Null, position: whole });
     }
-    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options()) {
-        Ok(raw) => Ok(settle(raw, text, &whole.file)),
+    match serde_saphyr::from_str_with_options::<Spanned<Raw<'_>>>(text, options()) {
+        Ok(raw) => Settler { source: text, file: whole.file, left: 2 * MAX_FILE }.node(raw),
         Err(error) => {
             let at = error.location();
             let (line, column) = at.map_or((0, 0), |it| (it.line(), it.column()));
@@ -226,17 +227,17 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
-/// What serde sees.
-enum Raw {
+/// What serde sees. Texts are those of the file where they can be, which its own bounds rely on.
+enum Raw<'de> {
     Null,
     /// Of an unquoted text that YAML takes for something else.
     Plain(String),
-    Text(String),
+    Text(Cow<'de, str>),
     List(Vec<Spanned<Self>>),
-    Map(Vec<(Spanned<String>, Spanned<Self>)>),
+    Map(Vec<(Spanned<Self>, Spanned<Self>)>),
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de> Deserialize<'de> for Raw<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(RawVisitor)
     }
@@ -245,53 +246,57 @@ impl<'de> Deserialize<'de> for Raw {
 struct RawVisitor;
 
 impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
+    type Value = Raw<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<Raw, E> {
+    fn visit_unit<E>(self) -> Result<Raw<'de>, E> {
         Ok(Raw::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Raw, E> {
+    fn visit_none<E>(self) -> Result<Raw<'de>, E> {
         Ok(Raw::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+    fn visit_bool<E>(self, value: bool) -> Result<Raw<'de>, E> {
         Ok(Raw::Plain(value.to_string()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+    fn visit_i64<E>(self, value: i64) -> Result<Raw<'de>, E> {
         Ok(Raw::Plain(value.to_string()))
     }
 
-    fn visit_i128<E>(self, value: i128) -> Result<Raw, E> {
+    fn visit_i128<E>(self, value: i128) -> Result<Raw<'de>, E> {
         Ok(Raw::Plain(value.to_string()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
+    fn visit_u64<E>(self, value: u64) -> Result<Raw<'de>, E> {
         Ok(Raw::Plain(value.to_string()))
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<Raw, E> {
+    fn visit_u128<E>(self, value: u128) -> Result<Raw<'de>, E> {
         Ok(Raw::Plain(value.to_string()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+    fn visit_f64<E>(self, value: f64) -> Result<Raw<'de>, E> {
         Ok(Raw::Plain(value.to_string()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-        Ok(Raw::Text(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<Raw<'de>, E> {
+        Ok(Raw::Text(Cow::Owned(value.to_owned())))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Raw, E> {
-        Ok(Raw::Text(value))
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Raw<'de>, E> {
+        Ok(Raw::Text(Cow::Borrowed(value)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw, A::Error> {
+    fn visit_string<E>(self, value: String) -> Result<Raw<'de>, E> {
+        Ok(Raw::Text(Cow::Owned(value)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw<'de>, A::Error> {
         let mut nodes = Vec::new();
         while let Some(node) = list.next_element()? {
             nodes.push(node);
@@ -299,7 +304,7 @@ impl<'de> Visitor<'de> for RawVisitor {
         Ok(Raw::List(nodes))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw<'de>, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
@@ -308,36 +313,59 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 }
 
-fn settle(raw: Spanned<Raw>, source: &str, file: &Arc<Path>) -> Node {
-    let at =
-        |it: serde_saphyr::Location| Position { file: file.clone(), line: it.line(), column: it.column() };
-    let position = at(raw.referenced);
-    let written = source_of(&raw.defined, source);
-    let value = match raw.value {
-        Raw::Null => Value::Null,
-        Raw::Plain(value) => Value::Text(written.unwrap_or(value)),
-        Raw::Text(text) => Value::Text(text),
-        Raw::List(list) => Value::List(list.into_iter().map(|node| settle(node, source, file)).collect()),
-        Raw::Map(map) => {
-            let entry = |(key, node): (Spanned<String>, _)| Entry {
-                position: at(key.referenced),
-                key: key.value,
-                node: settle(node, source, file),
-            };
-            Value::Map(map.into_iter().map(entry).collect())
+/// Makes nodes of what was read.
+struct Settler<'a> {
+    source: &'a str,
+    file: Arc<Path>,
+    /// Bytes of text that may still come: aliases repeat what stands in the file once.
+    left: usize,
+}
+
+impl Settler<'_> {
+    fn position(&self, at: serde_saphyr::Location) -> Position {
+        Position { file: self.file.clone(), line: at.line(), column: at.column() }
+    }
+
+    fn node(&mut self, raw: Spanned<Raw<'_>>) -> Result<Node, Fault> {
+        let position = self.position(raw.referenced);
+        let value = match raw.value {
+            Raw::Null => Value::Null,
+            Raw::Plain(value) => match source_of(&raw.defined, self.source) {
+                Some(written) => self.text(Cow::Borrowed(written), &position)?,
+                None => self.text(Cow::Owned(value), &position)?,
+            },
+            Raw::Text(text) => self.text(text, &position)?,
+            Raw::List(list) => {
+                Value::List(list.into_iter().map(|it| self.node(it)).collect::<Result<_, _>>()?)
+            }
+            Raw::Map(map) => Value::Map(map.into_iter().map(|it| self.entry(it)).collect::<Result<_, _>>()?),
+        };
+        Ok(Node { value, position })
+    }
+
+    fn text(&mut self, text: Cow<'_, str>, position: &Position) -> Result<Value, Fault> {
+        let left = self.left.checked_sub(text.len());
+        self.left = left.ok_or_else(|| Fault::at(position, "", "aliases repeat too much text"))?;
+        Ok(Value::Text(text.into_owned()))
+    }
+
+    fn entry(&mut self, (key, node): (Spanned<Raw<'_>>, Spanned<Raw<'_>>)) -> Result<Entry, Fault> {
+        let key = self.node(key)?;
+        match key.value {
+            Value::Text(name) => Ok(Entry { key: name, position: key.position, node: self.node(node)? }),
+            _ => Err(Fault::at(&key.position, "", format!("a key is a text, not {}", key.kind()))),
         }
-    };
-    Node { value, position }
+    }
 }
 
 /// `1.10` and `no` are also names, and have to stay as they are written.
-fn source_of(location: &serde_saphyr::Location, source: &str) -> Option<String> {
+fn source_of<'a>(location: &serde_saphyr::Location, source: &'a str) -> Option<&'a str> {
     let span = location.span();
     let start = usize::try_from(span.byte_offset()?).ok()?;
     let end = start.checked_add(usize::try_from(span.byte_len()?).ok()?)?;
     let text = source.get(start..end)?.trim();
     // A tag or quotes before it.
-    (!text.is_empty() && !text.starts_with(['!', '"', '\'', '&', '*'])).then(|| text.to_owned())
+    (!text.is_empty() && !text.starts_with(['!', '"', '\'', '&', '*'])).then_some(text)
 }
 
 /// `~/file` in the home directory.

@@ -269,6 +269,9 @@ endpoints:
         assert!(upgrade(Path::new("a.yml"), b"").unwrap().is_none());
         let error = upgrade(Path::new("a.yml"), b"version: 2\ntunnels: {a: {proto: x}}\n").unwrap_err();
         assert!(error.to_string().contains("tunnels.a.proto"));
+        let port = b"version: 2\ntunnels: {a: {proto: http, domain: 'app:443'}}\n";
+        let error = upgrade(Path::new("a.yml"), port).unwrap_err().to_string();
+        assert!(error.contains("would not publish the same"), "{error}");
     }
 
     #[test]
