@@ -1,3 +1,5 @@
+//! What a file may say, and how it is told what it may not.
+
 use std::time::Duration;
 
 use hithe_cli_parser::Kind;
