@@ -9,6 +9,7 @@ mod completions;
 mod connect;
 mod console;
 mod diagnose;
+pub mod config;
 mod endpoint;
 pub mod exit;
 mod files;
@@ -26,6 +27,7 @@ pub use hithe_cli_parser::{Command, Kind, parse};
 #[doc(hidden)]
 pub use cli::main;
 pub use connect::{Ask, ConnectError, HostKeyPolicy, Nobody, ServerOptions, SshConfigFile, Terminal};
+pub use config::{Config, ConfigError};
 pub use endpoint::{COMMAND_LINE, Endpoint, EndpointError, TlsAtAgent, TlsToUpstream};
 pub use publisher::{Failure, Heartbeat};
 pub use sdk::{EndpointBuilder, Error, Events, Listener, Published, Session, SessionBuilder};

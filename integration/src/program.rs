@@ -18,8 +18,13 @@ pub fn try_hithed() -> Result<&'static Path, &'static str> {
 
 /// The path of the agent `hithe`, freshly built.
 pub fn hithe() -> &'static Path {
+    try_hithe().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same, or why it could not be built.
+pub fn try_hithe() -> Result<&'static Path, &'static str> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    path(BUILT.get_or_init(|| build("hithe", &Profile::running()))).unwrap_or_else(|error| panic!("{error}"))
+    path(BUILT.get_or_init(|| build("hithe", &Profile::running())))
 }
 
 /// The path of `hithed` with optimisations, for benchmarks, or why it could not be built.

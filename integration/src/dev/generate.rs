@@ -12,6 +12,8 @@ pub(super) fn run(check: bool) -> anyhow::Result<()> {
         ("docs/commands.md", commands()),
         ("docs/modules.md", hithe_cli_parser::modules()),
         ("docs/options.md", options()?),
+        ("docs/agent-config.md", agent_file("reference")?),
+        ("docs/agent-config.schema.json", agent_file("schema")?),
     ];
     for (path, text) in files {
         let file = root().join(path);
@@ -32,6 +34,15 @@ pub(super) fn run(check: bool) -> anyhow::Result<()> {
 /// What a publisher can say, from the crate that defines it.
 fn commands() -> String {
     hithe_cli_parser::reference()
+}
+
+/// What the agent says of its file.
+fn agent_file(what: &str) -> anyhow::Result<String> {
+    let program = crate::program::try_hithe().map_err(anyhow::Error::msg)?;
+    let output = Command::new(program).args(["config", what]).env_clear().env("HOME", "/home/you").output();
+    let output = output.context("cannot start hithe")?;
+    ensure!(output.status.success(), "hithe config {what}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).context("the reference is UTF-8")
 }
 
 /// The server's options, from its own help.

@@ -1,0 +1,312 @@
+//! From the keys of a tunnel or endpoint to the words that a command line would have for it.
+
+use hithe_cli_parser::{CommandError, Kind};
+
+use super::decode::not_known;
+use super::keys::{Flag, Form, List, Meaning, in_words_of_keys, is_section, meaning, names_within};
+use super::tree::{Entry, Node, Position, Value, at_home};
+use super::{Fault, Faults};
+use crate::endpoint::{Endpoint, EndpointError};
+
+/// The endpoint that an entry of `tunnels:` or of the list `endpoints:` asks for.
+pub(super) fn endpoint(entry: &Entry, list: List, faults: &mut Faults) -> Option<Endpoint> {
+    let place = if list == List::Tunnels { "tunnels" } else { "endpoints" };
+    let mut words = Words { base: format!("{place}.{}", entry.key), list, ..Words::default() };
+    let before = faults.len();
+    match entry.node.map(&words.base) {
+        Ok(map) => words.take_all(map, "", faults),
+        Err(fault) => faults.push(fault),
+    }
+    let kind = match words.settle(entry) {
+        Ok(kind) => kind,
+        Err(fault) => {
+            faults.push(fault);
+            return None;
+        }
+    };
+    if faults.len() > before {
+        return None;
+    }
+    match Endpoint::from_words(&entry.key, kind, words.line(&entry.key)) {
+        Ok(endpoint) => Some(endpoint),
+        Err(error) => {
+            faults.push(words.fault(&error, kind, entry));
+            None
+        }
+    }
+}
+
+/// What has been gathered of one endpoint.
+#[derive(Debug)]
+struct Words {
+    /// `tunnels.web`
+    base: String,
+    list: List,
+    said: Vec<Said>,
+    /// Of `proto`, or of the scheme in `url`.
+    kind: Option<Kind>,
+    address: Option<(String, Position)>,
+    url: Option<(String, Position)>,
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Self {
+            base: String::new(),
+            list: List::Tunnels,
+            said: Vec::new(),
+            kind: None,
+            address: None,
+            url: None,
+        }
+    }
+}
+
+/// A word, and which key says it.
+struct Said {
+    flag: String,
+    value: Option<String>,
+    path: String,
+    position: Position,
+}
+
+impl Said {
+    fn word(&self) -> String {
+        match &self.value {
+            Some(value) => format!("--{}={value}", self.flag),
+            None => format!("--{}", self.flag),
+        }
+    }
+}
+
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "--{}", self.flag)
+    }
+}
+
+impl Words {
+    fn take_all(&mut self, map: &[Entry], section: &str, faults: &mut Faults) {
+        for entry in map {
+            let path =
+                if section.is_empty() { entry.key.clone() } else { format!("{section}.{}", entry.key) };
+            if let Err(fault) = self.take(entry, &path, section, faults) {
+                faults.push(fault);
+            }
+        }
+    }
+
+    fn take(&mut self, entry: &Entry, path: &str, section: &str, faults: &mut Faults) -> Result<(), Fault> {
+        let shown = format!("{}.{path}", self.base);
+        if let Value::Map(map) = &entry.node.value
+            && is_section(path, self.list)
+        {
+            self.take_all(map, path, faults);
+            if path == "agent_tls_termination" && !map.is_empty() {
+                self.say("terminate-at", Some("agent".to_owned()), path, &entry.position);
+            }
+            return Ok(());
+        }
+        match meaning(path, self.list) {
+            _ if entry.node.is_null() && is_section(path, self.list) => Ok(()),
+            None if is_section(path, self.list) => entry.node.map(&shown).map(drop),
+            None => {
+                let names = names_within(section, self.list);
+                let message = not_known(&entry.key, names.iter().map(String::as_str));
+                Err(Fault::at(&entry.position, &shown, message))
+            }
+            Some(Meaning::Elsewhere(advice)) => Err(Fault::at(&entry.position, &shown, advice)),
+            Some(Meaning::Refused(_)) if entry.node.is_empty() => Ok(()),
+            Some(Meaning::Refused(why)) => Err(Fault::at(&entry.position, &shown, why)),
+            _ if entry.node.is_null() => Ok(()),
+            Some(Meaning::Own) => self.take_own(&entry.node, path, &shown),
+            Some(Meaning::Flag(flag)) => self.take_flag(flag, &entry.node, path, &shown),
+        }
+    }
+
+    fn take_own(&mut self, node: &Node, path: &str, shown: &str) -> Result<(), Fault> {
+        match path {
+            "bindings" => {
+                for binding in node.list() {
+                    if binding.text(shown)? != "public" {
+                        let message = "only public is offered: anybody on the internet could come, which this does not ask for";
+                        return Err(binding.fault(shown, message));
+                    }
+                }
+                return Ok(());
+            }
+            "bind_tls" => {
+                let schemes = match (node.text(shown)?, node.boolean(shown)) {
+                    ("both", _) => "http,https",
+                    (_, Ok(true)) => "https",
+                    (_, Ok(false)) => "http",
+                    _ => return Err(node.fault(shown, "true, false or both belongs here")),
+                };
+                self.say("schemes", Some(schemes.to_owned()), path, &node.position);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let text = node.text(shown)?.to_owned();
+        match path {
+            "proto" => {
+                let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
+                self.kind =
+                    Some(kind.ok_or_else(|| node.fault(shown, "one of http, tls, tcp belongs here"))?);
+            }
+            "addr" | "upstream.url" => self.address = Some((text, node.position.clone())),
+            "url" => self.url = Some((text, node.position.clone())),
+            // The name is known already.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_flag(&mut self, flag: &Flag, node: &Node, path: &str, shown: &str) -> Result<(), Fault> {
+        match flag.form {
+            Form::Switch => {
+                if node.boolean(shown)? {
+                    self.say(&flag.name, None, path, &node.position);
+                }
+            }
+            Form::Boolean => {
+                let value = node.boolean(shown)?.to_string();
+                self.say(&flag.name, Some(value), path, &node.position);
+            }
+            Form::One => self.say_value(flag, node, path, shown)?,
+            Form::Many => {
+                for node in node.list() {
+                    self.say_value(flag, node, path, shown)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn say_value(&mut self, flag: &Flag, node: &Node, path: &str, shown: &str) -> Result<(), Fault> {
+        let text = node.text(shown)?;
+        let text = match text.strip_prefix("~/").filter(|_| flag.is_file) {
+            Some(_) => at_home(text).to_string_lossy().into_owned(),
+            None => text.to_owned(),
+        };
+        if text.contains('\0') {
+            return Err(node.fault(shown, "a text has no NUL"));
+        }
+        self.say(&flag.name, Some(text), path, &node.position);
+        Ok(())
+    }
+
+    fn say(&mut self, flag: &str, value: Option<String>, path: &str, position: &Position) {
+        self.said.push(Said {
+            flag: flag.to_owned(),
+            value,
+            path: path.to_owned(),
+            position: position.clone(),
+        });
+    }
+
+    /// Which kind of endpoint it is, and what its URL says besides.
+    fn settle(&mut self, entry: &Entry) -> Result<Kind, Fault> {
+        let needs = |key: &str, example: &str| {
+            let path = format!("{}.{key}", self.base);
+            Fault::at(&entry.position, &path, format!("missing: {example}"))
+        };
+        if self.list == List::Tunnels {
+            return self.kind.ok_or_else(|| needs("proto", "say proto: http, tls or tcp"));
+        }
+        if self.address.is_none() {
+            return Err(needs("upstream.url", "say where it leads, as in upstream: {url: 8080}"));
+        }
+        let Some((url, position)) = self.url.take() else { return Ok(Kind::Http) };
+        self.settle_url(&url, &position)
+    }
+
+    /// In the words that a command line would have for it.
+    fn settle_url(&mut self, url: &str, position: &Position) -> Result<Kind, Fault> {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let kind = match scheme {
+            "http" | "https" => Kind::Http,
+            "tls" => Kind::Tls,
+            "tcp" => Kind::Tcp,
+            _ => {
+                let message = "a name belongs here, or a URL of http, https, tls or tcp";
+                return Err(Fault::at(position, &format!("{}.url", self.base), message));
+            }
+        };
+        if scheme == "http" && !self.said.iter().any(|it| it.flag == "schemes") {
+            self.say("schemes", Some("http".to_owned()), "url", position);
+        }
+        let usual = if scheme == "http" { ":80" } else { ":443" };
+        let (flag, value) = match kind {
+            _ if rest.is_empty() => return Ok(kind),
+            Kind::Tcp => ("remote-addr", rest),
+            Kind::Http | Kind::Tls => match rest.strip_suffix(usual).unwrap_or(rest) {
+                name if name.contains([':', '/']) => ("url", url),
+                name => ("domain", name),
+            },
+        };
+        self.say(flag, Some(value.to_owned()), "url", position);
+        Ok(kind)
+    }
+
+    /// The words behind `http`, `tls` or `tcp`.
+    fn line(&self, name: &str) -> Vec<String> {
+        let mut words = vec![format!("--name={name}")];
+        words.extend(self.said.iter().map(Said::word));
+        if let Some((address, _)) = &self.address {
+            words.extend(["--".to_owned(), address.clone()]);
+        }
+        words
+    }
+
+    fn fault(&self, error: &EndpointError, kind: Kind, entry: &Entry) -> Fault {
+        let message = match error {
+            EndpointError::Command(error) => of_command(error),
+            EndpointError::Address(error) => error.to_string(),
+            EndpointError::Together(message) => message.clone(),
+        };
+        let address = if self.list == List::Tunnels { "addr" } else { "upstream.url" };
+        let about_address = matches!(error, EndpointError::Address(_));
+        let at = match &self.address {
+            Some((_, position)) if about_address => Some((address, position)),
+            _ => self.named_in(error, kind, &message).map(|said| (said.path.as_str(), &said.position)),
+        };
+        let message = message.split(": hithe ").next().unwrap_or(&message);
+        let message = in_words_of_keys(message).replace("ADDR", address);
+        match at {
+            Some((path, position)) => Fault::at(position, &format!("{}.{path}", self.base), message),
+            None => Fault::at(&entry.position, &self.base, message),
+        }
+    }
+
+    /// The key whose flag an error is about; of several values the one that is wrong by itself.
+    fn named_in(&self, error: &EndpointError, kind: Kind, message: &str) -> Option<&Said> {
+        let of = |word: &str| {
+            let name = word.strip_prefix("--")?;
+            let mut all = self.said.iter().filter(|said| said.flag == name);
+            let alone = |said: &&Said| {
+                let alone = Endpoint::from_words("", kind, [said.word()]);
+                alone.is_err_and(|alone| alone.to_string() == error.to_string())
+            };
+            all.clone().find(alone).or_else(|| all.next())
+        };
+        let word = match error {
+            EndpointError::Command(error) => error.offending_word(),
+            EndpointError::Address(_) | EndpointError::Together(_) => None,
+        };
+        let clean = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+        word.and_then(of).or_else(|| message.split(clean).find_map(of))
+    }
+}
+
+/// Without the advice that is for a command line.
+fn of_command(error: &CommandError) -> String {
+    let mut text = format!("{}: {}", error.code(), error.message());
+    let for_lines = |hint: &&str| !hint.contains("ssh ") && !hint.contains("-R") && !hint.contains("--help");
+    if let Some(hint) = error.advice().filter(for_lines) {
+        text.push_str("; ");
+        text.push_str(hint);
+    }
+    text
+}
