@@ -4,14 +4,16 @@ mod run;
 mod server;
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args as _, FromArgMatches as _, Subcommand};
 use clap_complete::Shell;
 use hithe_cli_parser::Kind;
 
-use self::run::{RunArgs, Settings};
+use self::run::RunArgs;
 use self::server::ServerArgs;
+use crate::config::{self, Config, ConfigCommand};
 use crate::connect::Route;
 use crate::publisher::Failure;
 use crate::service::{self, ServiceCommand};
@@ -32,6 +34,23 @@ pub fn main() -> ExitCode {
 /// Everything but `http`, `tls` and `tcp`, whose flags are those of the server's grammar.
 #[derive(Debug, Subcommand)]
 enum Other {
+    /// Publish endpoints of the file
+    Start {
+        /// Their names; all that the file has with --all
+        #[arg(required_unless_present = "all")]
+        names: Vec<String>,
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(flatten)]
+        run: RunArgs,
+    },
+    /// Check, change and describe the file
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Find out what stands between this machine and the server
     Diagnose {
         /// Print JSON
@@ -59,6 +78,15 @@ fn grammar() -> clap::Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Publish local services through a server of hithed, and have them back by themselves")
         .after_help(EXAMPLES)
+        .arg(
+            clap::Arg::new(CONFIG)
+                .long(CONFIG)
+                .global(true)
+                .help("Read this file; repeat for several, the later over the earlier. Without it: hithe config path")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .action(clap::ArgAction::Append),
+        )
         .subcommand_required(true)
         .arg_required_else_help(true);
     for kind in Kind::ALL {
@@ -76,11 +104,13 @@ Examples:
   hithe http 3000 --domain app --basic-auth ada:correct-horse
   hithe http file:///srv/www
   hithe tcp 22
+  hithe start web ssh                endpoints of the file
   hithe http 3000 --dry-run          the ssh command that does the same
 
-The server, key and token may stand in the environment: HITHE_SERVER,
-HITHE_IDENTITY, HITHE_TOKEN.";
+The server, key and token may stand in the file (hithe config path) or in the
+environment: HITHE_SERVER, HITHE_IDENTITY, HITHE_TOKEN.";
 
+const CONFIG: &str = "config";
 const DRY_RUN: &str = "dry-run";
 
 fn dry_run() -> clap::Arg {
@@ -96,12 +126,15 @@ fn usage(why: impl std::fmt::Display) -> Failure {
 
 fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let Some((name, inner)) = matches.subcommand() else { return Err(usage("say a command: hithe --help")) };
+    let files: Vec<PathBuf> = matches.get_many(CONFIG).into_iter().flatten().cloned().collect();
     if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == name) {
-        return publish(kind, inner);
+        return publish(kind, inner, &files);
     }
     match Other::from_arg_matches(matches).map_err(usage)? {
+        Other::Start { names, all: _, server, run } => start(&names, &server, run, &files),
+        Other::Config { command } => Ok(config::run(&command, &files, &mut io::stdout(), &mut io::stderr())),
         Other::Diagnose { json, server } => {
-            let (options, mut out) = (server.options(), io::stdout());
+            let (options, mut out) = (server.over(&load(&files)?.settings), io::stdout());
             let report = run::runtime()?.block_on(async {
                 if json {
                     diagnose::diagnose_json(&options, &mut out).await
@@ -123,16 +156,50 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
 }
 
-fn publish(kind: Kind, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+/// What the files say. What is only worth knowing goes to standard error.
+fn load(files: &[PathBuf]) -> Result<Config, Failure> {
+    let config = Config::load(files).map_err(usage)?;
+    for note in &config.notes {
+        let _ = writeln!(io::stderr(), "{note}");
+    }
+    Ok(config)
+}
+
+/// An endpoint of the command line.
+fn publish(kind: Kind, matches: &ArgMatches, files: &[PathBuf]) -> Result<ExitCode, Failure> {
     let server = ServerArgs::from_arg_matches(matches).map_err(usage)?;
     let run = RunArgs::from_arg_matches(matches).map_err(usage)?;
     let endpoint = Endpoint::from_matches(COMMAND_LINE, kind, matches).map_err(usage)?;
-    let route = Route::resolve(&server.options())?;
+    let mut settings = load(files)?.settings;
+    let route = Route::resolve(&server.over(&settings))?;
     if matches.get_flag(DRY_RUN) {
         let destination = format!("{}@{}", route.user(), route.host());
         let port = Some(route.port()).filter(|port| *port != 22);
         let _ = write!(io::stdout(), "{}", endpoint.ssh_line(&destination, port));
         return Ok(ExitCode::SUCCESS);
     }
-    run::run(vec![endpoint], route, Settings::from(run))
+    run.over(&mut settings);
+    run::run(vec![endpoint], route, &settings)
+}
+
+/// Endpoints of the file; all without names.
+fn start(
+    names: &[String],
+    server: &ServerArgs,
+    run: RunArgs,
+    files: &[PathBuf],
+) -> Result<ExitCode, Failure> {
+    let Config { mut settings, endpoints, .. } = load(files)?;
+    if let Some(name) = names.iter().find(|name| endpoints.iter().all(|it| it.name != **name)) {
+        let known: Vec<_> = endpoints.iter().map(|it| it.name.as_str()).collect();
+        return Err(usage(format!("the file has no endpoint {name}; it has: {}", known.join(", "))));
+    }
+    let wanted = |endpoint: &Endpoint| names.is_empty() || names.contains(&endpoint.name);
+    let endpoints: Vec<_> = endpoints.into_iter().filter(wanted).collect();
+    if endpoints.is_empty() {
+        return Err(usage("the file has no endpoints; see docs/agent-config.md"));
+    }
+    let route = Route::resolve(&server.over(&settings))?;
+    run.over(&mut settings);
+    run::run(endpoints, route, &settings)
 }

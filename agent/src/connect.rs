@@ -53,6 +53,8 @@ pub struct ServerOptions {
     pub token: Option<Secret<String>>,
     /// Of several accounts that a certificate is good for, the one that is meant: the user name.
     pub account: Option<String>,
+    /// Hosts on the way, as `ProxyJump` has them (`[user@]host[:port]`, the nearest first), in place of ssh_config's.
+    pub proxy_jump: Vec<String>,
     /// `http://`, `https://`, `socks5://` or `socks5h://`, or `none` for no proxy whatever the environment says. It may
     /// hold a password.
     pub proxy: Option<Secret<String>>,

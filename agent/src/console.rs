@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::Status;
 use app::{App, Wish};
-pub(crate) use screen::{Background, Look};
+pub(crate) use screen::Look;
 use terminal::Terminal;
 
 /// Connections of all endpoints in figures.

@@ -6,10 +6,10 @@
 mod agent;
 mod cli;
 mod completions;
+pub mod config;
 mod connect;
 mod console;
 mod diagnose;
-pub mod config;
 mod endpoint;
 pub mod exit;
 mod files;
@@ -26,8 +26,8 @@ pub use hithe_cli_parser::{Command, Kind, parse};
 
 #[doc(hidden)]
 pub use cli::main;
-pub use connect::{Ask, ConnectError, HostKeyPolicy, Nobody, ServerOptions, SshConfigFile, Terminal};
 pub use config::{Config, ConfigError};
+pub use connect::{Ask, ConnectError, HostKeyPolicy, Nobody, ServerOptions, SshConfigFile, Terminal};
 pub use endpoint::{COMMAND_LINE, Endpoint, EndpointError, TlsAtAgent, TlsToUpstream};
 pub use publisher::{Failure, Heartbeat};
 pub use sdk::{EndpointBuilder, Error, Events, Listener, Published, Session, SessionBuilder};

@@ -5,11 +5,9 @@
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
 use std::sync::Mutex;
 
-use clap::ValueEnum;
 use hithe_cli_parser::printable;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -24,60 +22,14 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::config::{LogFormat, LogLevel, LogTarget};
+
 /// How the log is kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Log {
     pub(crate) target: LogTarget,
     pub(crate) format: LogFormat,
     pub(crate) level: LogLevel,
-}
-
-/// Where the log goes: `--log`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum LogTarget {
-    /// Nowhere.
-    #[default]
-    Off,
-    Stdout,
-    Stderr,
-    /// Appended to.
-    File(PathBuf),
-}
-
-impl FromStr for LogTarget {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "false" => Self::Off,
-            "stdout" => Self::Stdout,
-            "stderr" => Self::Stderr,
-            path => Self::File(path.into()),
-        })
-    }
-}
-
-/// How a line looks: `--log-format`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    #[default]
-    Term,
-    Logfmt,
-    Json,
-}
-
-/// What is logged, with what is worse: `--log-level`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogLevel {
-    #[value(alias = "crit")]
-    Error,
-    Warn,
-    #[default]
-    Info,
-    Debug,
-    /// Debug, and what the libraries do.
-    Trace,
 }
 
 /// Starts logging for the process. A second call starts nothing.
@@ -113,7 +65,7 @@ fn append(path: &Path) -> io::Result<std::fs::File> {
 /// Our own events from `level` on, those of libraries only when they are bad or everything is asked for.
 fn filter(level: LogLevel) -> Targets {
     let (ours, others) = match level {
-        LogLevel::Error => (LevelFilter::ERROR, LevelFilter::ERROR),
+        LogLevel::Error | LogLevel::Crit => (LevelFilter::ERROR, LevelFilter::ERROR),
         LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
         LogLevel::Info => (LevelFilter::INFO, LevelFilter::WARN),
         LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::WARN),
@@ -310,7 +262,11 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_told() {
-        let log = Log { target: LogTarget::File("/nowhere/at/all".into()), ..Log::default() };
+        let log = Log {
+            target: LogTarget::File("/nowhere/at/all".into()),
+            format: LogFormat::Term,
+            level: LogLevel::Info,
+        };
         assert_eq!(start(&log).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -12,45 +12,46 @@ use tokio::time::timeout;
 use super::usage;
 use crate::Endpoint;
 use crate::agent::{Agent, Ended};
+use crate::config::{ConsoleUi, LogFormat, LogLevel, LogTarget, Settings, WebAddress};
 use crate::connect::Route;
-use crate::console::{self, Background, Left, Look, Numbers, Sources, plain};
-use crate::logging::{self, Log, LogFormat, LogLevel, LogTarget};
+use crate::console::{self, Left, Look, Numbers, Sources, plain};
+use crate::logging::{self, Log};
 use crate::publisher::{Failure, Heartbeat};
 
-/// What is shown and kept of a run.
-#[derive(Clone, Debug, clap::Args)]
+/// What is shown and kept of a run. What is not said stands in the file.
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct RunArgs {
     /// Keep a log: stdout, stderr, a file, or false
-    #[arg(long, value_name = "PLACE", default_value = "false")]
-    log: String,
+    #[arg(long, value_name = "PLACE")]
+    log: Option<LogTarget>,
     /// The form of the log
-    #[arg(long, value_enum, default_value_t)]
-    log_format: LogFormat,
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
     /// What is logged, with what is worse
-    #[arg(long, value_enum, default_value_t)]
-    log_level: LogLevel,
+    #[arg(long, value_enum)]
+    log_level: Option<LogLevel>,
     /// Print lines also on a terminal, in place of the full-screen view
     #[arg(long)]
     plain: bool,
+    /// Where the inspector listens, or false for nowhere; the next free port if that is taken
+    #[arg(long, value_name = "ADDRESS")]
+    web_addr: Option<WebAddress>,
 }
 
-/// How a run is to go.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) log: Log,
-    pub(crate) heartbeat: Heartbeat,
-    /// The full-screen view: None asks whether there is a terminal.
-    pub(crate) console: Option<bool>,
-    pub(crate) background: Background,
-}
-
-impl From<RunArgs> for Settings {
-    fn from(said: RunArgs) -> Self {
-        let target = said.log.parse().unwrap_or(LogTarget::Off);
-        let log = Log { target, format: said.log_format, level: said.log_level };
-        let console = said.plain.then_some(false);
-        Self { log, heartbeat: Heartbeat::default(), console, background: Background::default() }
+impl RunArgs {
+    /// Over what the file says.
+    pub(super) fn over(self, settings: &mut Settings) {
+        let Self { log, log_format, log_level, plain, web_addr } = self;
+        settings.log = log.unwrap_or_else(|| settings.log_target());
+        settings.log_format = log_format.unwrap_or(settings.log_format);
+        settings.log_level = log_level.unwrap_or(settings.log_level);
+        if plain {
+            settings.console_ui = ConsoleUi::Never;
+        }
+        if let Some(address) = web_addr {
+            settings.web_addr = address;
+        }
     }
 }
 
@@ -63,20 +64,25 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 ///
 /// # Errors
 /// Nothing could be published, or an endpoint ended for good.
-pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: Settings) -> Result<ExitCode, Failure> {
-    logging::start(&settings.log).map_err(usage)?;
+pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -> Result<ExitCode, Failure> {
+    let log = Log { target: settings.log.clone(), format: settings.log_format, level: settings.log_level };
+    logging::start(&log).map_err(usage)?;
     for warning in route.warnings() {
         let _ = writeln!(io::stderr(), "{warning}");
     }
     let runtime = runtime()?;
     runtime.block_on(async {
-        let (agent, mut ended) = Agent::new(Arc::new(route), settings.heartbeat);
+        let heartbeat = Heartbeat {
+            interval: settings.heartbeat_interval.get(),
+            tolerance: settings.heartbeat_tolerance.get(),
+        };
+        let (agent, mut ended) = Agent::new(Arc::new(route), heartbeat);
         for endpoint in endpoints {
             agent.start(endpoint).map_err(usage)?;
         }
         let over = tokio::select! {
             over = all_ended(&agent, &mut ended) => over,
-            left = show(&agent, &settings) => {
+            left = show(&agent, settings) => {
                 left?;
                 Ok(())
             }
@@ -89,21 +95,26 @@ pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: Settings) ->
 
 /// Shows how it goes, until somebody ends the program.
 async fn show(agent: &Agent, settings: &Settings) -> Result<(), Failure> {
-    let wanted = settings.console.unwrap_or_else(|| io::stdout().is_terminal() && io::stdin().is_terminal());
-    // Nothing may be logged where the view is drawn.
-    let log_is_there = matches!(settings.log.target, LogTarget::Stdout | LogTarget::Stderr);
-    if wanted && !log_is_there {
+    let wanted = match settings.console_ui {
+        // Nothing may be logged where the view is drawn.
+        _ if matches!(settings.log, LogTarget::Stdout | LogTarget::Stderr) => false,
+        ConsoleUi::Always => true,
+        ConsoleUi::Never => false,
+        ConsoleUi::IfTty => io::stdout().is_terminal() && io::stdin().is_terminal(),
+    };
+    if wanted {
         let (_keep, numbers) = watch::channel(Numbers::default());
         let (_lines, requests) = broadcast::channel(1);
         let sources = Sources { status: agent.board.watch(), numbers, requests };
-        let left = console::run(sources, Look::of_this_terminal(settings.background)).await.map_err(usage)?;
+        let left =
+            console::run(sources, Look::of_this_terminal(settings.console_ui_color)).await.map_err(usage)?;
         tracing::debug!(?left, "the console is closed");
         return match left {
             Left::Quit | Left::Signal => Ok(()),
             Left::Over => std::future::pending().await,
         };
     }
-    let out = (settings.log.target != LogTarget::Stdout).then(io::stdout);
+    let out = (settings.log != LogTarget::Stdout).then(io::stdout);
     tokio::select! {
         () = plain::lines(agent.board.watch(), out) => std::future::pending().await,
         () = console::asked_to_end() => Ok(()),

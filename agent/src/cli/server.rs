@@ -5,57 +5,82 @@ use std::time::Duration;
 
 use hithe_cli_parser::Secret;
 
+use crate::config::{self, HostKeys, Settings};
 use crate::connect::{HostKeyPolicy, ServerOptions, SshConfigFile};
 
-/// Where the server is, and who we are.
+/// Where the server is, and who we are. What is not said stands in the file, or is as `ssh` has it.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Server")]
-pub(crate) struct ServerArgs {
+pub(super) struct ServerArgs {
     /// The server: a host, user@host, host:port, or a Host of ~/.ssh/config
     #[arg(long, env = "HITHE_SERVER", value_name = "HOST")]
-    pub(crate) server: Option<String>,
+    server: Option<String>,
     /// Log in with this private key; may be repeated. Without it: keys of ssh-agent, ~/.ssh/config, ~/.ssh/id_*
     #[arg(short, long, env = "HITHE_IDENTITY", value_name = "FILE", value_delimiter = ',')]
-    pub(crate) identity: Vec<PathBuf>,
-    /// Log in with an access token instead of a key; better in the environment or the file
-    #[arg(long, alias = "authtoken", env = "HITHE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
-    pub(crate) token: Option<String>,
+    identity: Vec<PathBuf>,
+    /// Log in with an access token instead of a key; better in HITHE_TOKEN or the file, which others cannot see
+    #[arg(long, alias = "authtoken", value_name = "TOKEN")]
+    token: Option<String>,
     /// Of several accounts that a certificate is for, this one
     #[arg(long, env = "HITHE_ACCOUNT", value_name = "NAME")]
-    pub(crate) account: Option<String>,
+    account: Option<String>,
     /// Reach the server through http://, https://, socks5:// or socks5h://; none heeds no proxy of the environment
-    #[arg(long, env = "HITHE_PROXY", value_name = "URL")]
-    pub(crate) proxy: Option<String>,
+    #[arg(long, env = "HITHE_PROXY", hide_env_values = true, value_name = "URL")]
+    proxy: Option<String>,
     /// The file of host keys
     #[arg(long, value_name = "FILE")]
-    pub(crate) known_hosts: Option<PathBuf>,
+    known_hosts: Option<PathBuf>,
     /// The ssh configuration, or none
     #[arg(long, value_name = "FILE")]
-    pub(crate) ssh_config: Option<PathBuf>,
+    ssh_config: Option<PathBuf>,
     /// Trust the key that an unknown server shows first, without a question; one that has changed never
     #[arg(long)]
-    pub(crate) accept_new_host_key: bool,
+    accept_new_host_key: bool,
     /// Give up a connection attempt after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) connect_timeout: Option<u64>,
+    connect_timeout: Option<u64>,
 }
 
 impl ServerArgs {
-    pub(crate) fn options(&self) -> ServerOptions {
+    /// Over what the file says.
+    pub(super) fn over(&self, file: &Settings) -> ServerOptions {
+        let identities = match self.identity.is_empty() {
+            true => file.ssh.identity_files.iter().map(|path| path.0.clone()).collect(),
+            false => self.identity.clone(),
+        };
+        let policy = match (self.accept_new_host_key, file.ssh.host_key_policy) {
+            (true, _) | (_, HostKeys::AcceptNew) => Some(HostKeyPolicy::AcceptNew),
+            (false, HostKeys::Strict) => Some(HostKeyPolicy::Strict),
+            // That of ssh_config may say more.
+            (false, HostKeys::Ask) => None,
+        };
         ServerOptions {
-            address: self.server.clone(),
-            identities: self.identity.clone(),
-            token: self.token.clone().map(Secret::new),
-            account: self.account.clone(),
-            proxy: self.proxy.clone().map(Secret::new),
-            known_hosts: self.known_hosts.clone(),
-            ssh_config: match &self.ssh_config {
-                None => SshConfigFile::Usual,
-                Some(path) if path.as_os_str() == "none" => SshConfigFile::None,
-                Some(path) => SshConfigFile::File(path.clone()),
-            },
-            host_key_policy: self.accept_new_host_key.then_some(HostKeyPolicy::AcceptNew),
-            connect_timeout: self.connect_timeout.map(Duration::from_secs),
+            address: self.server.clone().or_else(|| file.connect_url.clone()),
+            identities,
+            token: self.token.clone().map(Secret::new).or_else(|| file.authtoken.clone()),
+            account: self.account.clone().or_else(|| file.ssh.account.clone()),
+            proxy_jump: file.ssh.proxy_jump.clone(),
+            proxy: self.proxy.clone().map(Secret::new).or_else(|| file.proxy_url.clone()),
+            known_hosts: self
+                .known_hosts
+                .clone()
+                .or_else(|| file.ssh.known_hosts.as_ref().map(|path| path.0.clone())),
+            ssh_config: self.ssh_config(file),
+            host_key_policy: policy,
+            connect_timeout: Some(
+                self.connect_timeout.map_or_else(|| file.connect_timeout.get(), Duration::from_secs),
+            ),
+        }
+    }
+
+    fn ssh_config(&self, file: &Settings) -> SshConfigFile {
+        match (&self.ssh_config, &file.ssh.config) {
+            (Some(path), _) if path.as_os_str() == "none" => SshConfigFile::None,
+            (Some(path), _) | (None, Some(config::SshConfig::File(path))) => {
+                SshConfigFile::File(path.clone())
+            }
+            (None, Some(config::SshConfig::Nothing)) => SshConfigFile::None,
+            (None, None) => SshConfigFile::Usual,
         }
     }
 }

@@ -223,6 +223,14 @@ pub enum WebAddress {
     At(String),
 }
 
+impl std::str::FromStr for WebAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        Self::of(text)
+    }
+}
+
 impl WebAddress {
     fn of(text: &str) -> Result<Self, &'static str> {
         const MESSAGE: &str = "an address to listen at belongs here, such as 127.0.0.1:4040, or false";
@@ -369,6 +377,14 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
+impl std::str::FromStr for LogTarget {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        Self::of(text)
+    }
+}
+
 impl LogTarget {
     fn of(text: &str) -> Result<Self, &'static str> {
         match (text, boolean(text)) {
@@ -398,7 +414,10 @@ of_text!(LogTarget, { "type": ["string", "boolean"] });
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
+#[derive(clap::ValueEnum)]
 pub enum LogLevel {
+    /// And what the libraries do.
+    Trace,
     Debug,
     Info,
     Warn,
@@ -410,6 +429,7 @@ pub enum LogLevel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
+#[derive(clap::ValueEnum)]
 pub enum LogFormat {
     Term,
     Logfmt,

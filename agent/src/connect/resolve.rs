@@ -265,7 +265,9 @@ impl Resolver<'_> {
     /// The hosts of ProxyJump, and before the first of them those of its own.
     fn jumps(&mut self, target: &str, said: &Said) -> Result<Vec<Hop>, ConnectError> {
         let mut hops: Vec<Hop> = Vec::new();
-        let (mut target, mut list) = (target.to_owned(), jump_list(said));
+        let named = &self.options.proxy_jump;
+        let first = if named.is_empty() { jump_list(said) } else { named.clone() };
+        let (mut target, mut list) = (target.to_owned(), first);
         while !list.is_empty() {
             let mut stretch = Vec::new();
             let mut before = Vec::new();

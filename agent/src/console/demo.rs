@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "nothing but a demonstration")]
 
 use super::*;
+use crate::config::ConsoleColor;
 use crate::{EndpointStatus, Phase};
 
 fn endpoint(name: &str, url: &str, upstream: &str) -> EndpointStatus {
@@ -66,7 +67,7 @@ async fn look() {
             }
         }
     });
-    let shown = run(Sources { status, numbers, requests }, Look::of_this_terminal(Background::Transparent));
+    let shown = run(Sources { status, numbers, requests }, Look::of_this_terminal(ConsoleColor::Transparent));
     if std::env::var("DEMO").is_ok_and(|it| it == "panic") {
         tokio::select! {
             _ = shown => {}

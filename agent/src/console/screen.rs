@@ -15,34 +15,26 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 
 use super::app::{App, View};
 use super::{Line, qr};
+use crate::config::ConsoleColor;
 use crate::{EndpointStatus, Phase};
 
 /// Colours and clock.
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
     pub(crate) has_colors: bool,
-    pub(crate) background: Background,
+    pub(crate) background: ConsoleColor,
     pub(crate) zone: TimeZone,
-}
-
-/// `console_ui_color` of the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Background {
-    /// The terminal's own.
-    #[default]
-    Transparent,
-    Black,
 }
 
 impl Default for Look {
     fn default() -> Self {
-        Self { has_colors: true, background: Background::Transparent, zone: TimeZone::UTC }
+        Self { has_colors: true, background: ConsoleColor::Transparent, zone: TimeZone::UTC }
     }
 }
 
 impl Look {
     /// Without colours where `NO_COLOR` is set and not empty (no-color.org), or the terminal says that it is dumb.
-    pub(crate) fn of_this_terminal(background: Background) -> Self {
+    pub(crate) fn of_this_terminal(background: ConsoleColor) -> Self {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self { has_colors: !is_set("NO_COLOR") && !is_dumb, background, zone: TimeZone::system() }
@@ -54,7 +46,7 @@ impl Look {
 
     fn base(&self) -> Style {
         match self.background {
-            Background::Black if self.has_colors => Style::new().fg(Color::White).bg(Color::Black),
+            ConsoleColor::Black if self.has_colors => Style::new().fg(Color::White).bg(Color::Black),
             _ => Style::new(),
         }
     }

@@ -220,7 +220,7 @@ fn without_colors_there_are_none() {
     };
     assert!(colored(&app));
     app.look.has_colors = false;
-    app.look.background = Background::Black;
+    app.look.background = ConsoleColor::Black;
     assert!(!colored(&app));
     app.look.has_colors = true;
     let black = terminal(&app, 80, 24);
