@@ -206,11 +206,6 @@ impl Route {
         Gate::new(&self.server, self.questions.clone())
     }
 
-    /// Has the server show a kind of key that is known already.
-    pub(crate) fn prefer_known_keys(&self, config: &mut client::Config) {
-        self.gate().prefer_known_keys(config);
-    }
-
     /// A connection to the server's SSH port, however it is reached. Nothing was said on it.
     ///
     /// # Errors
@@ -248,6 +243,7 @@ impl Route {
     ///
     /// # Errors
     /// One of them fails.
+    #[cfg(test)]
     pub(crate) async fn connect<H>(
         &self,
         config: client::Config,

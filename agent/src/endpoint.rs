@@ -5,7 +5,7 @@ mod line;
 
 use hithe_cli_parser::{Command, CommandError, HttpVersion, Kind, Pem, Secret, TlsVersion, UpstreamProtocol};
 
-pub(crate) use flags::{command, grammar};
+pub(crate) use flags::command;
 
 use crate::upstream::{AddressError, Place, Scheme, Upstream};
 

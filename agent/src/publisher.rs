@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use hithe_cli_parser::Code;
+use hithe_cli_parser::{Code, Command};
 
 use crate::Endpoint;
 use crate::connect::{ConnectError, Route};
@@ -86,7 +87,11 @@ enum End {
     /// As we were asked to.
     Stopped,
     Failed(Failure),
+    /// It has served long enough.
+    Worn,
 }
+
+type Connected = (Session, mpsc::Receiver<Heard>);
 
 impl Publisher {
     /// Runs until it is stopped.
@@ -98,10 +103,7 @@ impl Publisher {
         let mut server = None;
         loop {
             self.phase(Phase::Connecting);
-            let failure = match self.serve(&mut backoff, &mut server).await {
-                End::Stopped => return Ok(()),
-                End::Failed(failure) => failure,
-            };
+            let Err(failure) = self.serve(&mut backoff, &mut server).await else { return Ok(()) };
             if failure.is_final() {
                 self.phase(Phase::Ended { why: failure.to_string() });
                 return Err(failure);
@@ -120,44 +122,61 @@ impl Publisher {
         }
     }
 
-    /// One connection from its beginning to its end.
-    async fn serve(&self, backoff: &mut Backoff, server: &mut Option<SocketAddr>) -> End {
-        let connected = async {
-            let (session, mut heard) = self.connect(server).await?;
-            self.hear_where(&session, &mut heard).await?;
-            Ok((session, heard))
+    /// One connection from its beginning to its end, and those that take its place without a gap.
+    async fn serve(&self, backoff: &mut Backoff, server: &mut Option<SocketAddr>) -> Result<(), Failure> {
+        let (mut session, mut heard) = tokio::select! {
+            connected = self.connect(&self.endpoint.command) => connected?,
+            () = self.stop.cancelled() => return Ok(()),
         };
-        let connected = tokio::select! {
-            connected = connected => connected,
-            () = self.stop.cancelled() => return End::Stopped,
-        };
-        let (session, mut heard) = match connected {
-            Ok(connected) => connected,
-            Err(failure) => return End::Failed(failure),
-        };
-        let online = Instant::now();
-        let end = self.attend(&session, &mut heard).await;
-        if online.elapsed() >= SETTLED {
-            backoff.reset();
-        }
-        if matches!(end, End::Stopped) {
-            session.leave().await;
-        }
-        end
-    }
-
-    async fn connect(
-        &self,
-        server: &mut Option<SocketAddr>,
-    ) -> Result<(Session, mpsc::Receiver<Heard>), Failure> {
-        let session = Session::open(&self.route, self.target.clone()).await?;
         if server.is_none() {
-            // For the way there, any of its addresses will do.
+            // To see changes of the way there, any of its addresses will do.
             *server = self.route.first_addresses().await.ok().and_then(|all| all.first().copied());
         }
-        let (tell, heard) = mpsc::channel(LINES);
-        session.publish(self.endpoint.bind(), &self.endpoint.command.to_string(), tell).await?;
+        let online = Instant::now();
+        let retired = TaskTracker::new();
+        let mut not_before = Instant::now();
+        loop {
+            let end = self.attend(&session, &mut heard, not_before).await;
+            if online.elapsed() >= SETTLED {
+                backoff.reset();
+            }
+            match end {
+                End::Stopped => {
+                    session.leave().await;
+                    return Ok(());
+                }
+                End::Failed(failure) => return Err(failure),
+                End::Worn => match self.replace().await {
+                    Ok(next) => {
+                        let old = std::mem::replace(&mut session, next.0);
+                        heard = next.1;
+                        retired.spawn(retire(old));
+                    }
+                    Err(failure) => {
+                        tracing::debug!(endpoint = self.endpoint.name, "cannot be replaced: {failure}");
+                        not_before = Instant::now() + REPLACE_LATER;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Connects and asks for the endpoint. Returns when it is public.
+    async fn connect(&self, command: &Command) -> Result<Connected, Failure> {
+        let session = Session::open(&self.route, self.target.clone()).await?;
+        let (tell, mut heard) = mpsc::channel(LINES);
+        session.publish(self.endpoint.bind(), &command.to_string(), tell).await?;
+        self.hear_where(&session, &mut heard).await?;
         Ok((session, heard))
+    }
+
+    /// A connection that takes over from the one that is there: by the address that it has, also where that was left to
+    /// the server.
+    async fn replace(&self) -> Result<Connected, Failure> {
+        let mut command = self.endpoint.command.clone();
+        let url = self.board.endpoint_now(&self.endpoint.name).and_then(|it| it.urls.into_iter().next());
+        command.claim(url.as_deref().unwrap_or_default());
+        self.connect(&command).await
     }
 
     /// Waits for the server to say where the endpoint is.
@@ -192,11 +211,12 @@ impl Publisher {
         Ok(())
     }
 
-    /// Serves until the connection is lost or we are to stop.
-    async fn attend(&self, session: &Session, heard: &mut mpsc::Receiver<Heard>) -> End {
+    /// Serves until the connection is lost, is worn, or we are to stop.
+    async fn attend(&self, session: &Session, heard: &mut mpsc::Receiver<Heard>, not_before: Instant) -> End {
         tokio::select! {
             failure = self.listen(session, heard) => End::Failed(failure),
             failure = self.beat(session) => End::Failed(failure),
+            () = wears_out(session, not_before) => End::Worn,
             () = self.stop.cancelled() => End::Stopped,
         }
     }
@@ -238,6 +258,27 @@ impl Publisher {
     }
 }
 
+/// Waits until a session should have a successor.
+async fn wears_out(session: &Session, not_before: Instant) {
+    sleep_until(not_before).await;
+    let mut tick = interval(LOOK_AT_WEAR);
+    while !session.shared.is_worn() {
+        tick.tick().await;
+    }
+}
+
+/// Lets a session that was replaced finish its visits.
+async fn retire(session: Session) {
+    let mut tick = interval(LOOK_AT_WEAR);
+    let idle = async {
+        while session.shared.visits() > 0 {
+            tick.tick().await;
+        }
+    };
+    let _ = timeout(RETIREMENT, idle).await;
+    session.leave().await;
+}
+
 /// Of what the server said, the part with a code.
 fn why(said: &[String]) -> Option<String> {
     let from = said.iter().position(|line| line.contains("ERR_HITHE_"))?;
@@ -269,6 +310,11 @@ const PASSING: [Code; 3] = [Code::DRAINING, Code::SESSION_LIMIT, Code::TRAFFIC_U
 
 /// From the command to the first address.
 const PUBLISH: Duration = Duration::from_secs(30);
+const LOOK_AT_WEAR: Duration = Duration::from_secs(1);
+/// After the server did not let a connection take over.
+const REPLACE_LATER: Duration = Duration::from_secs(3600);
+/// As long as the server gives it.
+const RETIREMENT: Duration = Duration::from_secs(10 * 60);
 /// A connection that lasted so long says that the next attempt may come soon.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Of the server that wait to be read.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use hithe_cli_parser::Bind;
 use russh::client::Handle;
-use russh::{ChannelMsg, Disconnect, Limits, SshId, cipher, kex};
+use russh::{Disconnect, Limits, SshId, cipher, kex};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -78,27 +78,6 @@ impl Session {
         Ok(())
     }
 
-    /// What a command prints, for questions such as `whoami`. At most [`MOST_ANSWER`] bytes.
-    ///
-    /// # Errors
-    /// The connection is lost.
-    pub(crate) async fn ask(&self, line: &str) -> Result<String, ConnectError> {
-        let lost = |error: russh::Error| self.lost(&error);
-        let mut channel = self.handle.channel_open_session().await.map_err(lost)?;
-        channel.exec(true, line).await.map_err(lost)?;
-        let mut answer = Vec::new();
-        while let Some(message) = channel.wait().await {
-            match message {
-                ChannelMsg::Data { data } if answer.len() + data.len() <= MOST_ANSWER => {
-                    answer.extend_from_slice(&data)
-                }
-                ChannelMsg::Close => break,
-                _ => {}
-            }
-        }
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    }
-
     /// To the server and back.
     ///
     /// # Errors
@@ -142,17 +121,19 @@ impl Drop for Session {
 }
 
 fn config() -> russh::client::Config {
-    let mut preferred = russh::Preferred::default();
-    // One that every server of ours has, and the cheapest that is safe.
-    preferred.cipher = Cow::Borrowed(&[cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305]);
-    preferred.kex = Cow::Borrowed(&[
-        kex::MLKEM768X25519_SHA256,
-        kex::CURVE25519,
-        kex::CURVE25519_PRE_RFC_8731,
-        kex::EXTENSION_SUPPORT_AS_CLIENT,
-        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
-    ]);
-    preferred.compression = Cow::Borrowed(&[russh::compression::NONE]);
+    let preferred = russh::Preferred {
+        // One that every server of ours has, and the cheapest that is safe.
+        cipher: Cow::Borrowed(&[cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305]),
+        kex: Cow::Borrowed(&[
+            kex::MLKEM768X25519_SHA256,
+            kex::CURVE25519,
+            kex::CURVE25519_PRE_RFC_8731,
+            kex::EXTENSION_SUPPORT_AS_CLIENT,
+            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+        ]),
+        compression: Cow::Borrowed(&[russh::compression::NONE]),
+        ..russh::Preferred::default()
+    };
     russh::client::Config {
         client_id: SshId::Standard(Cow::Borrowed(VERSION)),
         // A connection is replaced before so much has passed; see `Shared::is_worn`.
@@ -175,4 +156,3 @@ pub(crate) const VERSION: &str = concat!("SSH-2.0-hithe_", env!("CARGO_PKG_VERSI
 const WINDOW: u32 = 2 << 20;
 const FAREWELL: Duration = Duration::from_secs(2);
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-const MOST_ANSWER: usize = 64 * 1024;

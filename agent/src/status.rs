@@ -67,8 +67,9 @@ impl Board {
         self.0.subscribe()
     }
 
-    pub(crate) fn read(&self) -> Status {
-        self.0.borrow().clone()
+    /// What is known of one endpoint.
+    pub(crate) fn endpoint_now(&self, name: &str) -> Option<EndpointStatus> {
+        self.0.borrow().endpoints.iter().find(|it| it.name == name).cloned()
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {

@@ -14,8 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use address::AddressError;
-pub use tls::TlsError;
-pub(crate) use tls::{UpstreamTls, acceptor};
+pub(crate) use tls::{TlsError, UpstreamTls, acceptor};
 
 /// Where visits lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +96,7 @@ impl Dialer {
         Ok(Self { place: upstream.place.clone(), tls: tls.map(Arc::new), files })
     }
 
-    /// Connects, within [`CONNECT_DEADLINE`].
+    /// Connects, within nine seconds.
     ///
     /// # Errors
     /// Nothing listens there, or its TLS handshake fails.
@@ -140,4 +139,4 @@ pub enum UpstreamError {
 }
 
 /// The server waits somewhat longer for a channel.
-pub const CONNECT_DEADLINE: Duration = Duration::from_secs(9);
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(9);

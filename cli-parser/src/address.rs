@@ -74,6 +74,10 @@ impl Address {
         Ok(Some(Said { flag, scheme, host, port }))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.given().next().is_none()
+    }
+
     fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let flags = [
             ("--domain", &self.domain),

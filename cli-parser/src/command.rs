@@ -103,6 +103,24 @@ impl Command {
         words
     }
 
+    /// Asks for the address at which an endpoint is already (`https://app.example.com`, `tcp://HOST:20022`), unless one is
+    /// asked for.
+    pub fn claim(&mut self, url: &str) {
+        let place = url.split_once("://").map_or(url, |(_, place)| place);
+        let name = || place.split(':').next().map(str::to_owned);
+        match self {
+            Self::Http(HttpSpec { address, .. }) | Self::Tls(TlsSpec { address, .. })
+                if address.is_empty() =>
+            {
+                address.domain = name();
+            }
+            Self::Tcp(TcpSpec { address, .. }) if address.is_empty() => {
+                address.remote_addr = Some(place.to_owned())
+            }
+            Self::Http(_) | Self::Tls(_) | Self::Tcp(_) => {}
+        }
+    }
+
     /// Whether other sessions of the account may share the address.
     pub const fn pools(&self) -> bool {
         self.address().pooling_enabled

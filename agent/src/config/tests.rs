@@ -256,7 +256,10 @@ fn a_value_of_the_wrong_type_is_refused_with_its_line() {
         ("version: 2\nheartbeat_interval: soon\n", "a.yml:2:21: heartbeat_interval: a length of time"),
         ("version: 2\ninspect_db_size: -2\n", "a.yml:2:18: inspect_db_size: a number of bytes"),
         ("version: 2\ninspect_db_size: many\n", "a.yml:2:18: inspect_db_size: a whole number"),
-        ("version: 2\nlog_level: loud\n", "a.yml:2:12: log_level: one of debug, info, warn, error, crit"),
+        (
+            "version: 2\nlog_level: loud\n",
+            "a.yml:2:12: log_level: one of trace, debug, info, warn, error, crit",
+        ),
         ("version: 2\nlog_level: wran\n", "did you mean warn?"),
         ("version: 3\nagent: yes\n", "a.yml:2:8: agent: a mapping of keys belongs here, not a text"),
         ("version: 3\nagent: {ssh: x}\n", "agent.ssh: a mapping of keys belongs here, not a text"),

@@ -20,7 +20,7 @@ pub(crate) fn command(kind: Kind) -> clap::Command {
 }
 
 /// Adds to the server's grammar of a command what only the agent has.
-pub(crate) fn grammar(command: clap::Command, kind: Kind) -> clap::Command {
+fn grammar(command: clap::Command, kind: Kind) -> clap::Command {
     let address = Arg::new(ADDR).help(address_help(kind)).value_name("ADDR");
     let inspect = Arg::new(INSPECT)
         .long(INSPECT)

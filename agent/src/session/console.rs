@@ -113,7 +113,7 @@ mod tests {
     fn a_line_without_an_end_is_bounded_and_what_terminals_obey_is_escaped() {
         let long = "x".repeat(100_000);
         let Some(Heard::Line(line)) = heard(&[&long, "\n"]).pop() else { panic!() };
-        assert_eq!(line.len(), LONGEST);
+        assert!(line.len() <= LONGEST);
         assert_eq!(heard(&["a\u{1b}[2Jb\n"]), [Heard::Line(r"a\u{1b}[2Jb".to_owned())]);
     }
 }

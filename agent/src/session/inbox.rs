@@ -48,8 +48,8 @@ struct State {
 
 /// What a reader finds.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    Data(Bytes),
+pub(crate) enum Taken<T> {
+    Data(T),
     /// The visitor has sent all.
     Finished,
     /// The visit is over, and in the middle if nothing was finished before.
@@ -94,13 +94,30 @@ impl Inbox {
         state.wake_reader();
     }
 
-    pub(crate) fn poll_take(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Taken> {
-        let mut state = self.lock();
-        if let Some(data) = state.waiting.pop_front() {
+    /// The next message.
+    pub(crate) fn poll_take(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Taken<Bytes>> {
+        self.poll_taking(cx, |state| {
+            let data = state.waiting.pop_front()?;
             state.bytes -= data.len();
-            if state.waiting.is_empty() && state.waiting.capacity() > FEW {
-                state.waiting = VecDeque::new();
-            }
+            Some(data)
+        })
+    }
+
+    /// Everything that is there.
+    pub(crate) fn poll_take_all(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Taken<VecDeque<Bytes>>> {
+        self.poll_taking(cx, |state| {
+            state.bytes = 0;
+            Some(std::mem::take(&mut state.waiting)).filter(|all| !all.is_empty())
+        })
+    }
+
+    fn poll_taking<T>(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut State) -> Option<T>,
+    ) -> Poll<Taken<T>> {
+        let mut state = self.lock();
+        if let Some(data) = take(&mut state) {
             if state.bytes < LOW {
                 state.wants_pause = false;
             }
@@ -242,5 +259,3 @@ const HIGH: usize = 512 * 1024;
 const LOW: usize = 128 * 1024;
 /// More than can be on its way when a server heeds that.
 const MOST: usize = 32 << 20;
-/// Places of a queue that are kept.
-const FEW: usize = 16;

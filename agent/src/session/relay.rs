@@ -1,14 +1,15 @@
 //! Where visits go: to the upstream, whose bytes are passed on as they are, or to a program of ours.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use russh::client::{ChannelOpenHandle, Msg};
 use russh::{ChannelOpenFailure, ChannelWriteHalf};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -95,21 +96,46 @@ async fn relay(mut connection: Connection, stream: Box<dyn crate::Stream>) {
 }
 
 /// Ends the visitor's TLS, and passes on what is in it.
-async fn relay_decrypted(tls: &TlsAcceptor, connection: Connection, mut stream: Box<dyn crate::Stream>) {
+async fn relay_decrypted(tls: &TlsAcceptor, connection: Connection, stream: Box<dyn crate::Stream>) {
     let visitor = connection.visitor();
     match timeout(HANDSHAKE, tls.accept(connection)).await {
-        Ok(Ok(mut visit)) => {
-            let _ = tokio::io::copy_bidirectional(&mut visit, &mut stream).await;
+        Ok(Ok(visit)) => {
+            let ((from_visitor, to_visitor), (from_upstream, to_upstream)) =
+                (tokio::io::split(visit), tokio::io::split(stream));
+            both(pass(from_visitor, to_upstream), pass(from_upstream, to_visitor)).await;
         }
         Ok(Err(error)) => tracing::info!(%visitor, "TLS handshake: {error}"),
         Err(_) => tracing::info!(%visitor, "no TLS handshake within {} s", HANDSHAKE.as_secs()),
     }
 }
 
+/// Both directions to their ends, or the second to where it breaks.
+async fn both(up: impl Future<Output = io::Result<()>>, down: impl Future<Output = io::Result<()>>) {
+    let mut up = pin!(up);
+    let mut down = pin!(down);
+    tokio::select! {
+        _ = &mut up => {
+            let _ = down.await;
+        }
+        whole = &mut down => {
+            if whole.is_ok() {
+                let _ = up.await;
+            }
+        }
+    }
+}
+
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    while let Some(data) = poll_fn(|cx| poll_read(Pin::new(&mut from), cx)).await? {
+        to.write_all(&data).await?;
+    }
+    to.shutdown().await
+}
+
 async fn to_upstream(inbox: &Arc<Inbox>, mut upstream: impl AsyncWrite + Unpin) -> io::Result<()> {
     loop {
-        match poll_fn(|cx| inbox.poll_take(cx)).await {
-            Taken::Data(data) => upstream.write_all(&data).await?,
+        match poll_fn(|cx| inbox.poll_take_all(cx)).await {
+            Taken::Data(pieces) => upstream.write_all_buf(&mut Pieces::from(pieces)).await?,
             Taken::Finished => return upstream.shutdown().await,
             // Dropped without an end, so that the upstream does not take a part for the whole.
             Taken::Closed => return Err(io::ErrorKind::ConnectionReset.into()),
@@ -135,6 +161,45 @@ async fn to_visitor(
         };
         shared.moved(data.len());
         unless_closed(inbox, async { control.data_bytes(data).await.map_err(broken) }).await?;
+    }
+}
+
+/// Several messages that are written as one.
+struct Pieces {
+    all: VecDeque<Bytes>,
+    left: usize,
+}
+
+impl From<VecDeque<Bytes>> for Pieces {
+    fn from(all: VecDeque<Bytes>) -> Self {
+        Self { left: all.iter().map(Bytes::len).sum(), all }
+    }
+}
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.left
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.all.front().map_or(&[], |piece| piece)
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let pairs = slices.iter_mut().zip(&self.all);
+        pairs.map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        self.left = self.left.saturating_sub(count);
+        while let Some(first) = self.all.front_mut() {
+            if count < first.len() {
+                first.advance(count);
+                return;
+            }
+            count -= first.len();
+            self.all.pop_front();
+        }
     }
 }
 

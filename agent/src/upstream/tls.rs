@@ -26,7 +26,7 @@ pub(crate) struct UpstreamTls {
 
 /// Why TLS cannot be spoken as was asked for.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     #[error("{0} is no name that a certificate can be for")]
     Name(String),
     #[error("this machine trusts no certificate authority; name one: --upstream-tls-verify-cas FILE")]

@@ -327,3 +327,37 @@ async fn tls_that_ends_at_the_agent_is_ciphertext_for_the_server() {
     let reply = server.visitor().trusting(&crt).get(URL).await;
     assert_eq!(reply.text(), "secret words");
 }
+
+/// russh keeps something of each channel for as long as its session lives, so that a session does not live for ever.
+#[tokio::test]
+async fn a_session_that_has_served_much_is_replaced_without_a_gap() {
+    let server = TestServer::start().await;
+    let origin = Origin::tcp_echo().await;
+    let mut agent = server.agent().command("tcp", &origin).publish().await;
+    let port = agent.forwarding().await.remove(0).port().unwrap();
+    let mut lasting = server.visitor().tcp(port).await;
+    let mut visits = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let visitor = server.visitor();
+        visits.spawn(async move {
+            for _ in 0..280 {
+                let mut stream = visitor.tcp(port).await;
+                stream.write_all(b"echo").await.unwrap();
+                let mut heard = [0; 4];
+                stream.read_exact(&mut heard).await.unwrap();
+                assert_eq!(&heard, b"echo");
+            }
+        });
+    }
+    visits.join_all().await;
+    server.logged("session=2").await;
+    lasting.write_all(b"still").await.unwrap();
+    let mut heard = [0; 5];
+    within("an echo of the old session", lasting.read_exact(&mut heard)).await.unwrap();
+    drop(lasting);
+    server.logged("publisher left session=1").await;
+    assert!(agent.is_running());
+    let mut stream = server.visitor().tcp(port).await;
+    stream.write_all(b"new").await.unwrap();
+    within("an echo of the new session", stream.read_exact(&mut heard[..3])).await.unwrap();
+}
