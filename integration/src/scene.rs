@@ -25,7 +25,7 @@ pub enum Face {
     Tcp,
 }
 
-/// A server, stock ssh with one forward, and the upstream behind it.
+/// A server, a publisher (stock ssh if nothing else is said), and the upstream behind it.
 #[derive(Debug)]
 pub struct Scene {
     pub server: TestServer,
@@ -55,18 +55,41 @@ impl Scene {
         options: impl FnOnce(Options) -> Options,
         flags: impl FnOnce(OpenSsh) -> OpenSsh,
     ) -> Self {
+        let publish = async |server: &TestServer, origin: &Origin| {
+            let (bind, command) = match face {
+                Face::Http => ("app:80", "http"),
+                Face::Https | Face::Http2 => ("app:443", "http"),
+                Face::Tcp => ("0", "tcp"),
+            };
+            flags(server.ssh().forward_to(bind, origin).command(command)).publish().await
+        };
+        Self::published(face, options, publish).await
+    }
+
+    /// The same by the agent in place of ssh.
+    pub async fn by_agent(face: Face) -> Self {
+        let publish = async |server: &TestServer, origin: &Origin| {
+            let (command, flags) = match face {
+                Face::Http => ("http", "--domain app --schemes http"),
+                Face::Https | Face::Http2 => ("http", "--domain app"),
+                Face::Tcp => ("tcp", ""),
+            };
+            server.agent().command(command, origin).words(flags).publish().await
+        };
+        Self::published(face, |options| options, publish).await
+    }
+
+    async fn published(
+        face: Face,
+        options: impl FnOnce(Options) -> Options,
+        publish: impl AsyncFnOnce(&TestServer, &Origin) -> Child,
+    ) -> Self {
         let server = TestServer::with(options).await;
         let (origin, traffic) = match face {
             Face::Tcp => Origin::tcp_payload().await,
             _ => Origin::payload().await,
         };
-        let (bind, command) = match face {
-            Face::Http => ("app:80", "http"),
-            Face::Https | Face::Http2 => ("app:443", "http"),
-            Face::Tcp => ("0", "tcp"),
-        };
-        let ssh = server.ssh().forward_to(bind, &origin).command(command);
-        let mut ssh = flags(ssh).publish().await;
+        let mut ssh = publish(&server, &origin).await;
         let forwarding = ssh.forwarding().await.remove(0);
         let place = match face {
             Face::Tcp => Place::Port(forwarding.port().expect("a tcp endpoint has a port")),

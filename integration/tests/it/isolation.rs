@@ -93,6 +93,47 @@ async fn slow_visitors_hold_up_nobody(face: Face) {
     assert!(peak < MAX_MEMORY_KIB, "{peak} KiB");
 }
 
+/// With the agent as publisher, which pauses single visits: nothing of them goes to the disk.
+async fn slow_visitors_of_the_agent(face: Face, much: u64) {
+    let scene = Scene::by_agent(face).await;
+    let crowd = Crowd::come(&scene.guest()).await;
+    let takes_nothing = scene.guest().download(much).await;
+    let hurry = watch::Sender::new(false);
+    let mut slow = JoinSet::new();
+    slow.spawn(take_slowly(scene.guest().download(much).await, hurry.subscribe()));
+    crowd.leave().await;
+    let crowd = Crowd::come(&scene.guest()).await;
+    assert_eq!(scene.server.spooled(), 0);
+    hurry.send_replace(true);
+    slow.join_all().await;
+    crowd.leave().await;
+    assert_eq!(scene.server.spooled(), 0);
+    drop(takes_nothing);
+    let peak = scene.server.peak_rss_kib();
+    assert!(peak < MAX_MEMORY_KIB, "{peak} KiB");
+}
+
+#[tokio::test]
+async fn slow_visitors_of_the_agent_hold_up_nobody_over_http() {
+    slow_visitors_of_the_agent(Face::Http, BIG).await;
+}
+
+#[tokio::test]
+async fn slow_visitors_of_the_agent_hold_up_nobody_over_http_2() {
+    slow_visitors_of_the_agent(Face::Http2, BIG).await;
+}
+
+#[tokio::test]
+async fn slow_visitors_of_the_agent_hold_up_nobody_over_tcp() {
+    slow_visitors_of_the_agent(Face::Tcp, BIG).await;
+}
+
+#[tokio::test]
+#[ignore = "takes in two gigabytes"]
+async fn two_gigabytes_for_a_slow_visitor_of_the_agent_need_no_disk() {
+    slow_visitors_of_the_agent(Face::Https, 2 << 30).await;
+}
+
 #[tokio::test]
 async fn slow_visitors_hold_up_nobody_over_http() {
     slow_visitors_hold_up_nobody(Face::Http).await;
@@ -194,8 +235,7 @@ async fn a_cut_off_answer_without_any_framing_ends_in_a_reset() {
     }
 }
 
-async fn an_upload_that_nobody_reads_holds_up_nobody(face: Face) {
-    let scene = Scene::of(face).await;
+async fn an_upload_that_nobody_reads_holds_up_nobody(scene: Scene) {
     let guest = scene.guest();
     let mut uploads = JoinSet::new();
     for _ in 0..2 {
@@ -216,22 +256,32 @@ async fn an_upload_that_nobody_reads_holds_up_nobody(face: Face) {
 
 #[tokio::test]
 async fn an_upload_that_nobody_reads_holds_up_nobody_over_http() {
-    an_upload_that_nobody_reads_holds_up_nobody(Face::Http).await;
+    an_upload_that_nobody_reads_holds_up_nobody(Scene::of(Face::Http).await).await;
 }
 
 #[tokio::test]
 async fn an_upload_that_nobody_reads_holds_up_nobody_over_https() {
-    an_upload_that_nobody_reads_holds_up_nobody(Face::Https).await;
+    an_upload_that_nobody_reads_holds_up_nobody(Scene::of(Face::Https).await).await;
 }
 
 #[tokio::test]
 async fn an_upload_that_nobody_reads_holds_up_nobody_over_http_2() {
-    an_upload_that_nobody_reads_holds_up_nobody(Face::Http2).await;
+    an_upload_that_nobody_reads_holds_up_nobody(Scene::of(Face::Http2).await).await;
 }
 
 #[tokio::test]
 async fn an_upload_that_nobody_reads_holds_up_nobody_over_tcp() {
-    an_upload_that_nobody_reads_holds_up_nobody(Face::Tcp).await;
+    an_upload_that_nobody_reads_holds_up_nobody(Scene::of(Face::Tcp).await).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_reads_behind_the_agent_holds_up_nobody_over_http() {
+    an_upload_that_nobody_reads_holds_up_nobody(Scene::by_agent(Face::Http).await).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_reads_behind_the_agent_holds_up_nobody_over_tcp() {
+    an_upload_that_nobody_reads_holds_up_nobody(Scene::by_agent(Face::Tcp).await).await;
 }
 
 /// The clock of a stream of HTTP/2 strikes once a minute, so it may take two.
