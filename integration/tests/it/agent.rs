@@ -1,6 +1,6 @@
 //! The agent `hithe` and stock ssh, side by side: the same tests, two publishers. And what only the agent does.
 
-use hithe_integration::{Child, Origin, Relay, TestServer, generate_key, within};
+use hithe_integration::{Child, Origin, Relay, TestServer, eventually, generate_key, within};
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -200,6 +200,53 @@ async fn an_agent_comes_back_by_itself_under_its_name_when_its_network_does() {
     relay.mend();
     agent.wait_for_text("Reconnected").await;
     assert_eq!(server.visitor().get_when_public(URL).await.text(), "hello");
+}
+
+/// Cuts the network of an agent that looks for its server each second, again and again, while visitors come.
+async fn cut_again_and_again(times: usize) {
+    let server = TestServer::with(|options| options.arg("--hold").arg("30s")).await;
+    let origin = Origin::replying("hello").await;
+    let relay = Relay::to(server.ssh_address()).await;
+    let file = server.folder().join("quick.yml");
+    std::fs::write(&file, "version: 3\nagent: {heartbeat_interval: 1s, heartbeat_tolerance: 1s}\n").unwrap();
+    let agent = server.agent().through(&relay).command("http", &origin).words("--domain app --config");
+    let mut agent = agent.word(&file).publish().await;
+    let url = agent.url().await;
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let visits = async {
+        let mut count = 0;
+        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            let reply = server.visitor().get(URL).await;
+            assert_eq!((reply.status(), reply.text()), (200, "hello"), "after {count}");
+            count += 1;
+        }
+        count
+    };
+    let losses = async {
+        for round in 1..=times {
+            let told = |agent: &Child, word: &str| agent.stdout().matches(word).count() >= round;
+            relay.cut();
+            eventually("the loss is told", || told(&agent, "Lost ").then_some(())).await;
+            relay.mend();
+            let back = format!("Reconnected {url}");
+            eventually("it is back under its name", || told(&agent, &back).then_some(())).await;
+            assert_eq!(server.visitor().get(URL).await.text(), "hello", "round {round}");
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let (count, ()) = tokio::join!(visits, losses);
+    assert!(count > times, "{count}");
+}
+
+#[tokio::test]
+async fn visitors_do_not_notice_that_an_agents_network_is_cut_and_comes_back() {
+    cut_again_and_again(3).await;
+}
+
+#[tokio::test]
+#[ignore = "cuts a network a hundred times: some minutes"]
+async fn an_agent_comes_back_a_hundred_times_of_a_hundred() {
+    cut_again_and_again(100).await;
 }
 
 #[tokio::test]
