@@ -7,6 +7,7 @@ mod check;
 mod generate;
 mod order;
 mod setup;
+mod soak;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,8 @@ enum Action {
     },
     /// Compare hithed with sandhole, sshd and nginx, as ratios of one run
     Bench(bench::Options),
+    /// Let publishers and visitors of all kinds come and go for a while, and look at what is left of it
+    Soak(soak::Options),
 }
 
 /// The program `dev`.
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Action::Generate { check } => generate::run(check),
         Action::Test { arguments } => test(&arguments),
         Action::Bench(options) => bench::run(&options),
+        Action::Soak(options) => soak::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

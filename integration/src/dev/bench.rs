@@ -117,7 +117,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Dropping the run ends what it started; a signal would leave servers and folders behind.
-async fn asked_to_end() {
+pub(super) async fn asked_to_end() {
     let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be awaited");
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be awaited");
     tokio::select! {
