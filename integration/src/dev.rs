@@ -87,7 +87,7 @@ fn root() -> &'static Path {
 }
 
 /// Tells how things go, apart from what a command is for.
-fn tell(line: &str) {
+pub(crate) fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

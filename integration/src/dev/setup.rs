@@ -26,6 +26,8 @@ const TESTS: &[Need] = &[
     (Sign::Program("dropbearconvert"), "dropbear-bin"),
     (Sign::Program("plink"), "putty-tools"),
     (Sign::Program("puttygen"), "putty-tools"),
+    (Sign::Program("/usr/sbin/ip"), "iproute2"),
+    (Sign::Program("unshare"), "util-linux"),
     (Sign::Program("curl"), "curl"),
     (Sign::Program("openssl"), "openssl"),
     (Sign::Program("zstd"), "zstd"),

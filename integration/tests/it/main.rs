@@ -5,6 +5,7 @@
 mod access;
 mod addresses;
 mod browser;
+mod cables;
 mod clients;
 mod commands;
 mod compression;

@@ -7,8 +7,10 @@ use tokio::time::{Instant, sleep};
 use super::stage::Stage;
 
 /// How long after everybody has left all may be as before. A client that was stopped or cut off is noticed after 15 s,
-/// visitors wait 5 s for it, and threads for blocking work end after 10 s.
+/// and visitors wait 5 s for it.
 const TO_REST: Duration = Duration::from_secs(60);
+/// Nothing is looked at before: idle threads for blocking work end after 10 s.
+const AT_LEAST: Duration = Duration::from_secs(12);
 /// For so long memory is looked at then; the least counts.
 const LOOK_FOR: Duration = Duration::from_secs(5);
 
@@ -96,6 +98,7 @@ impl Figures {
 /// When everybody has left: waits until all is as it was `before`, and says what is not.
 pub(super) async fn at_rest(stage: &Stage, before: Figures) -> (Figures, Vec<String>) {
     let end = Instant::now() + TO_REST;
+    sleep(AT_LEAST).await;
     loop {
         let (now, mut left) = match Figures::asked(stage).await {
             Ok(now) => (now, now.left(before)),

@@ -102,6 +102,11 @@ pub(super) async fn stand(
 }
 
 impl Publisher {
+    /// Whether its name or port is given at random.
+    fn is_random(&self) -> bool {
+        self.post.binds.iter().any(|bind| bind == "0")
+    }
+
     fn is_over(&self) -> bool {
         *self.over.borrow()
     }
@@ -205,8 +210,7 @@ impl Publisher {
             return Turn::Kick;
         }
         let lately = self.last_takeover.is_some_and(|last| last.elapsed() < BETWEEN_TAKEOVERS);
-        let random = self.post.binds.iter().any(|bind| bind == "0");
-        let may_take_over = !lately && !random && !self.post.bare && !self.post.pooled;
+        let may_take_over = !lately && !self.is_random() && !self.post.bare && !self.post.pooled;
         match self.rng.u8(..12) {
             0 | 1 => Turn::Leave,
             2 | 3 => Turn::Stop,
@@ -302,7 +306,8 @@ impl Publisher {
     fn forget_later(&mut self, life: Life) {
         let (seconds, then) = match self.post.pooled {
             true => (DEAD.as_secs(), Then::Kill),
-            false if self.rng.bool() => (self.rng.u64(1..40), Then::WakeUp),
+            // If it woke up before the next one came, it would live, and that one would be given another name.
+            false if !self.is_random() && self.rng.bool() => (self.rng.u64(1..40), Then::WakeUp),
             false => (self.rng.u64(1..40), Then::Kill),
         };
         let unrest = self.post.pooled.then(|| self.post.unrest());
