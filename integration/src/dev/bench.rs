@@ -10,6 +10,7 @@ mod measure;
 mod peers;
 mod process;
 mod report;
+pub(super) mod siege;
 mod stage;
 mod usage;
 

@@ -49,6 +49,7 @@ const TESTS: &[Need] = &[
 const BENCH: &[Need] = &[
     (Sign::Program("ssh"), "openssh-client"),
     (Sign::Program("h2load"), "nghttp2-client"),
+    (Sign::Program("slowhttptest"), "slowhttptest"),
     (Sign::Program("/usr/sbin/sshd"), "openssh-server"),
     (Sign::Program("/usr/sbin/nginx"), "nginx"),
     (Sign::Program("/usr/sbin/haproxy"), "haproxy"),
