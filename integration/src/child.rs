@@ -187,7 +187,7 @@ impl Child {
     pub async fn wait(&mut self) -> ExitStatus {
         let status = within(&format!("end of the client ({})", self.transcript), self.process.wait()).await;
         let mut changes = self.transcript.changed.subscribe();
-        let end = changes.wait_for(|_| self.transcript.ended());
+        let end = changes.wait_for(|readers| *readers == 0); // not ended(): that would lock the same lock again
         // A child of the client (`ssh -f`, a mux master) may keep the pipes open; the process has ended all the same.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), end).await;
         status.expect("a child can be waited for")
