@@ -107,6 +107,16 @@ impl Child {
         found.await
     }
 
+    /// As [`Self::forwarding`], where a publisher that is refused is no failed test: says why.
+    pub async fn try_forwarding(&mut self) -> Result<Vec<Forwarding>, String> {
+        let count = self.forwards;
+        let found = self.look_for(|text| {
+            let found: Vec<_> = whole_lines(text).filter_map(Forwarding::parse).collect();
+            (found.len() >= count).then_some(found)
+        });
+        found.await.map_err(|why| format!("{why} {count} Forwarding line(s):\n{}", self.transcript))
+    }
+
     /// The first public URL of this publisher, without a slash at the end.
     pub async fn url(&mut self) -> String {
         let found = self.forwardings(1).await;
@@ -130,6 +140,14 @@ impl Child {
     }
 
     async fn wait_for<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        match self.look_for(find).await {
+            Ok(found) => found,
+            Err(why) => panic!("{why} {what}:\n{}", self.transcript),
+        }
+    }
+
+    /// Waits until `find` finds something in either output. The error says what came before that.
+    async fn look_for<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> Result<T, &'static str> {
         let mut changes = self.transcript.changed.subscribe();
         let search = async {
             loop {
@@ -144,9 +162,9 @@ impl Child {
             }
         };
         match tokio::time::timeout(crate::wait::PATIENCE, search).await {
-            Ok(Some(found)) => found,
-            Ok(None) => panic!("the client ended before {what}:\n{}", self.transcript),
-            Err(_) => panic!("{what} did not come in time:\n{}", self.transcript),
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err("the client ended before"),
+            Err(_) => Err("the time was over before"),
         }
     }
 
@@ -169,7 +187,7 @@ impl Child {
     pub async fn wait(&mut self) -> ExitStatus {
         let status = within(&format!("end of the client ({})", self.transcript), self.process.wait()).await;
         let mut changes = self.transcript.changed.subscribe();
-        let end = changes.wait_for(|_| self.transcript.ended());
+        let end = changes.wait_for(|readers| *readers == 0); // not ended(): that would lock the same lock again
         // A child of the client (`ssh -f`, a mux master) may keep the pipes open; the process has ended all the same.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), end).await;
         status.expect("a child can be waited for")

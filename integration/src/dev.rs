@@ -7,6 +7,7 @@ mod check;
 mod generate;
 mod order;
 mod setup;
+mod soak;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,10 @@ enum Action {
     },
     /// Compare hithed with sandhole, sshd and nginx, as ratios of one run
     Bench(bench::Options),
+    /// Attack hithed, and nginx beside it, and measure what other visitors notice
+    Siege(bench::siege::Options),
+    /// Let publishers and visitors of all kinds come and go for a while, and look at what is left of it
+    Soak(soak::Options),
 }
 
 /// The program `dev`.
@@ -57,6 +62,8 @@ pub fn main() -> ExitCode {
         Action::Generate { check } => generate::run(check),
         Action::Test { arguments } => test(&arguments),
         Action::Bench(options) => bench::run(&options),
+        Action::Siege(options) => bench::siege::run(&options),
+        Action::Soak(options) => soak::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,7 +90,7 @@ fn root() -> &'static Path {
 }
 
 /// Tells how things go, apart from what a command is for.
-fn tell(line: &str) {
+pub(crate) fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use self::http::{Answer, Feed, HttpOrigin, Question, text};
+pub use self::http::{Answer, Feed, HttpOrigin, Question, streamed, text};
 pub use self::payload::Traffic;
 
 /// A running upstream.

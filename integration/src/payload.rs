@@ -26,6 +26,11 @@ pub fn streamed(length: u64, told: impl Fn(u64) + Send + Sync + 'static) -> impl
     stream::iter(payload(0, length).inspect(move |piece| told(piece.len() as u64)))
 }
 
+/// The bytes `from..to` as a stream.
+pub fn stretch(from: u64, to: u64) -> impl Stream<Item = Bytes> + Send + Sync + 'static {
+    stream::iter(payload(from, to))
+}
+
 /// Compares what arrives with what was sent.
 #[derive(Debug, Default)]
 pub struct Checker {
@@ -33,23 +38,32 @@ pub struct Checker {
 }
 
 impl Checker {
+    /// For what begins in the middle of the payload.
+    pub fn starting_at(from: u64) -> Self {
+        Self { seen: from }
+    }
+
     /// Takes the next bytes, which must be the next of the payload.
-    pub fn take(&mut self, mut bytes: &[u8]) {
+    pub fn take(&mut self, bytes: &[u8]) {
+        self.check(bytes).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+
+    /// Takes the next bytes; says where they are not the next of the payload.
+    pub fn check(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         while !bytes.is_empty() {
             let expected = piece(self.seen, bytes.len());
             let (now, later) = bytes.split_at(expected.len());
-            assert!(
-                now == expected,
-                "other bytes between {} and {}",
-                self.seen,
-                self.seen + now.len() as u64
-            );
-            self.seen += now.len() as u64;
+            let end = self.seen + now.len() as u64;
+            if now != expected {
+                return Err(format!("other bytes between {} and {end}", self.seen));
+            }
+            self.seen = end;
             bytes = later;
         }
+        Ok(())
     }
 
-    /// Bytes so far.
+    /// Where it is: bytes so far, for what began at the beginning.
     pub fn seen(&self) -> u64 {
         self.seen
     }

@@ -208,14 +208,14 @@ impl TestServer {
     /// The same where it may fail.
     pub fn try_admin(&self, line: &str) -> Output {
         let words = shell_words::split(line).expect("a line that a shell would accept");
-        let mut command = Command::new(crate::program::hithed());
+        let mut command = Command::new(self.options.server());
         command.env_remove("HITHED_CONFIG").arg("admin").args(words).args(["--domain", self.domain()]);
         command.arg("--state-dir").arg(self.state_dir()).output().expect("hithed runs")
     }
 
     /// `hithed health …`: its exit status and what it printed.
     pub fn health(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let mut command = Command::new(crate::program::hithed());
+        let mut command = Command::new(self.options.server());
         command.env("HITHED_HEALTH_LISTEN", self.health_address().to_string()).arg("health").args(arguments);
         let output = command.output().expect("hithed runs");
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
@@ -248,18 +248,23 @@ impl TestServer {
 
     /// Resident memory in KiB, as the kernel counts it now.
     pub fn rss_kib(&self) -> u64 {
-        self.status_kib("VmRSS:")
+        self.status_number("VmRSS:")
     }
 
     /// The most resident memory in KiB that it ever had.
     pub fn peak_rss_kib(&self) -> u64 {
-        self.status_kib("VmHWM:")
+        self.status_number("VmHWM:")
     }
 
-    fn status_kib(&self, what: &str) -> u64 {
+    /// How many threads it has.
+    pub fn threads(&self) -> u64 {
+        self.status_number("Threads:")
+    }
+
+    fn status_number(&self, what: &str) -> u64 {
         let status = read(Path::new(&format!("/proc/{}/status", self.pid())));
         let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("a live server");
-        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+        line.trim().trim_end_matches(" kB").parse().expect("a number, maybe of KiB")
     }
 
     /// How many files, sockets and so on it has open.
@@ -269,9 +274,13 @@ impl TestServer {
 
     /// Bytes of the unlinked files in its spool directory.
     pub fn spooled(&self) -> u64 {
+        self.spool_files().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
+    /// The unlinked files in its spool directory, as its descriptors name them.
+    pub fn spool_files(&self) -> impl Iterator<Item = PathBuf> {
         let spool = self.state_dir().join("spool");
-        let files = self.descriptors().filter(|file| file.read_link().is_ok_and(|to| to.starts_with(&spool)));
-        files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+        self.descriptors().filter(move |file| file.read_link().is_ok_and(|to| to.starts_with(&spool)))
     }
 
     fn descriptors(&self) -> impl Iterator<Item = PathBuf> {

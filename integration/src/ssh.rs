@@ -25,6 +25,7 @@ pub struct OpenSsh {
     secret: Option<PathBuf>,
     first: Vec<String>,
     again: bool,
+    launcher: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ impl OpenSsh {
             secret: None,
             first: Vec::new(),
             again: false,
+            launcher: Vec::new(),
         }
     }
 
@@ -152,6 +154,12 @@ impl OpenSsh {
         self
     }
 
+    /// Started by this command, which gets ssh and its arguments as its last words and becomes it.
+    pub fn launched_by(mut self, words: Vec<String>) -> Self {
+        self.launcher = words;
+        self
+    }
+
     /// Standard input from /dev/null, as under systemd. Otherwise it is a pipe that stays open.
     pub fn stdin_null(mut self) -> Self {
         self.input = Input::Null;
@@ -195,7 +203,10 @@ impl OpenSsh {
     }
 
     fn build(self) -> Command {
-        let mut command = Command::new(if self.again { "bash" } else { "ssh" });
+        let program = if self.again { "bash" } else { "ssh" };
+        let mut words = self.launcher.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().unwrap_or(program));
+        command.args(words);
         if self.again {
             command.args(["-c", "while true; do ssh \"$@\"; sleep 0.1; done", "again"]);
         }

@@ -10,6 +10,7 @@ mod measure;
 mod peers;
 mod process;
 mod report;
+pub(super) mod siege;
 mod stage;
 mod usage;
 
@@ -117,7 +118,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Dropping the run ends what it started; a signal would leave servers and folders behind.
-async fn asked_to_end() {
+pub(super) async fn asked_to_end() {
     let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be awaited");
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be awaited");
     tokio::select! {

@@ -26,6 +26,8 @@ const TESTS: &[Need] = &[
     (Sign::Program("dropbearconvert"), "dropbear-bin"),
     (Sign::Program("plink"), "putty-tools"),
     (Sign::Program("puttygen"), "putty-tools"),
+    (Sign::Program("/usr/sbin/ip"), "iproute2"),
+    (Sign::Program("unshare"), "util-linux"),
     (Sign::Program("curl"), "curl"),
     (Sign::Program("openssl"), "openssl"),
     (Sign::Program("zstd"), "zstd"),
@@ -47,6 +49,7 @@ const TESTS: &[Need] = &[
 const BENCH: &[Need] = &[
     (Sign::Program("ssh"), "openssh-client"),
     (Sign::Program("h2load"), "nghttp2-client"),
+    (Sign::Program("slowhttptest"), "slowhttptest"),
     (Sign::Program("/usr/sbin/sshd"), "openssh-server"),
     (Sign::Program("/usr/sbin/nginx"), "nginx"),
     (Sign::Program("/usr/sbin/haproxy"), "haproxy"),

@@ -268,7 +268,8 @@ pub fn text(body: &str) -> Answer {
     answer
 }
 
-pub(super) fn streamed(chunks: impl Stream<Item = Bytes> + Send + Sync + 'static) -> Answer {
+/// An answer, 200, whose body is what comes from this stream.
+pub fn streamed(chunks: impl Stream<Item = Bytes> + Send + Sync + 'static) -> Answer {
     Response::new(BodyExt::boxed(StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk))))))
 }
 

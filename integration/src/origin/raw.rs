@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::Origin;
 use super::tls::self_signed;
@@ -16,12 +18,23 @@ impl Origin {
 
     /// The same behind TLS, with its own certificate for `name`.
     pub async fn tls_echo(name: &str) -> Self {
+        Self::serving_tls(name, echo).await
+    }
+
+    /// An upstream that gives each TLS connection to `serve`, with its own certificate for `name`.
+    pub async fn serving_tls<F>(
+        name: &str,
+        serve: impl Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let (acceptor, certificate) = self_signed(name, &[]);
         let mut origin = Self::serving(move |stream, _| {
-            let acceptor = acceptor.clone();
+            let (acceptor, serve) = (acceptor.clone(), serve.clone());
             async move {
                 if let Ok(stream) = acceptor.accept(stream).await {
-                    echo(stream).await;
+                    serve(stream).await;
                 }
             }
         })

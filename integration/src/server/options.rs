@@ -103,9 +103,14 @@ impl Options {
         self
     }
 
+    /// The build of the server that is run.
+    pub(super) fn server(&self) -> &'static Path {
+        self.program.unwrap_or_else(program::hithed)
+    }
+
     /// The whole command, for a server that keeps its things in `folder`.
     pub(super) fn command(&self, folder: &Path, tcp_ports: &RangeInclusive<u16>) -> Command {
-        let server = self.program.unwrap_or_else(program::hithed);
+        let server = self.server();
         let mut command = match self.launcher.split_first() {
             None => Command::new(server),
             Some((launcher, words)) => {

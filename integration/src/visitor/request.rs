@@ -1,6 +1,7 @@
 //! HTTP requests of a visitor: one at a time, or several on a kept connection.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -128,8 +129,13 @@ impl Connection {
 
     /// POST of so many bytes of payload, sent as they are taken; waits for the answer as long as it takes.
     pub async fn post_streamed(&mut self, url: &str, length: u64) -> hyper::Result<Reply> {
+        self.post_stretch(url, 0..length).await
+    }
+
+    /// The same with these bytes of the payload.
+    pub async fn post_stretch(&mut self, url: &str, bytes: Range<u64>) -> hyper::Result<Reply> {
         let request = self.build(Method::POST, url, Bytes::new());
-        let pieces = payload::streamed(length, |_| {}).map(|piece| Ok(Frame::data(piece)));
+        let pieces = payload::stretch(bytes.start, bytes.end).map(|piece| Ok(Frame::data(piece)));
         let request = request.map(|_| BodyExt::boxed(StreamBody::new(pieces)));
         Reply::collect(self.send_request(request).await?).await
     }

@@ -6,6 +6,7 @@ mod access;
 mod addresses;
 mod agent;
 mod browser;
+mod cables;
 mod clients;
 mod commands;
 mod compression;

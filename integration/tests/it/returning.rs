@@ -252,6 +252,32 @@ async fn a_takeover_leaves_the_other_endpoints_of_the_session_alone() {
 }
 
 #[tokio::test]
+async fn a_takeover_of_idle_endpoints_leaves_the_running_visits_of_others_alone() {
+    let server = TestServer::start().await;
+    let (old, feed) = Origin::fed().await;
+    let new = Origin::replying("new").await;
+    // All of a session's forwards have the same number.
+    let publish = |origin| {
+        let ssh = server.ssh().forward_to("idle:443", origin).forward_to("app:443", origin);
+        ssh.forward_to("more:443", origin).command("http").publish()
+    };
+    let mut first = publish(&old).await;
+    let mut download = server.visitor().open(URL).await;
+    assert!(feed.send("one ").await);
+    assert_eq!(download.next_text().await, "one ");
+    let _second = publish(&new).await;
+    for name in ["idle", "app", "more"] {
+        first.wait_for_text(&format!("Taken over  https://{name}.")).await;
+    }
+    assert_eq!(server.visitor().get(URL).await.text(), "new");
+    assert!(feed.send("two").await);
+    assert_eq!(download.next_text().await, "two");
+    drop(feed);
+    download.rest().await.unwrap();
+    assert_eq!(first.wait().await.code(), Some(255));
+}
+
+#[tokio::test]
 async fn two_sessions_that_fight_for_a_name_are_stopped() {
     let server = TestServer::start().await;
     let origin = Origin::replying("hello").await;

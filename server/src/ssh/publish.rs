@@ -55,7 +55,7 @@ impl Live {
     /// Ends the running visits with the endpoint. Without this, only new visits are refused.
     pub(super) fn cut(self) {
         self.cut.cancel();
-        self.inboxes.cut(self.tag);
+        self.inboxes.sever_the_cut();
     }
 }
 

@@ -186,11 +186,12 @@ impl Inboxes {
         self.backlog.has_room().await;
     }
 
-    /// Ends the visits of a forward at once.
-    pub(crate) fn cut(&self, tag: u32) {
+    /// Ends at once the visits of forwards whose `cut` is cancelled. Neither number nor address of a forward would tell
+    /// them apart: several may have the one, and one that was withdrawn and asked for again has both.
+    pub(crate) fn sever_the_cut(&self) {
         let severed: Vec<_> = {
             let open = self.lock();
-            open.inboxes.values().filter(|inbox| inbox.tag == tag).cloned().collect()
+            open.inboxes.values().filter(|inbox| inbox.cut.is_cancelled()).cloned().collect()
         };
         severed.iter().for_each(|inbox| inbox.elastic.sever());
     }
@@ -236,7 +237,8 @@ impl Inboxes {
 /// The receiving side of one channel.
 #[derive(Debug)]
 struct Inbox {
-    tag: u32,
+    /// Of its forward.
+    cut: CancellationToken,
     source: Mutex<ChannelReadHalf>,
     control: Arc<ChannelWriteHalf<Msg>>,
     elastic: Arc<Elastic>,
@@ -318,7 +320,7 @@ impl ChannelStream {
         let gate = regulates.then(Arc::<Gate>::default);
         let control = Arc::new(control);
         let inbox = Inbox {
-            tag: dialer.asked.port,
+            cut: dialer.cut.clone(),
             source: Mutex::new(source),
             control: Arc::clone(&control),
             elastic: Arc::clone(&elastic),

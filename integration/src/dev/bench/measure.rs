@@ -3,7 +3,7 @@
 
 mod bulk;
 mod idle;
-mod load;
+pub(super) mod load;
 pub(super) mod probe;
 
 use std::time::Duration;

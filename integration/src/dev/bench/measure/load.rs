@@ -55,7 +55,12 @@ pub(super) fn one_http2(peer: &Peer, host: &str) -> anyhow::Result<Load> {
 }
 
 /// The median and the slowest hundredth of single requests, one after the other on one connection.
-pub(super) async fn latency(peer: &Peer, stage: &Stage, host: &str, seconds: u64) -> anyhow::Result<Values> {
+pub(in crate::dev::bench) async fn latency(
+    peer: &Peer,
+    stage: &Stage,
+    host: &str,
+    seconds: u64,
+) -> anyhow::Result<Values> {
     let log = stage.file("latencies");
     let load = Load::new("http", host, peer.http).http1().connections(1, 1).seconds(seconds).log(&log);
     load.run().await?;

@@ -16,7 +16,7 @@ pub(in crate::dev::bench) fn start(folder: &Path, workers: &str, servers: &str) 
         .concat();
     let configuration = format!(
         "daemon off; worker_processes {workers}; pid {}/pid; error_log stderr warn;\n\
-         events {{ worker_connections 4096; }}\n\
+         worker_rlimit_nofile 8192; events {{ worker_connections 4096; }}\n\
          http {{\n access_log off; tcp_nodelay on; keepalive_timeout 300; keepalive_requests 100000000;\n \
          default_type application/octet-stream;\n{temporary}{servers}\n}}\n",
         folder.display()
