@@ -32,6 +32,11 @@ impl<S: AsyncBufRead + AsyncWrite + Send + Unpin> TunnelIo for S {}
 pub(crate) trait Dial: Send + Sync {
     /// Opens a stream for `visitor`. Dropping the future gives up waiting, never harms the session.
     fn dial(&self, visitor: Visitor) -> BoxFuture<'_, Result<TunnelStream, DialError>>;
+
+    /// Whether the publisher's connection is over, and its streams with it.
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 /// Why no stream could be opened.

@@ -188,20 +188,6 @@ async fn visitors_wait_while_the_connection_is_lost(by: By) {
     assert_eq!(reply.text(), "hello");
 }
 
-#[tokio::test]
-async fn an_agent_comes_back_by_itself_under_its_name_when_its_network_does() {
-    let server = TestServer::start().await;
-    let origin = Origin::replying("hello").await;
-    let relay = Relay::to(server.ssh_address()).await;
-    let agent = server.agent().through(&relay).command("http", &origin).word("--domain=app");
-    let mut agent = agent.publish().await;
-    relay.cut();
-    agent.wait_for_text("Lost").await;
-    relay.mend();
-    agent.wait_for_text("Reconnected").await;
-    assert_eq!(server.visitor().get_when_public(URL).await.text(), "hello");
-}
-
 /// Cuts the network of an agent that looks for its server each second, again and again, while visitors come.
 async fn cut_again_and_again(times: usize) {
     let server = TestServer::with(|options| options.arg("--hold").arg("30s")).await;

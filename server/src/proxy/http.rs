@@ -330,7 +330,7 @@ impl Visiting {
     ///
     /// A kept connection may have been closed by the upstream a moment ago. What was not sent, or was refused unread,
     /// goes over another one; what was sent goes again only if it is safe, has no body, and not one byte of an answer
-    /// came.
+    /// came. So it does when the publisher's connection was lost: to whoever takes its place.
     async fn forward(
         &mut self,
         mut request: Request<Body>,
@@ -353,7 +353,7 @@ impl Visiting {
             let again = if upstream.is_shared() {
                 Some(Again::of_any(&mut request))
             } else {
-                Again::of_safe(&request).filter(|_| upstream.is_reused())
+                Again::of_safe(&request)
             };
             let (unsent, refused) = match upstream.send(request, secure).await {
                 Ok(response) => {
@@ -366,7 +366,11 @@ impl Visiting {
                 Err(SendError::Refused) => (None, true),
                 Err(SendError::Silent) => (None, false),
             };
-            let next = unsent.or_else(|| again?.take(refused)).filter(|_| left > 0 && upstream.has_company());
+            // It was not the upstream that hung up on a new connection, which it would do again.
+            let lost = self.turn.tunnel.dial.is_gone();
+            let may = |again: &Again| upstream.is_shared() || upstream.is_reused() || lost;
+            let next = unsent.or_else(|| again.filter(may)?.take(refused));
+            let next = next.filter(|_| left > 0 && (lost || upstream.has_company()));
             let Some(next) = next else { return Err(self.silent(&upstream)) };
             request = next;
             self.tied = false;

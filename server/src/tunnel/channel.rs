@@ -74,6 +74,10 @@ impl Dial for ChannelDialer {
             Ok(Box::new(stream) as TunnelStream)
         })
     }
+
+    fn is_gone(&self) -> bool {
+        self.inboxes.has_ended()
+    }
 }
 
 impl ChannelDialer {
@@ -207,6 +211,10 @@ impl Inboxes {
             inbox.pump();
             inbox.elastic.close();
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     fn enter(&self, channel: ChannelId, inbox: &Arc<Inbox>) {
