@@ -6,6 +6,10 @@
 mod cli;
 mod endpoint;
 mod files;
+#[expect(dead_code, reason = "the session that records is built beside it")]
+mod inspect;
+#[expect(dead_code, reason = "the console reads them")]
+mod metrics;
 mod status;
 mod upstream;
 
