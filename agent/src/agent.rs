@@ -1,13 +1,17 @@
 //! Several endpoints at once, each with a connection and a thread of its own.
 
+mod local;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hithe_cli_parser::Kind;
+pub(crate) use local::Served;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::Route;
+use crate::inspect::Inspector;
 use crate::publisher::{Failure, Heartbeat, Publisher};
 use crate::session::{Target, Upstream};
 use crate::status::{Board, EndpointStatus, Phase, Status};
@@ -19,6 +23,7 @@ pub(crate) struct Agent {
     route: Arc<Route>,
     heartbeat: Heartbeat,
     pub(crate) board: Board,
+    pub(crate) inspector: Inspector,
     running: Mutex<HashMap<String, Running>>,
     stop: CancellationToken,
     ended: mpsc::UnboundedSender<Ended>,
@@ -50,12 +55,16 @@ pub(crate) enum StartError {
 }
 
 impl Agent {
-    pub(crate) fn new(route: Arc<Route>, heartbeat: Heartbeat) -> (Self, mpsc::UnboundedReceiver<Ended>) {
+    pub(crate) fn new(
+        route: Arc<Route>,
+        heartbeat: Heartbeat,
+        inspector: Inspector,
+    ) -> (Self, mpsc::UnboundedReceiver<Ended>) {
         // As many messages as endpoints.
         let (ended, over) = mpsc::unbounded_channel();
         let board = Board::new(Status { server: route.address(), ..Status::default() });
         let stop = CancellationToken::new();
-        (Self { route, heartbeat, board, running: Mutex::default(), stop, ended }, over)
+        (Self { route, heartbeat, board, inspector, running: Mutex::default(), stop, ended }, over)
     }
 
     /// Publishes an endpoint, in a thread of its own, until it is stopped.
@@ -70,11 +79,15 @@ impl Agent {
             return Err(StartError::Name(endpoint.name));
         }
         let stop = self.stop.child_token();
+        let tap = match endpoint.inspect {
+            true => self.inspector.tap(&endpoint.name),
+            false => self.inspector.meter(&endpoint.name),
+        };
         let name = endpoint.name.clone();
         self.board.update(|status| status.endpoints.push(first_status(&endpoint)));
         let publisher = Publisher {
             route: Arc::clone(&self.route),
-            target: Target::Upstream(Arc::new(Upstream { dialer: dialer.clone(), tls })),
+            target: Target::Upstream(Arc::new(Upstream { dialer: dialer.clone(), tls, tap })),
             heartbeat: self.heartbeat,
             board: self.board.clone(),
             stop: stop.clone(),

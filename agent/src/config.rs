@@ -175,6 +175,28 @@ impl Config {
     }
 }
 
+/// One endpoint in the fields of a file, with its `name`: of `endpoints` if it has an `upstream`, else of `tunnels`.
+///
+/// # Errors
+/// As for a file.
+pub(crate) fn endpoint_of(mut fields: serde_json::Value) -> Result<Endpoint, ConfigError> {
+    let fault =
+        |message: &str| Fault { position: None, path: "name".to_owned(), message: message.to_owned() };
+    let name = fields.get("name").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let Some(map) = fields.as_object_mut().filter(|_| !name.is_empty()) else {
+        return Err(fault("missing: an endpoint has a name").into());
+    };
+    let file = if map.contains_key("upstream") {
+        serde_json::json!({ "version": 3, "endpoints": [map] })
+    } else {
+        map.remove("name");
+        serde_json::json!({ "version": 2, "tunnels": { name: map } })
+    };
+    // JSON is YAML.
+    let config = Config::of(&[(PathBuf::from("request"), file.to_string().into_bytes())])?;
+    config.endpoints.into_iter().next().ok_or_else(|| fault("nothing to publish").into())
+}
+
 /// A file in the form that both versions have in common.
 #[derive(Debug, Default)]
 struct Parts {

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent::{self, StartError};
 use crate::connect::{ConnectError, Route};
+use crate::inspect::{Inspector, Limits};
 use crate::publisher::{Failure, Heartbeat, Publisher};
 use crate::session::{Target, Upstream};
 use crate::status::{Board, Status};
@@ -236,7 +237,8 @@ impl EndpointBuilder {
         let endpoint = Endpoint::from_words(NAME, self.kind, words)?;
         let dialer = agent::dialer(&endpoint)?;
         let tls = endpoint.tls.as_ref().map(acceptor).transpose().map_err(StartError::from)?;
-        let target = Target::Upstream(Arc::new(Upstream { dialer, tls }));
+        let nothing = Inspector::new(Limits { memory: 0, ..Limits::default() });
+        let target = Target::Upstream(Arc::new(Upstream { dialer, tls, tap: nothing.meter(NAME) }));
         publish(&self.session, endpoint, target).await
     }
 }

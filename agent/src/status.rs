@@ -67,6 +67,10 @@ impl Board {
         self.0.subscribe()
     }
 
+    pub(crate) fn read(&self) -> Status {
+        self.0.borrow().clone()
+    }
+
     /// What is known of one endpoint.
     pub(crate) fn endpoint_now(&self, name: &str) -> Option<EndpointStatus> {
         self.0.borrow().endpoints.iter().find(|it| it.name == name).cloned()

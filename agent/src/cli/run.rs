@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use super::usage;
 use crate::Endpoint;
-use crate::agent::{Agent, Ended};
+use crate::agent::{Agent, Ended, Served};
 use crate::config::{ConsoleUi, LogFormat, LogLevel, LogTarget, Settings, WebAddress};
 use crate::connect::Route;
-use crate::console::{self, Left, Look, Numbers, Sources, plain};
+use crate::console::{self, Left, Line, Look, Numbers, Sources, plain};
+use crate::inspect::{self, Access, Inspector, Limits};
 use crate::logging::{self, Log};
 use crate::publisher::{Failure, Heartbeat};
 
@@ -76,20 +77,50 @@ pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -
             interval: settings.heartbeat_interval.get(),
             tolerance: settings.heartbeat_tolerance.get(),
         };
-        let (agent, mut ended) = Agent::new(Arc::new(route), heartbeat);
+        let limits = Limits::of_option(settings.inspect_db_size.into());
+        let (agent, mut ended) = Agent::new(Arc::new(route), heartbeat, Inspector::new(limits));
+        let agent = Arc::new(agent);
         for endpoint in endpoints {
             agent.start(endpoint).map_err(usage)?;
         }
+        let inspected = inspect(&agent, settings).await?;
         let over = tokio::select! {
             over = all_ended(&agent, &mut ended) => over,
-            left = show(&agent, settings) => {
-                left?;
-                Ok(())
-            }
+            left = show(&agent, settings) => left,
+            failed = inspected => failed,
         };
         agent.stop_all();
         let _ = timeout(FAREWELL, wait_for_all(&agent, &mut ended)).await;
         over.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+/// Opens the inspector, unless it is not wanted. What it gives serves it.
+async fn inspect(
+    agent: &Arc<Agent>,
+    settings: &Settings,
+) -> Result<impl Future<Output = Result<(), Failure>> + use<>, Failure> {
+    let mut listener = None;
+    if let WebAddress::At(address) = &settings.web_addr {
+        let bound = match tokio::net::lookup_host(address).await.map(|mut all| all.next()) {
+            Ok(Some(at)) => inspect::bind(at).await,
+            Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
+            Err(error) => Err(error),
+        };
+        let bound =
+            bound.map_err(|error| usage(format!("the inspector cannot listen at {address}: {error}")))?;
+        if let Ok(at) = bound.local_addr() {
+            agent.board.update(|status| status.web = Some(format!("http://{at}")));
+        }
+        listener = Some(bound);
+    }
+    let allowed: Result<_, _> = settings.web_allow_hosts.iter().map(|host| host.parse()).collect();
+    let access = Access { allowed: allowed.map_err(|error| usage(format!("web_allow_hosts: {error}")))? };
+    let (inspector, local) = (agent.inspector.clone(), Arc::new(Served::new(Arc::clone(agent), settings)));
+    Ok(async move {
+        let Some(listener) = listener else { return std::future::pending().await };
+        let served = inspect::serve(listener, inspector, local, access).await;
+        served.map_err(|error| usage(format!("the inspector: {error}")))
     })
 }
 
@@ -103,11 +134,13 @@ async fn show(agent: &Agent, settings: &Settings) -> Result<(), Failure> {
         ConsoleUi::IfTty => io::stdout().is_terminal() && io::stdin().is_terminal(),
     };
     if wanted {
-        let (_keep, numbers) = watch::channel(Numbers::default());
-        let (_lines, requests) = broadcast::channel(1);
+        let (count, numbers) = watch::channel(Numbers::default());
+        let (lines, requests) = broadcast::channel(LINES);
         let sources = Sources { status: agent.board.watch(), numbers, requests };
-        let left =
-            console::run(sources, Look::of_this_terminal(settings.console_ui_color)).await.map_err(usage)?;
+        let left = tokio::select! {
+            left = console::run(sources, Look::of_this_terminal(settings.console_ui_color)) => left.map_err(usage)?,
+            () = tell_console(agent, &count, &lines) => Left::Over,
+        };
         tracing::debug!(?left, "the console is closed");
         return match left {
             Left::Quit | Left::Signal => Ok(()),
@@ -119,6 +152,38 @@ async fn show(agent: &Agent, settings: &Settings) -> Result<(), Failure> {
         () = plain::lines(agent.board.watch(), out) => std::future::pending().await,
         () = console::asked_to_end() => Ok(()),
     }
+}
+
+/// Gives the console what it shows beside the status.
+async fn tell_console(agent: &Agent, count: &watch::Sender<Numbers>, lines: &broadcast::Sender<Line>) {
+    let mut finished = agent.inspector.finished();
+    let mut second = interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            Some(line) = finished.next() => {
+                let _ = lines.send(line);
+            }
+            _ = second.tick() => {
+                let now = numbers(agent);
+                count.send_if_modified(|before| std::mem::replace(before, now) != now);
+            }
+        }
+    }
+}
+
+/// Of all endpoints.
+fn numbers(agent: &Agent) -> Numbers {
+    let figures = agent.board.read().endpoints.into_iter();
+    let figures = figures.map(|it| agent.inspector.metrics(&it.name).connections.figures());
+    figures.fold(Numbers::default(), |all, one| Numbers {
+        total: all.total + one.count,
+        open: all.open + one.gauge,
+        rate1: all.rate1 + one.rate1,
+        rate5: all.rate5 + one.rate5,
+        // There is no percentile of several; the worst is what one looks for.
+        p50: all.p50.max(one.p50),
+        p90: all.p90.max(one.p90),
+    })
 }
 
 /// Waits until no endpoint is left that could come back.
@@ -138,5 +203,7 @@ async fn wait_for_all(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>)
     let _ = all_ended(agent, ended).await;
 }
 
+/// Finished requests that wait to be drawn.
+const LINES: usize = 64;
 /// For goodbyes to the server.
 const FAREWELL: Duration = Duration::from_secs(5);

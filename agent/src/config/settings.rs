@@ -75,6 +75,27 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Names and values for the eyes of who looks at the inspector, without secrets.
+    pub(crate) fn shown(&self) -> Vec<(String, String)> {
+        let hidden = |is_there: bool| if is_there { "set" } else { "not set" }.to_owned();
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let shown = [
+            ("connect_url", text(&self.connect_url)),
+            ("authtoken", hidden(self.authtoken.is_some())),
+            ("proxy_url", hidden(self.proxy_url.is_some())),
+            ("connect_timeout", String::from(self.connect_timeout)),
+            ("heartbeat_interval", String::from(self.heartbeat_interval)),
+            ("heartbeat_tolerance", String::from(self.heartbeat_tolerance)),
+            ("inspect_db_size", i64::from(self.inspect_db_size).to_string()),
+            ("web_allow_hosts", self.web_allow_hosts.join(", ")),
+        ];
+        shown
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .collect()
+    }
+
     /// Where the log goes in the end: without a console it is what people see.
     pub fn log_target(&self) -> LogTarget {
         match (&self.log, self.console_ui) {

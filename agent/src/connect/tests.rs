@@ -247,7 +247,7 @@ async fn a_kind_of_key_that_is_known_is_asked_for_first() {
     let options = ServerOptions { address: Some("127.0.0.1".into()), ..Default::default() };
     home.write("known_hosts", format!("127.0.0.1 {}\n", known.public_key().to_openssh().unwrap()));
     let mut config = Config::default();
-    home.route(&options, &[]).prefer_known_keys(&mut config);
+    home.route(&options, &[]).gate().prefer_known_keys(&mut config);
     assert_eq!(config.preferred.key[0], kind);
     assert!(!config.preferred.key.contains(&Algorithm::Rsa { hash: None }));
     assert!(config.preferred.host_key_certificates.is_empty());

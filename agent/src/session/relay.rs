@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::client::Shared;
 use super::connection::{Connection, PACKET};
 use super::inbox::{Inbox, Taken};
+use crate::inspect::{Recording, Tap};
 use crate::upstream::Dialer;
 
 /// Where the visits of a session go.
@@ -35,6 +36,8 @@ pub(crate) struct Upstream {
     pub(crate) dialer: Dialer,
     /// TLS of visitors ends here.
     pub(crate) tls: Option<TlsAcceptor>,
+    /// Where the visits are recorded, or only counted.
+    pub(crate) tap: Tap,
 }
 
 impl Target {
@@ -52,9 +55,10 @@ impl Target {
             Self::Upstream(upstream) => match upstream.dialer.connect().await {
                 Ok(stream) => {
                     reply.accept().await;
+                    let recording = upstream.tap.open(connection.visitor());
                     match &upstream.tls {
-                        Some(tls) => relay_decrypted(tls, connection, stream).await,
-                        None => relay(connection, stream).await,
+                        Some(tls) => relay_decrypted(tls, connection, stream, &recording).await,
+                        None => relay(connection, stream, &recording).await,
                     }
                 }
                 Err(error) => {
@@ -72,15 +76,15 @@ async fn refuse(connection: Connection, reply: ChannelOpenHandle, why: ChannelOp
 }
 
 /// Passes bytes on in both directions until both have ended, or one is broken.
-async fn relay(mut connection: Connection, stream: Box<dyn crate::Stream>) {
+async fn relay(mut connection: Connection, stream: Box<dyn crate::Stream>, recording: &Recording) {
     let (inbox, control, shared) = connection.parts();
     let (read, write) = tokio::io::split(stream);
     let up = async {
-        if to_upstream(&inbox, write).await.is_err() {
+        if to_upstream(&inbox, write, recording).await.is_err() {
             inbox.discard();
         }
     };
-    let down = to_visitor(&inbox, &control, &shared, read);
+    let down = to_visitor(&inbox, (&control, &shared), read, recording);
     // An upload that the upstream does not want to its end does not end the answer; a broken answer ends both.
     let down = async {
         let whole = down.await;
@@ -96,13 +100,20 @@ async fn relay(mut connection: Connection, stream: Box<dyn crate::Stream>) {
 }
 
 /// Ends the visitor's TLS, and passes on what is in it.
-async fn relay_decrypted(tls: &TlsAcceptor, connection: Connection, stream: Box<dyn crate::Stream>) {
+async fn relay_decrypted(
+    tls: &TlsAcceptor,
+    connection: Connection,
+    stream: Box<dyn crate::Stream>,
+    recording: &Recording,
+) {
     let visitor = connection.visitor();
     match timeout(HANDSHAKE, tls.accept(connection)).await {
         Ok(Ok(visit)) => {
             let ((from_visitor, to_visitor), (from_upstream, to_upstream)) =
                 (tokio::io::split(visit), tokio::io::split(stream));
-            both(pass(from_visitor, to_upstream), pass(from_upstream, to_visitor)).await;
+            let up = pass(from_visitor, to_upstream, |data| recording.request(data));
+            let down = pass(from_upstream, to_visitor, |data| recording.response(data));
+            both(up, down).await;
         }
         Ok(Err(error)) => tracing::info!(%visitor, "TLS handshake: {error}"),
         Err(_) => tracing::info!(%visitor, "no TLS handshake within {} s", HANDSHAKE.as_secs()),
@@ -125,18 +136,33 @@ async fn both(up: impl Future<Output = io::Result<()>>, down: impl Future<Output
     }
 }
 
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    note: impl Fn(&Bytes),
+) -> io::Result<()> {
     while let Some(data) = poll_fn(|cx| poll_read(Pin::new(&mut from), cx)).await? {
+        note(&data);
         to.write_all(&data).await?;
     }
     to.shutdown().await
 }
 
-async fn to_upstream(inbox: &Arc<Inbox>, mut upstream: impl AsyncWrite + Unpin) -> io::Result<()> {
+async fn to_upstream(
+    inbox: &Arc<Inbox>,
+    mut upstream: impl AsyncWrite + Unpin,
+    recording: &Recording,
+) -> io::Result<()> {
     loop {
         match poll_fn(|cx| inbox.poll_take_all(cx)).await {
-            Taken::Data(pieces) => upstream.write_all_buf(&mut Pieces::from(pieces)).await?,
-            Taken::Finished => return upstream.shutdown().await,
+            Taken::Data(pieces) => {
+                pieces.iter().for_each(|piece| recording.request(piece));
+                upstream.write_all_buf(&mut Pieces::from(pieces)).await?;
+            }
+            Taken::Finished => {
+                recording.request_end();
+                return upstream.shutdown().await;
+            }
             // Dropped without an end, so that the upstream does not take a part for the whole.
             Taken::Closed => return Err(io::ErrorKind::ConnectionReset.into()),
         }
@@ -145,9 +171,9 @@ async fn to_upstream(inbox: &Arc<Inbox>, mut upstream: impl AsyncWrite + Unpin) 
 
 async fn to_visitor(
     inbox: &Inbox,
-    control: &ChannelWriteHalf<Msg>,
-    shared: &Shared,
+    (control, shared): (&ChannelWriteHalf<Msg>, &Shared),
     mut upstream: impl AsyncRead + Unpin,
+    recording: &Recording,
 ) -> io::Result<()> {
     let broken = |_| io::Error::from(io::ErrorKind::BrokenPipe);
     loop {
@@ -157,9 +183,11 @@ async fn to_visitor(
         }
         let Some(data) = unless_closed(inbox, poll_fn(|cx| poll_read(Pin::new(&mut upstream), cx))).await?
         else {
+            recording.response_end();
             return unless_closed(inbox, async { control.eof().await.map_err(broken) }).await;
         };
         shared.moved(data.len());
+        recording.response(&data);
         unless_closed(inbox, async { control.data_bytes(data).await.map_err(broken) }).await?;
     }
 }

@@ -1,0 +1,414 @@
+//! The inspector: what passes through the agent, kept for a while and shown on a page of the local machine.
+//!
+//! The data path hands clones of its bytes to a [`Recording`], which never waits and never looks into them. They go
+//! through one queue, bounded in bytes and in number, to one thread, which takes them apart. What finds no room is
+//! dropped, and its recording says so.
+
+mod api;
+mod chunks;
+mod collect;
+mod connection;
+mod content;
+mod entry;
+mod filter;
+mod guard;
+mod head;
+mod http1;
+mod http2;
+mod listener;
+mod page;
+mod replay;
+mod show;
+mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod web;
+mod websocket;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+use crate::console::Line;
+use crate::metrics::{Metrics, Running};
+use entry::{Entry, Id};
+use store::Store;
+
+pub(crate) use api::{ApiError, BoxFuture, Local};
+pub(crate) use listener::bind;
+pub(crate) use web::{Access, serve};
+
+/// Bounds of what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// All entries together, in bytes. Nothing is recorded with 0.
+    pub(crate) memory: usize,
+    /// Of each message, head and body together, in bytes.
+    pub(crate) message: usize,
+    /// What waits to be looked at, in bytes.
+    pub(crate) queue: usize,
+}
+
+impl Limits {
+    /// As `inspect_db_size` of the file says: 0 is 50 MB, -1 nothing.
+    pub(crate) fn of_option(bytes: i64) -> Self {
+        let memory = match bytes {
+            0 => 50_000_000,
+            bytes => usize::try_from(bytes).unwrap_or(0),
+        };
+        Self { memory, ..Self::default() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: 50_000_000, message: 4 << 20, queue: 4 << 20 }
+    }
+}
+
+/// How many notes may wait; half of them may carry bytes, so that beginnings and ends find room.
+const NOTES: usize = 4096;
+
+/// What a note costs beside its bytes.
+const NOTE: usize = 128;
+
+/// Keeps what is recorded. Clones are the same inspector.
+#[derive(Clone, Debug)]
+pub(crate) struct Inspector {
+    inner: Arc<Inner>,
+    /// None if nothing is recorded.
+    queue: Option<SyncSender<Note>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    limits: Limits,
+    store: Arc<Store>,
+    backlog: Arc<Backlog>,
+    metrics: Arc<AllMetrics>,
+    connections: AtomicU64,
+}
+
+/// The figures of all endpoints, by their names.
+#[derive(Debug, Default)]
+struct AllMetrics(Mutex<BTreeMap<Arc<str>, Arc<Metrics>>>);
+
+impl AllMetrics {
+    fn of(&self, endpoint: &str) -> Arc<Metrics> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get(endpoint) {
+            Some(metrics) => Arc::clone(metrics),
+            None => Arc::clone(all.entry(endpoint.into()).or_default()),
+        }
+    }
+}
+
+/// What is in the queue.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    notes: AtomicUsize,
+    /// Bytes were dropped, or an end found no room: the thread looks at all connections.
+    missed: AtomicBool,
+}
+
+/// What the data path tells the thread.
+#[derive(Debug)]
+struct Note {
+    about: Arc<About>,
+    at: Instant,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Open,
+    Request(Bytes),
+    Response(Bytes),
+    RequestEnd,
+    ResponseEnd,
+    Closed,
+    /// The thread tells that it came here, and goes on when the other sender is dropped.
+    #[cfg(test)]
+    Held(std::sync::mpsc::Sender<()>, Receiver<()>),
+}
+
+/// What is known of a connection from its beginning.
+#[derive(Debug)]
+struct About {
+    connection: u64,
+    endpoint: Arc<str>,
+    visitor: SocketAddr,
+    start: SystemTime,
+    since: Instant,
+    replay_of: Option<Id>,
+    /// Bytes were dropped: what came after them cannot be understood.
+    lost: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Inspector {
+    /// Records within these bounds, on a thread of its own that ends with the last clone and its recordings.
+    pub(crate) fn new(limits: Limits) -> Self {
+        let store = Arc::new(Store::new(limits));
+        let inner = Arc::new(Inner {
+            limits,
+            store: Arc::clone(&store),
+            backlog: Arc::default(),
+            metrics: Arc::default(),
+            connections: AtomicU64::new(1),
+        });
+        if limits.memory == 0 {
+            return Self { inner, queue: None };
+        }
+        let (queue, notes) = sync_channel(NOTES);
+        let collector = collect::Collector::new(store, Arc::clone(&inner.metrics), limits);
+        if let Err(error) = start(collector, notes, Arc::clone(&inner.backlog)) {
+            tracing::warn!(%error, "the inspector records nothing: it has no thread");
+            return Self { inner, queue: None };
+        }
+        Self { inner, queue: Some(queue) }
+    }
+
+    /// Records the connections of this endpoint.
+    pub(crate) fn tap(&self, endpoint: &str) -> Tap {
+        Tap {
+            inspector: self.clone(),
+            endpoint: endpoint.into(),
+            metrics: self.inner.metrics.of(endpoint),
+            records: self.queue.is_some(),
+        }
+    }
+
+    /// Counts and measures the connections of an endpoint that must not be looked into.
+    pub(crate) fn meter(&self, endpoint: &str) -> Tap {
+        Tap { records: false, ..self.tap(endpoint) }
+    }
+
+    /// The figures of an endpoint.
+    pub(crate) fn metrics(&self, endpoint: &str) -> Arc<Metrics> {
+        self.inner.metrics.of(endpoint)
+    }
+
+    /// The next finished request. None when there are no more.
+    pub(crate) fn finished(&self) -> Finished {
+        Finished(self.inner.store.finished())
+    }
+
+    fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Waits until all that has been recorded so far can be seen.
+    #[cfg(test)]
+    fn settle(&self) {
+        drop(self.hold());
+    }
+
+    /// Waits as [`Inspector::settle`] does; then the thread stands still until the sender is dropped.
+    #[cfg(test)]
+    fn hold(&self) -> std::sync::mpsc::Sender<()> {
+        let (reached, waits) = std::sync::mpsc::channel();
+        let (release, until) = std::sync::mpsc::channel();
+        let tap = self.tap("held");
+        let about = Arc::new(tap.about(SocketAddr::from(([127, 0, 0, 1], 0)), None));
+        self.inner.backlog.notes.fetch_add(1, Ordering::Relaxed);
+        let note = Note { about, at: Instant::now(), what: What::Held(reached, until) };
+        self.queue.as_ref().unwrap().send(note).unwrap();
+        waits.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        release
+    }
+}
+
+fn start(
+    mut collector: collect::Collector,
+    notes: Receiver<Note>,
+    backlog: Arc<Backlog>,
+) -> std::io::Result<()> {
+    let run = move || {
+        while let Ok(note) = notes.recv() {
+            let size = note.size();
+            collector.note(note);
+            backlog.bytes.fetch_sub(size, Ordering::Relaxed);
+            backlog.notes.fetch_sub(1, Ordering::Relaxed);
+            if backlog.missed.swap(false, Ordering::Relaxed) {
+                collector.sweep();
+            }
+        }
+    };
+    std::thread::Builder::new().name("inspector".to_owned()).spawn(run).map(drop)
+}
+
+/// Requests as they finish.
+#[derive(Debug)]
+pub(crate) struct Finished(broadcast::Receiver<Arc<Entry>>);
+
+impl Finished {
+    /// None when there are no more. Those that come faster than they are taken are left out.
+    pub(crate) async fn next(&mut self) -> Option<Line> {
+        loop {
+            match self.0.recv().await {
+                Ok(entry) => match line(&entry) {
+                    Some(line) => return Some(line),
+                    None => continue,
+                },
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn line(entry: &Entry) -> Option<Line> {
+    let http = entry.http()?;
+    Some(Line {
+        when: entry.start,
+        endpoint: Arc::clone(&entry.endpoint),
+        method: http.method.clone(),
+        path: http.target.clone(),
+        status: http.status(),
+        duration: entry.duration?,
+    })
+}
+
+/// Where the connections of one endpoint are recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Tap {
+    inspector: Inspector,
+    endpoint: Arc<str>,
+    metrics: Arc<Metrics>,
+    records: bool,
+}
+
+impl Tap {
+    /// A connection to the upstream begins, for this visitor.
+    pub(crate) fn open(&self, visitor: SocketAddr) -> Recording {
+        self.begin(visitor, None)
+    }
+
+    /// A recorded request is sent once more.
+    fn replay(&self, of: Id) -> Recording {
+        self.begin(SocketAddr::from(([127, 0, 0, 1], 0)), Some(of))
+    }
+
+    fn begin(&self, visitor: SocketAddr, replay_of: Option<Id>) -> Recording {
+        let inner = &self.inspector.inner;
+        let about = Arc::new(self.about(visitor, replay_of));
+        let mut recording = Recording {
+            about,
+            queue: self.inspector.queue.clone().filter(|_| self.records),
+            backlog: Arc::clone(&inner.backlog),
+            room: inner.limits.queue,
+            // Replays are no visits.
+            _running: replay_of.is_none().then(|| self.metrics.connection()),
+        };
+        if !recording.tell(What::Open) {
+            recording.queue = None;
+        }
+        recording
+    }
+
+    fn about(&self, visitor: SocketAddr, replay_of: Option<Id>) -> About {
+        About {
+            connection: self.inspector.inner.connections.fetch_add(1, Ordering::Relaxed),
+            endpoint: Arc::clone(&self.endpoint),
+            visitor,
+            start: SystemTime::now(),
+            since: Instant::now(),
+            replay_of,
+            lost: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+}
+
+/// One connection to the upstream. It ends when this is dropped.
+///
+/// The bytes of a request are recorded *before* they go to the upstream, so that they come before their response.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    about: Arc<About>,
+    queue: Option<SyncSender<Note>>,
+    backlog: Arc<Backlog>,
+    room: usize,
+    _running: Option<Running>,
+}
+
+impl Recording {
+    /// Bytes on their way to the upstream.
+    pub(crate) fn request(&self, bytes: &Bytes) {
+        self.bytes(bytes, What::Request);
+    }
+
+    /// Bytes from the upstream.
+    pub(crate) fn response(&self, bytes: &Bytes) {
+        self.bytes(bytes, What::Response);
+    }
+
+    /// The visitor sends no more.
+    pub(crate) fn request_end(&self) {
+        self.tell(What::RequestEnd);
+    }
+
+    /// The upstream sends no more.
+    pub(crate) fn response_end(&self) {
+        self.tell(What::ResponseEnd);
+    }
+
+    fn bytes(&self, bytes: &Bytes, what: fn(Bytes) -> What) {
+        if self.queue.is_none() || bytes.is_empty() || self.about.lost.load(Ordering::Relaxed) {
+            return;
+        }
+        let size = bytes.len() + NOTE;
+        let is_crowded = self.backlog.notes.load(Ordering::Relaxed) > NOTES / 2;
+        let waiting = self.backlog.bytes.fetch_add(size, Ordering::Relaxed);
+        let has_room = !is_crowded && waiting.saturating_add(size) <= self.room;
+        if !has_room || !self.tell(what(bytes.clone())) {
+            self.backlog.bytes.fetch_sub(size, Ordering::Relaxed);
+            self.lose();
+        }
+    }
+
+    fn lose(&self) {
+        self.about.lost.store(true, Ordering::Relaxed);
+        self.backlog.missed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the note found room.
+    fn tell(&self, what: What) -> bool {
+        let Some(queue) = &self.queue else { return false };
+        self.backlog.notes.fetch_add(1, Ordering::Relaxed);
+        let note = Note { about: Arc::clone(&self.about), at: Instant::now(), what };
+        let found_room = queue.try_send(note).is_ok();
+        if !found_room {
+            self.backlog.notes.fetch_sub(1, Ordering::Relaxed);
+            self.backlog.missed.store(true, Ordering::Relaxed);
+        }
+        found_room
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.about.closed.store(true, Ordering::Relaxed);
+        self.tell(What::Closed);
+    }
+}
+
+impl Note {
+    fn size(&self) -> usize {
+        match &self.what {
+            What::Request(bytes) | What::Response(bytes) => bytes.len() + NOTE,
+            _ => 0,
+        }
+    }
+}

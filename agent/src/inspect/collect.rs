@@ -1,0 +1,144 @@
+//! The thread of the inspector: from notes of the data path to entries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::connection::{Connection, Piece};
+use super::entry::{Entry, Id, Kind};
+use super::store::Store;
+use super::{About, AllMetrics, Limits, Note, What};
+
+/// Most connections that are looked into at a time.
+const CONNECTIONS: usize = 4096;
+
+/// What a connection costs beside its bytes and entries.
+const CONNECTION: usize = 512;
+
+/// Takes connections apart.
+#[derive(Debug)]
+pub(super) struct Collector {
+    desk: Desk,
+    connections: HashMap<u64, (Arc<About>, Connection, usize)>,
+}
+
+/// Where a connection's entries go.
+#[derive(Debug)]
+pub(super) struct Desk {
+    store: Arc<Store>,
+    metrics: Arc<AllMetrics>,
+    /// Of each message, in bytes.
+    pub(super) message: usize,
+}
+
+impl Desk {
+    /// An entry that begins at that time of its connection.
+    pub(super) fn add(&self, about: &About, at: Duration, what: Kind) -> Id {
+        self.store.add(Entry {
+            id: Id(0),
+            connection: about.connection,
+            endpoint: Arc::clone(&about.endpoint),
+            visitor: about.visitor,
+            start: about.start + at,
+            replay_of: about.replay_of,
+            incomplete: None,
+            duration: None,
+            is_cut: false,
+            what,
+            revision: 0,
+        })
+    }
+
+    pub(super) fn change(&self, id: Id, change: impl FnOnce(&mut Entry)) {
+        self.store.change(id, change);
+    }
+
+    /// It lasted so long.
+    pub(super) fn finish(&self, about: &About, id: Id, duration: Duration, is_cut: bool) {
+        let mut is_http = false;
+        self.store.change(id, |entry| {
+            is_http = entry.http().is_some() && entry.duration.is_none();
+            entry.duration.get_or_insert(duration);
+            entry.is_cut |= is_cut;
+        });
+        if is_http && about.replay_of.is_none() {
+            self.metrics.of(&about.endpoint).http.record(duration);
+            if let Some(entry) = self.store.get(id) {
+                self.store.tell_finished(entry);
+            }
+        }
+    }
+}
+
+impl Collector {
+    pub(super) fn new(store: Arc<Store>, metrics: Arc<AllMetrics>, limits: Limits) -> Self {
+        // A message that is the whole memory would push out everything else.
+        let message = limits.message.min(limits.memory / 4);
+        Self { desk: Desk { store, metrics, message }, connections: HashMap::new() }
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        let Note { about, at, what } = note;
+        let at = at.saturating_duration_since(about.since);
+        match what {
+            What::Open => {
+                if self.connections.len() < CONNECTIONS && self.desk.store.has_room() {
+                    self.desk.store.reserve(0, CONNECTION);
+                    let connection = Connection::default();
+                    self.connections.insert(about.connection, (about, connection, CONNECTION));
+                }
+            }
+            What::Request(bytes) => self.feed(about.connection, &bytes, true, at),
+            What::Response(bytes) => self.feed(about.connection, &bytes, false, at),
+            What::RequestEnd | What::ResponseEnd => {
+                if let Some((about, connection, _)) = self.connections.get_mut(&about.connection) {
+                    connection.end(&self.desk, about, matches!(what, What::RequestEnd), at);
+                }
+            }
+            What::Closed => self.close(about.connection, at),
+            #[cfg(test)]
+            What::Held(reached, until) => {
+                let _ = reached.send(());
+                let _ = until.recv();
+            }
+        }
+    }
+
+    fn feed(&mut self, number: u64, bytes: &[u8], is_request: bool, at: Duration) {
+        let Some((about, connection, counted)) = self.connections.get_mut(&number) else { return };
+        if !self.desk.store.has_room() {
+            connection.give_up(&self.desk, about, "too many connections to look into all");
+        }
+        connection.feed(&self.desk, about, Piece { bytes, is_request, at });
+        let now = CONNECTION + connection.memory();
+        self.desk.store.reserve(*counted, now);
+        *counted = now;
+    }
+
+    fn close(&mut self, number: u64, at: Duration) {
+        let Some((about, mut connection, counted)) = self.connections.remove(&number) else { return };
+        self.desk.store.reserve(counted, 0);
+        if about.lost.load(Ordering::Relaxed) {
+            connection.give_up(&self.desk, &about, LOST);
+        }
+        connection.close(&self.desk, &about, at);
+    }
+
+    /// Something found no room in the queue: looks for it.
+    pub(super) fn sweep(&mut self) {
+        let mut closed = Vec::new();
+        for (number, (about, connection, _)) in &mut self.connections {
+            if about.closed.load(Ordering::Relaxed) {
+                closed.push((*number, about.since.elapsed()));
+            } else if about.lost.load(Ordering::Relaxed) {
+                connection.give_up(&self.desk, about, LOST);
+            }
+        }
+        for (number, at) in closed {
+            self.close(number, at);
+        }
+    }
+}
+
+const LOST: &str = "bytes passed faster than the inspector could follow";

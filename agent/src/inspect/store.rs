@@ -1,0 +1,185 @@
+//! The entries, within their bound: the oldest go first.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{broadcast, watch};
+
+use super::Limits;
+use super::entry::{Entry, Id};
+
+/// Finished requests that may wait for the console.
+const FINISHED: usize = 64;
+
+/// All entries of one inspector.
+#[derive(Debug)]
+pub(super) struct Store {
+    inner: Mutex<Inner>,
+    /// The revision of the last change.
+    changed: watch::Sender<u64>,
+    /// Requests that have their answers.
+    finished: broadcast::Sender<Arc<Entry>>,
+    most: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: BTreeMap<Id, Arc<Entry>>,
+    last: u64,
+    revision: u64,
+    cleared: u64,
+    /// Of the entries, in bytes.
+    memory: usize,
+    /// Of what is not an entry yet, in bytes.
+    pending: usize,
+}
+
+/// What changed since a revision.
+#[derive(Debug)]
+pub(super) struct Changes {
+    /// Newest first.
+    pub(super) entries: Vec<Arc<Entry>>,
+    pub(super) revision: u64,
+    /// Counts how often everything was removed.
+    pub(super) cleared: u64,
+}
+
+impl Store {
+    pub(super) fn new(limits: Limits) -> Self {
+        // Ids differ from those before a restart, which programs may remember.
+        let inner = Inner { last: u64::from(fastrand::u32(..)) << 32, ..Inner::default() };
+        Self {
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(0),
+            finished: broadcast::Sender::new(FINISHED),
+            most: limits.memory,
+        }
+    }
+
+    /// Keeps an entry. Its id is set here.
+    pub(super) fn add(&self, mut entry: Entry) -> Id {
+        let mut inner = self.inner();
+        inner.last += 1;
+        let id = Id(inner.last);
+        entry.id = id;
+        entry.revision = inner.next_revision();
+        inner.memory += entry.memory();
+        inner.entries.insert(id, Arc::new(entry));
+        self.done(inner);
+        id
+    }
+
+    /// Changes an entry that is still there.
+    pub(super) fn change(&self, id: Id, change: impl FnOnce(&mut Entry)) {
+        let mut inner = self.inner();
+        let revision = inner.next_revision();
+        let Some(entry) = inner.entries.get_mut(&id) else { return };
+        let before = entry.memory();
+        // Copies only while somebody looks at it.
+        let entry = Arc::make_mut(entry);
+        change(entry);
+        entry.revision = revision;
+        let after = entry.memory();
+        inner.memory = (inner.memory + after).saturating_sub(before);
+        self.done(inner);
+    }
+
+    /// What is not an entry yet took so many bytes, and takes so many now.
+    pub(super) fn reserve(&self, before: usize, now: usize) {
+        if before != now {
+            let mut inner = self.inner();
+            inner.pending = (inner.pending + now).saturating_sub(before);
+            inner.trim(self.most);
+        }
+    }
+
+    /// Whether there is room for more that is not an entry yet.
+    pub(super) fn has_room(&self) -> bool {
+        self.inner().pending <= self.most / 2
+    }
+
+    pub(super) fn get(&self, id: Id) -> Option<Arc<Entry>> {
+        self.inner().entries.get(&id).cloned()
+    }
+
+    /// Newest first.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        self.inner().entries.values().rev().cloned().collect()
+    }
+
+    pub(super) fn since(&self, revision: u64) -> Changes {
+        let inner = self.inner();
+        let entries =
+            inner.entries.values().rev().filter(|entry| entry.revision > revision).cloned().collect();
+        Changes { entries, revision: inner.revision, cleared: inner.cleared }
+    }
+
+    pub(super) fn tell_finished(&self, entry: Arc<Entry>) {
+        // Without a console nobody listens.
+        let _ = self.finished.send(entry);
+    }
+
+    pub(super) fn finished(&self) -> broadcast::Receiver<Arc<Entry>> {
+        self.finished.subscribe()
+    }
+
+    /// Tells of changes.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Removes everything.
+    pub(super) fn clear(&self) {
+        let mut inner = self.inner();
+        let removed = std::mem::take(&mut inner.entries);
+        inner.memory = 0;
+        inner.cleared += 1;
+        inner.next_revision();
+        self.done(inner);
+        drop(removed);
+    }
+
+    /// Which of these are no longer there.
+    pub(super) fn missing(&self, shown: &HashSet<Id>) -> Vec<Id> {
+        let inner = self.inner();
+        shown.iter().filter(|id| !inner.entries.contains_key(id)).copied().collect()
+    }
+
+    /// How many entries there are, and what they take of how many bytes.
+    pub(super) fn usage(&self) -> (usize, usize, usize) {
+        let inner = self.inner();
+        (inner.entries.len(), inner.memory + inner.pending, self.most)
+    }
+
+    fn done(&self, mut inner: MutexGuard<'_, Inner>) {
+        inner.trim(self.most);
+        let revision = inner.revision;
+        drop(inner);
+        self.changed.send_replace(revision);
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That what is counted is what is there.
+    #[cfg(test)]
+    pub(super) fn counted_and_real(&self) -> (usize, usize) {
+        let inner = self.inner();
+        (inner.memory, inner.entries.values().map(|entry| entry.memory()).sum())
+    }
+}
+
+impl Inner {
+    fn next_revision(&mut self) -> u64 {
+        self.revision += 1;
+        self.revision
+    }
+
+    fn trim(&mut self, most: usize) {
+        while self.memory + self.pending > most {
+            let Some((_, oldest)) = self.entries.pop_first() else { break };
+            self.memory = self.memory.saturating_sub(oldest.memory());
+        }
+    }
+}
