@@ -299,7 +299,11 @@ impl Http1 {
         }
         let held = std::mem::take(held);
         self.request = Side::default();
-        if held.is_empty() { Ok(()) } else { self.feed(call.desk, call.about, &held, true, call.at) }
+        if held.is_empty() {
+            Ok(())
+        } else {
+            self.feed(call.desk, call.about, Piece { bytes: &held, is_request: true, at: call.at })
+        }
     }
 
     fn upgraded(&mut self, call: Call<'_>, bytes: &[u8], is_request: bool) {
