@@ -111,9 +111,15 @@ impl Collector {
             connection.give_up(&self.desk, about, "too many connections to look into all");
         }
         connection.feed(&self.desk, about, Piece { bytes, is_request, at });
-        let now = CONNECTION + connection.memory();
+        let mut now = CONNECTION + connection.memory();
         self.desk.store.reserve(*counted, now);
         *counted = now;
+        if !self.desk.store.has_room() {
+            connection.give_up(&self.desk, about, "too much at once to look into all");
+            now = CONNECTION + connection.memory();
+            self.desk.store.reserve(*counted, now);
+            *counted = now;
+        }
     }
 
     fn close(&mut self, number: u64, at: Duration) {

@@ -281,7 +281,8 @@ fn scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
     let lower = text.to_lowercase();
     let (number, scale) = units.iter().find_map(|(unit, scale)| Some((lower.strip_suffix(unit)?, scale)))?;
     let number: f64 = number.trim().parse().ok()?;
-    (number.is_finite() && number >= 0.0).then_some(number * scale)
+    // Rounded to what can be told apart: 0.001 is no number in binary, and 700 of it are not 0.7.
+    (number.is_finite() && number >= 0.0).then(|| (number * scale * 1e9).round() / 1e9)
 }
 
 #[cfg(test)]
