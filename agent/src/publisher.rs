@@ -316,6 +316,6 @@ const REPLACE_LATER: Duration = Duration::from_secs(3600);
 /// As long as the server gives it.
 const RETIREMENT: Duration = Duration::from_secs(10 * 60);
 /// A connection that lasted so long says that the next attempt may come soon.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(1);
 /// Of the server that wait to be read.
 const LINES: usize = 256;

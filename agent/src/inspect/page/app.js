@@ -86,7 +86,7 @@ function row(data) {
   const element = h(
     'li',
     { role: 'option', id: `e${data.id}`, 'aria-selected': data.id === chosen ? 'true' : 'false', class: 'row', onclick: () => choose(data.id, true) },
-    h('span', { class: `pill ${isHttp ? tone(data.status) : isOpen ? 'info' : 'none'}` }, `${pill}`),
+    h('span', { class: `pill ${isHttp ? tone(data.status) : isOpen ? 'info' : 'plain'}` }, `${pill}`),
     h('span', { class: 'what' }, what),
     h('span', { class: `took ${data.duration > 1000 ? 'slow' : ''} ${isOpen ? 'open' : ''}` }, isOpen ? 'open' : duration(data.duration)),
     h('span', { class: 'about' }, `${clock(data.start)} · ${data.endpoint} · ${size(data.size)}`, badges.map(([text, kind]) => h('span', { class: `badge ${kind}` }, text))),

@@ -74,4 +74,4 @@ export async function change(method, path, body) {
 }
 
 export const tone = (status) =>
-  !status ? 'none' : status < 200 ? 'info' : status < 300 ? 'good' : status < 400 ? 'moved' : status < 500 ? 'bad' : 'worse';
+  !status ? 'plain' : status < 200 ? 'info' : status < 300 ? 'good' : status < 400 ? 'moved' : status < 500 ? 'bad' : 'worse';
