@@ -1,7 +1,7 @@
 //! The agent's file: YAML in the forms of ngrok's versions 2 and 3, so that such a file works as it is but for the
 //! address of the server.
 //!
-//! A file becomes a tree that knows its lines ([`tree`]), the trees of several files are laid over one another, and
+//! A file becomes a tree that knows its lines (`tree`), the trees of several files are laid over one another, and
 //! of the result the [`Settings`] are decoded and each endpoint is translated into the words of a command line.
 
 mod command;

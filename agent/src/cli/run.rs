@@ -148,6 +148,9 @@ async fn show(agent: &Agent, settings: &Settings) -> Result<(), Failure> {
         };
     }
     let out = (settings.log != LogTarget::Stdout).then(io::stdout);
+    if let (Some(mut out), Some(web)) = (out.as_ref(), agent.board.read().web) {
+        let _ = writeln!(out, "Inspector   {web}");
+    }
     tokio::select! {
         () = plain::lines(agent.board.watch(), out) => std::future::pending().await,
         () = console::asked_to_end() => Ok(()),

@@ -1,3 +1,5 @@
+//! Endpoints as people ask for them, and what the server is told of it.
+
 use super::*;
 
 fn endpoint(kind: Kind, line: &str) -> Result<Endpoint, String> {

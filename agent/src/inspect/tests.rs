@@ -142,6 +142,7 @@ fn http_that_ends_to_be_http_goes_on_as_a_connection() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one conversation from its beginning to its end")]
 async fn http_2_is_taken_apart_as_a_real_client_and_server_speak_it() {
     use http_body_util::{BodyExt as _, Full, StreamBody};
     use hyper::body::Frame;

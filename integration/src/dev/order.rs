@@ -25,7 +25,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("keys", &[]),
     ("server", &["hithe-cli-parser", "hithe-keys"]),
     ("agent", &["hithe-cli-parser", "hithe-keys"]),
-    ("integration", &["hithe-cli-parser"]),
+    // The agent's library is for programs of others, and the tests are one.
+    ("integration", &["hithe-cli-parser", "hithe"]),
 ];
 
 /// Where this file of the server uses what stands beside or above it.

@@ -1,9 +1,14 @@
 //! A real browser as a visitor: Debian's Chromium without a window, with a profile of its own.
 
 use std::process::Stdio;
+use std::time::Duration;
 
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio_tungstenite::client_async;
 
 use super::{Trust, Visitor};
 use crate::child::Child;
@@ -12,9 +17,57 @@ use crate::wait::within;
 /// A running browser with one page open. It is killed, and its profile removed, when dropped.
 #[derive(Debug)]
 pub struct Chromium {
-    _browser: Child,
+    browser: Child,
     _profile: TempDir,
 }
+
+impl Chromium {
+    /// Runs a script in the page until it says something other than `null`, `false` or `undefined`; gives that.
+    pub async fn sees(&mut self, script: &str) -> Value {
+        within(&format!("in the browser: {script}"), async {
+            loop {
+                let seen = self.evaluate(script).await;
+                if !matches!(seen, Value::Null | Value::Bool(false)) {
+                    return seen;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await
+    }
+
+    /// What a script in the page says now (Runtime.evaluate of the DevTools protocol).
+    async fn evaluate(&mut self, script: &str) -> Value {
+        let line = self.browser.wait_for_text("DevTools listening on ws://").await;
+        let authority = line.split("ws://").nth(1).and_then(|rest| rest.split('/').next()).expect("a port");
+        let list = format!("http://{authority}/json/list");
+        let pages =
+            Command::new("curl").args(["-s", "--noproxy", "*", &list]).output().await.expect("curl starts");
+        let pages: Value = serde_json::from_slice(&pages.stdout).unwrap_or_default();
+        let page = pages
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|page| page.get("type").is_some_and(|it| it == "page"));
+        let Some(address) = page.and_then(|page| page.get("webSocketDebuggerUrl")?.as_str()) else {
+            return Value::Null;
+        };
+        let stream = TcpStream::connect(authority).await.expect("the browser listens");
+        let (mut socket, _) = client_async(address, stream).await.expect("the browser speaks WebSocket");
+        let parameters = json!({ "expression": script, "returnByValue": true, "awaitPromise": true });
+        let call = json!({ "id": 1, "method": "Runtime.evaluate", "params": parameters });
+        socket.send(call.to_string().into()).await.expect("the browser listens");
+        while let Some(Ok(message)) = socket.next().await {
+            let answer: Value = serde_json::from_slice(&message.into_data()).unwrap_or_default();
+            if answer.get("id").is_some_and(|id| id == 1) {
+                return answer.pointer("/result/result/value").cloned().unwrap_or_default();
+            }
+        }
+        Value::Null
+    }
+}
+
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Visitor {
     /// Opens a page; wherever its host is, the browser connects to the server. What it trusts beside the public
@@ -46,8 +99,9 @@ impl Visitor {
         let rules = format!("MAP {host}:80 {http},MAP {host}:443 {https},EXCLUDE 127.0.0.1,MAP * ~NOTFOUND");
         chromium.arg(format!("--host-resolver-rules={rules}"));
         chromium.arg(format!("--user-data-dir={}", profile.path().join("profile").display()));
+        chromium.args(["--remote-debugging-port=0", "--remote-allow-origins=*"]);
         chromium.arg(url).env("HOME", profile.path()).stdin(Stdio::null());
-        Chromium { _browser: Child::spawn(chromium, None), _profile: profile }
+        Chromium { browser: Child::spawn(chromium, None), _profile: profile }
     }
 }
 

@@ -25,6 +25,7 @@ mod headers;
 mod health;
 mod http;
 mod https;
+mod inspector;
 mod isolation;
 mod limits;
 mod lines;

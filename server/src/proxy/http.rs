@@ -368,8 +368,8 @@ impl Visiting {
             };
             // It was not the upstream that hung up on a new connection, which it would do again.
             let lost = self.turn.tunnel.dial.is_gone();
-            let may = |again: &Again| upstream.is_shared() || upstream.is_reused() || lost;
-            let next = unsent.or_else(|| again.filter(may)?.take(refused));
+            let may = upstream.is_shared() || upstream.is_reused() || lost;
+            let next = unsent.or_else(|| again.filter(|_| may)?.take(refused));
             let next = next.filter(|_| left > 0 && (lost || upstream.has_company()));
             let Some(next) = next else { return Err(self.silent(&upstream)) };
             request = next;

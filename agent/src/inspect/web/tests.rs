@@ -14,8 +14,6 @@ use crate::inspect::Limits;
 use crate::inspect::testing::{exchange, visitor};
 use crate::{Dialer, EndpointStatus, Phase, Upstream};
 
-mod demo;
-
 /// An agent with one http endpoint `web` and one tcp endpoint `db`.
 struct Agent {
     upstream: Mutex<Option<SocketAddr>>,
