@@ -1,0 +1,120 @@
+//! What the agent does with files: ngrok's own kind of configuration, folders that it serves, keys and proxies.
+
+use std::path::PathBuf;
+
+use hithe_integration::{Origin, TestServer, within};
+
+/// A token of this server that counts already, as its operator gives it to somebody.
+async fn token(server: &TestServer) -> String {
+    server.admin("accounts add ada");
+    let said = server.admin("tokens add ada");
+    let token = said.lines().next().expect("a token is printed once").to_owned();
+    let prompter = server.prompter(&token);
+    within("the token logs in", async {
+        while server.ssh().typing(&prompter).command("whoami").run().await.code != Some(0) {}
+    })
+    .await;
+    token
+}
+
+fn file(server: &TestServer, text: &str) -> PathBuf {
+    let path = server.folder().join("agent.yml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn an_ngrok_file_of_version_2_runs_as_it_is_but_for_the_servers_address() {
+    let server = TestServer::start().await;
+    let (web, echo) = (Origin::replying("web").await, Origin::tcp_echo().await);
+    let text = format!(
+        "version: \"2\"\nauthtoken: {}\nserver_addr: {}\nregion: us\nlog: false\nweb_addr: false\ntunnels:\n  \
+         website:\n    proto: http\n    addr: {}\n    domain: site\n    schemes: [http, https]\n    basic_auth:\n      - \"ada:correct-horse\"\n    \
+         inspect: false\n  shell:\n    proto: tcp\n    addr: {}\n",
+        token(&server).await,
+        server.ssh_address(),
+        web.port(),
+        echo.port()
+    );
+    let agent =
+        server.agent().without_server().words("start --all --accept-new-host-key --ssh-config none --config");
+    let mut agent = agent.word(file(&server, &text)).publish().await;
+    agent.forwardings(3).await;
+    assert_eq!(server.visitor().get("https://site.localhost/").await.status(), 401);
+    let reply = server.visitor().basic("ada", "correct-horse").get("http://site.localhost/").await;
+    assert_eq!(reply.text(), "web");
+    assert!(agent.stderr().contains("region"), "it says what means nothing here: {}", agent.stderr());
+}
+
+#[tokio::test]
+async fn an_ngrok_file_of_version_3_runs_as_it_is_but_for_the_servers_address() {
+    let server = TestServer::start().await;
+    let web = Origin::replying("three").await;
+    let text = format!(
+        "version: 3\nagent:\n  authtoken: {}\n  connect_url: {}\n  web_addr: false\nendpoints:\n  - name: website\n    \
+         url: https://site.localhost\n    description: the site\n    upstream:\n      url: http://localhost:{}\n      protocol: http1\n",
+        token(&server).await,
+        server.ssh_address(),
+        web.port()
+    );
+    let agent = server
+        .agent()
+        .without_server()
+        .words("start website --accept-new-host-key --ssh-config none --config");
+    let _agent = agent.word(file(&server, &text)).publish().await;
+    assert_eq!(server.visitor().get("https://site.localhost/").await.text(), "three");
+}
+
+#[tokio::test]
+async fn a_wrong_key_in_a_file_is_named_with_its_line_and_nothing_is_published() {
+    let server = TestServer::start().await;
+    let text = "version: 2\ntunnels:\n  web:\n    proto: http\n    addr: 80\n    basic_aut: [a:b]\n";
+    let file = file(&server, text);
+    for words in ["start --all", "config check"] {
+        let refused = server.agent().without_server().words(words).word("--config").word(&file).run().await;
+        assert_eq!(refused.code, Some(2), "{}", refused.output());
+        assert!(
+            refused.stderr.contains("agent.yml:6:5:") && refused.stderr.contains("basic_auth"),
+            "{}",
+            refused.stderr
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_published_and_what_lies_outside_is_not() {
+    let server = TestServer::start().await;
+    let folder = server.folder().join("www");
+    std::fs::create_dir_all(folder.join("sub")).unwrap();
+    std::fs::write(folder.join("hello.txt"), "hello from a file").unwrap();
+    std::fs::write(folder.join(".secret"), "hidden").unwrap();
+    std::os::unix::fs::symlink(server.user_key(), folder.join("key")).unwrap();
+    let address = format!("file://{}", folder.display());
+    let _agent = server.agent().words("http --domain files").word(&address).publish().await;
+    let get = async |path: &str| server.visitor().get(&format!("https://files.localhost{path}")).await;
+    assert_eq!(get("/hello.txt").await.text(), "hello from a file");
+    let listing = get("/").await;
+    assert!(
+        listing.text().contains("hello.txt")
+            && listing.text().contains("sub")
+            && !listing.text().contains(".secret")
+    );
+    let part = server.visitor().header("range", "bytes=6-9").get("https://files.localhost/hello.txt").await;
+    assert_eq!((part.status(), part.text()), (206, "from"));
+    for outside in ["/.secret", "/key", "/../id", "/%2e%2e/id", "/sub/..%2f..%2fid"] {
+        let status = get(outside).await.status();
+        assert!((400..500).contains(&status), "{outside}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn diagnose_says_that_all_is_well_or_where_it_is_not() {
+    let server = TestServer::start().await;
+    let well = server.agent().words("diagnose").run().await;
+    assert_eq!(well.code, Some(0), "{}", well.output());
+    assert!(well.stdout.contains("[ OK ]") && !well.stdout.contains("[FAIL]"), "{}", well.stdout);
+    let stranger = server.another_key("stranger", "ed25519");
+    let ill = server.agent().key(stranger).words("diagnose").run().await;
+    assert_eq!(ill.code, Some(3), "{}", ill.output());
+    assert!(ill.stdout.contains("[FAIL]"), "{}", ill.stdout);
+}
