@@ -3,6 +3,8 @@
 mod local;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hithe_cli_parser::Kind;
@@ -26,10 +28,13 @@ pub(crate) struct Agent {
     pub(crate) inspector: Inspector,
     running: Mutex<HashMap<String, Running>>,
     stop: CancellationToken,
+    started: AtomicU64,
+    managed: AtomicBool,
     ended: mpsc::UnboundedSender<Ended>,
 }
 
 struct Running {
+    id: u64,
     stop: CancellationToken,
     dialer: Dialer,
 }
@@ -38,6 +43,7 @@ struct Running {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) name: String,
+    id: u64,
     pub(crate) result: Result<(), Failure>,
 }
 
@@ -64,7 +70,20 @@ impl Agent {
         let (ended, over) = mpsc::unbounded_channel();
         let board = Board::new(Status { server: route.address(), ..Status::default() });
         let stop = CancellationToken::new();
-        (Self { route, heartbeat, board, inspector, running: Mutex::default(), stop, ended }, over)
+        (
+            Self {
+                route,
+                heartbeat,
+                board,
+                inspector,
+                running: Mutex::default(),
+                stop,
+                started: AtomicU64::new(0),
+                managed: AtomicBool::new(false),
+                ended,
+            },
+            over,
+        )
     }
 
     /// Publishes an endpoint, in a thread of its own, until it is stopped.
@@ -84,7 +103,12 @@ impl Agent {
             false => self.inspector.meter(&endpoint.name),
         };
         let name = endpoint.name.clone();
-        self.board.update(|status| status.endpoints.push(first_status(&endpoint)));
+        let id = self.started.fetch_add(1, Ordering::Relaxed);
+        self.board.update(|status| {
+            // One that has ended is still shown.
+            status.endpoints.retain(|it| it.name != name);
+            status.endpoints.push(first_status(&endpoint));
+        });
         let publisher = Publisher {
             route: Arc::clone(&self.route),
             target: Target::Upstream(Arc::new(Upstream { dialer: dialer.clone(), tls, tap })),
@@ -95,12 +119,18 @@ impl Agent {
         };
         let ended = self.ended.clone();
         let told = name.clone();
-        let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
-            let result = run(publisher);
-            let _ = ended.send(Ended { name: told, result });
+        let thread = std::thread::Builder::new().name("endpoint".to_owned()).spawn(move || {
+            // A fault of ours ends this endpoint and is told, as any other end.
+            let result = catch_unwind(AssertUnwindSafe(|| run(publisher)));
+            let result =
+                result.unwrap_or_else(|_| Err(Failure::lasting(exit::USAGE, "the agent has failed")));
+            let _ = ended.send(Ended { name: told, id, result });
         });
-        thread.map_err(StartError::Thread)?;
-        running.insert(name, Running { stop, dialer });
+        if let Err(error) = thread {
+            self.board.update(|status| status.endpoints.retain(|it| it.name != name));
+            return Err(StartError::Thread(error));
+        }
+        running.insert(name, Running { id, stop, dialer });
         Ok(())
     }
 
@@ -122,9 +152,22 @@ impl Agent {
         !self.running().is_empty()
     }
 
+    /// Endpoints come and go by the API: that there is none is no end.
+    pub(crate) fn is_managed(&self) -> bool {
+        self.managed.load(Ordering::Relaxed)
+    }
+
+    fn manage(&self) {
+        self.managed.store(true, Ordering::Relaxed);
+    }
+
     /// One that has ended by itself.
-    pub(crate) fn forget(&self, name: &str) {
-        self.running().remove(name);
+    pub(crate) fn forget(&self, ended: &Ended) {
+        let mut running = self.running();
+        // Another may have its name by now.
+        if running.get(&ended.name).is_some_and(|it| it.id == ended.id) {
+            running.remove(&ended.name);
+        }
     }
 
     /// The way to an endpoint's upstream.

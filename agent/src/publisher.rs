@@ -1,6 +1,7 @@
 //! Keeps one endpoint published: connects, serves, and connects again under the same name after each loss.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -25,15 +26,17 @@ pub struct Failure {
     why: String,
     /// With what status the program ends; none where another attempt may help.
     status: Option<u8>,
+    /// By the server, which knows us.
+    was_refused: bool,
 }
 
 impl Failure {
     pub(crate) fn passing(why: impl Into<String>) -> Self {
-        Self { why: why.into(), status: None }
+        Self { why: why.into(), status: None, was_refused: false }
     }
 
     pub(crate) fn lasting(status: u8, why: impl Into<String>) -> Self {
-        Self { why: why.into(), status: Some(status) }
+        Self { why: why.into(), status: Some(status), was_refused: false }
     }
 
     /// Whether another attempt would end the same way.
@@ -124,9 +127,9 @@ impl Publisher {
 
     /// One connection from its beginning to its end, and those that take its place without a gap.
     async fn serve(&self, backoff: &mut Backoff, server: &mut Option<SocketAddr>) -> Result<(), Failure> {
-        let (mut session, mut heard) = tokio::select! {
-            connected = self.connect(&self.endpoint.command) => connected?,
-            () = self.stop.cancelled() => return Ok(()),
+        let (mut session, mut heard) = match self.connect_as_before().await {
+            Err(_) if self.stop.is_cancelled() => return Ok(()),
+            connected => connected?,
         };
         if server.is_none() {
             // To see changes of the way there, any of its addresses will do.
@@ -134,7 +137,7 @@ impl Publisher {
         }
         let online = Instant::now();
         let retired = TaskTracker::new();
-        let mut not_before = Instant::now();
+        let mut not_before = Some(Instant::now());
         loop {
             let end = self.attend(&session, &mut heard, not_before).await;
             if online.elapsed() >= SETTLED {
@@ -142,41 +145,96 @@ impl Publisher {
             }
             match end {
                 End::Stopped => {
-                    session.leave().await;
+                    retired.close();
+                    tokio::join!(session.leave(), retired.wait());
                     return Ok(());
                 }
                 End::Failed(failure) => return Err(failure),
-                End::Worn => match self.replace().await {
+                End::Worn => match self.replace(&session, &mut heard).await {
                     Ok(next) => {
                         let old = std::mem::replace(&mut session, next.0);
                         heard = next.1;
-                        retired.spawn(retire(old));
+                        retired.spawn(retire(old, self.stop.clone()));
                     }
-                    Err(failure) => {
-                        tracing::debug!(endpoint = self.endpoint.name, "cannot be replaced: {failure}");
-                        not_before = Instant::now() + REPLACE_LATER;
-                    }
+                    Err(End::Failed(failure)) => return Err(failure),
+                    Err(End::Stopped) => not_before = None,
+                    Err(End::Worn) => not_before = Some(Instant::now() + REPLACE_LATER),
                 },
             }
         }
     }
 
-    /// Connects and asks for the endpoint. Returns when it is public.
-    async fn connect(&self, command: &Command) -> Result<Connected, Failure> {
-        let session = Session::open(&self.route, self.target.clone()).await?;
-        let (tell, mut heard) = mpsc::channel(LINES);
-        session.publish(self.endpoint.bind(), &command.to_string(), tell).await?;
-        self.hear_where(&session, &mut heard).await?;
-        Ok((session, heard))
+    /// Connects and asks for the address that the endpoint had, also where that was left to the server: otherwise two
+    /// endpoints that return could change places. If the server gives no address by name, what was asked for at first.
+    async fn connect_as_before(&self) -> Result<Connected, Failure> {
+        let command = self.command_now();
+        match self.connect(&command).await {
+            Err(failure) if failure.was_refused && command != self.endpoint.command => {
+                self.connect(&self.endpoint.command).await
+            }
+            connected => connected,
+        }
     }
 
-    /// A connection that takes over from the one that is there: by the address that it has, also where that was left to
-    /// the server.
-    async fn replace(&self) -> Result<Connected, Failure> {
+    fn command_now(&self) -> Command {
         let mut command = self.endpoint.command.clone();
-        let url = self.board.endpoint_now(&self.endpoint.name).and_then(|it| it.urls.into_iter().next());
-        command.claim(url.as_deref().unwrap_or_default());
-        self.connect(&command).await
+        if let Some(url) = self.urls().first() {
+            command.claim(url);
+        }
+        command
+    }
+
+    /// Where the endpoint is, or was.
+    fn urls(&self) -> Vec<String> {
+        self.board.endpoint_now(&self.endpoint.name).map(|it| it.urls).unwrap_or_default()
+    }
+
+    /// Connects and asks for the endpoint. Returns when it is public.
+    async fn connect(&self, command: &Command) -> Result<Connected, Failure> {
+        let stopped = || Failure::passing("stopped");
+        let session = tokio::select! {
+            opened = Session::open(&self.route, self.target.clone()) => opened?,
+            () = self.stop.cancelled() => return Err(stopped()),
+        };
+        let (tell, mut heard) = mpsc::channel(LINES);
+        let published = async {
+            session.publish(self.endpoint.bind(), &command.to_string(), tell).await?;
+            self.hear_where(&session, &mut heard).await
+        };
+        let published = tokio::select! {
+            published = timeout(PUBLISH, published) => {
+                published.unwrap_or_else(|_| Err(Failure::passing("the server does not answer to the command")))
+            }
+            () = self.stop.cancelled() => Err(stopped()),
+        };
+        match published {
+            Ok(()) => Ok((session, heard)),
+            Err(failure) => {
+                session.leave().await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Opens a connection that takes over from this one, which goes on meanwhile. What it gives in place of that: that we
+    /// are to stop, that both are lost, or that this one has to go on.
+    async fn replace(&self, old: &Session, heard: &mut mpsc::Receiver<Heard>) -> Result<Connected, End> {
+        let command = self.command_now();
+        let mut next = pin!(self.connect(&command));
+        let ended = tokio::select! {
+            next = &mut next => return next.map_err(|failure| {
+                tracing::debug!(endpoint = self.endpoint.name, "cannot be replaced: {failure}");
+                End::Worn
+            }),
+            ended = self.attend(old, heard, None) => ended,
+        };
+        match (ended, next.await) {
+            (End::Stopped, _) => Err(End::Stopped),
+            // It may have ended because the next one is there.
+            (_, Ok(next)) => Ok(next),
+            (End::Failed(failure), Err(_)) => Err(End::Failed(Failure::passing(failure.to_string()))),
+            (End::Worn, Err(_)) => Err(End::Worn),
+        }
     }
 
     /// Waits for the server to say where the endpoint is.
@@ -199,10 +257,9 @@ impl Publisher {
                 }
             }
         };
-        let told = timeout(PUBLISH, first).await;
-        let told = told.map_err(|_| Failure::passing("the server does not answer to the command"))?;
-        if told.is_err() {
-            return Err(refusal(why(&said).or_else(|| session.farewell())));
+        if first.await.is_err() {
+            let before = !self.urls().is_empty();
+            return Err(refusal(why(&said).or(session.parting_words().await), before));
         }
         self.board.endpoint(&self.endpoint.name, |it| {
             it.urls = urls;
@@ -212,11 +269,16 @@ impl Publisher {
     }
 
     /// Serves until the connection is lost, is worn, or we are to stop.
-    async fn attend(&self, session: &Session, heard: &mut mpsc::Receiver<Heard>, not_before: Instant) -> End {
+    async fn attend(
+        &self,
+        session: &Session,
+        heard: &mut mpsc::Receiver<Heard>,
+        worn_not_before: Option<Instant>,
+    ) -> End {
         tokio::select! {
             failure = self.listen(session, heard) => End::Failed(failure),
             failure = self.beat(session) => End::Failed(failure),
-            () = wears_out(session, not_before) => End::Worn,
+            () = wears_out(session, worn_not_before) => End::Worn,
             () = self.stop.cancelled() => End::Stopped,
         }
     }
@@ -227,7 +289,7 @@ impl Publisher {
         let mut last_error = None;
         loop {
             match heard.recv().await.unwrap_or(Heard::Closed) {
-                Heard::Forwarding(url) => self.board.endpoint(name, |it| it.urls.push(url)),
+                Heard::Forwarding(url) => self.board.endpoint(name, |it| note(&mut it.urls, url)),
                 Heard::Account(account) => self.board.endpoint(name, |it| it.account = Some(account)),
                 Heard::Error(line) => {
                     tracing::warn!(endpoint = name, "{line}");
@@ -235,7 +297,7 @@ impl Publisher {
                 }
                 Heard::Line(line) => tracing::debug!(endpoint = name, "{line}"),
                 Heard::Exit(_) => {}
-                Heard::Closed => return refusal_later(session.farewell().or(last_error)),
+                Heard::Closed => return refusal_later(session.parting_words().await.or(last_error)),
             }
         }
     }
@@ -248,7 +310,12 @@ impl Publisher {
             tick.tick().await;
             match session.heartbeat(self.heartbeat.tolerance).await {
                 Ok(latency) => self.board.endpoint(&self.endpoint.name, |it| it.latency = Some(latency)),
-                Err(error) => return error.into(),
+                Err(error) => {
+                    return match session.parting_words().await {
+                        Some(said) => refusal_later(Some(said)),
+                        None => error.into(),
+                    };
+                }
             }
         }
     }
@@ -258,8 +325,16 @@ impl Publisher {
     }
 }
 
+/// An endpoint has an address for each scheme.
+fn note(urls: &mut Vec<String>, url: String) {
+    if urls.len() < MOST_URLS && !urls.contains(&url) {
+        urls.push(url);
+    }
+}
+
 /// Waits until a session should have a successor.
-async fn wears_out(session: &Session, not_before: Instant) {
+async fn wears_out(session: &Session, not_before: Option<Instant>) {
+    let Some(not_before) = not_before else { return std::future::pending().await };
     sleep_until(not_before).await;
     let mut tick = interval(LOOK_AT_WEAR);
     while !session.shared.is_worn() {
@@ -267,15 +342,18 @@ async fn wears_out(session: &Session, not_before: Instant) {
     }
 }
 
-/// Lets a session that was replaced finish its visits.
-async fn retire(session: Session) {
+/// Lets a session that was replaced finish its visits, unless we are to stop.
+async fn retire(session: Session, stop: CancellationToken) {
     let mut tick = interval(LOOK_AT_WEAR);
     let idle = async {
         while session.shared.visits() > 0 {
             tick.tick().await;
         }
     };
-    let _ = timeout(RETIREMENT, idle).await;
+    tokio::select! {
+        _ = timeout(RETIREMENT, idle) => {}
+        () = stop.cancelled() => {}
+    }
     session.leave().await;
 }
 
@@ -285,13 +363,13 @@ fn why(said: &[String]) -> Option<String> {
     said.get(from..).map(|lines| lines.join("\n"))
 }
 
-/// A command that the server did not carry out.
-fn refusal(said: Option<String>) -> Failure {
+/// A command that the server did not carry out. What was public before may be so again: ports that are just being
+/// closed, a name server that fails.
+fn refusal(said: Option<String>, was_public: bool) -> Failure {
     let Some(said) = said else { return Failure::passing("the server ended the connection without a word") };
-    if PASSING.iter().any(|code| said.contains(&format!("{code}:"))) {
-        return Failure::passing(said);
-    }
-    Failure::lasting(exit::REFUSED, said)
+    let has = |code: &Code| said.contains(&format!("{code}:"));
+    let passes = PASSING.iter().any(has) || (was_public && !has(&Code::TAKEN_OVER));
+    Failure { why: said, status: (!passes).then_some(exit::REFUSED), was_refused: true }
 }
 
 /// The end of a connection over which an endpoint was published.
@@ -310,9 +388,10 @@ const PASSING: [Code; 3] = [Code::DRAINING, Code::SESSION_LIMIT, Code::TRAFFIC_U
 
 /// From the command to the first address.
 const PUBLISH: Duration = Duration::from_secs(30);
+const MOST_URLS: usize = 8;
 const LOOK_AT_WEAR: Duration = Duration::from_secs(1);
-/// After the server did not let a connection take over.
-const REPLACE_LATER: Duration = Duration::from_secs(3600);
+/// After the server did not let a connection take over: it allows three a minute.
+const REPLACE_LATER: Duration = Duration::from_secs(61);
 /// As long as the server gives it.
 const RETIREMENT: Duration = Duration::from_secs(10 * 60);
 /// A connection that lasted so long says that the next attempt may come soon.

@@ -1,6 +1,7 @@
 //! The face for programs that publish by themselves.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -146,6 +147,7 @@ impl SessionBuilder {
 
     /// How often the server is asked whether it is there, and how long it may take to answer: 10 s and 15 s.
     pub fn heartbeat(mut self, interval: Duration, tolerance: Duration) -> Self {
+        let interval = interval.max(Duration::from_millis(1));
         self.heartbeat = Heartbeat { interval, tolerance };
         self
     }
@@ -167,12 +169,19 @@ impl SessionBuilder {
 }
 
 /// What is to be published: the flags of the command line, by their names.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct EndpointBuilder {
     session: Session,
     kind: Kind,
     words: Vec<OsString>,
+}
+
+/// Without the options, among which are passwords.
+impl fmt::Debug for EndpointBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointBuilder").field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 impl EndpointBuilder {
@@ -324,7 +333,7 @@ impl Published {
         let public = status.wait_for(|status| matches!(first(status).phase, Phase::Online { .. }));
         tokio::select! {
             Ok(_) = public => Ok(()),
-            ended = self.ended() => ended,
+            ended = self.ended() => ended.and(Err(Error::Here("the endpoint ended before it was public".into()))),
         }
     }
 }
@@ -354,7 +363,11 @@ pub struct Listener {
 impl Listener {
     /// The next connection. None when the endpoint is over.
     pub async fn accept(&mut self) -> Option<Connection> {
-        self.arriving.recv().await
+        tokio::select! {
+            biased;
+            arrived = self.arriving.recv() => arrived,
+            _ = self.published.ended() => self.arriving.try_recv().ok(),
+        }
     }
 
     /// The endpoint itself: its addresses, its events.
@@ -379,7 +392,7 @@ impl axum::serve::Listener for Listener {
 
     /// Waits for ever once the endpoint is over, as axum wants it.
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.arriving.recv().await {
+        match Self::accept(self).await {
             Some(connection) => {
                 let visitor = connection.visitor();
                 (connection, visitor)

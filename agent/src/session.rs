@@ -95,15 +95,22 @@ impl Session {
     }
 
     /// Says goodbye: visitors get an answer at once and are not held for a reconnect.
-    pub(crate) async fn leave(self) {
+    pub(crate) async fn leave(mut self) {
         let _ = timeout(FAREWELL, self.handle.disconnect(Disconnect::ByApplication, "", "")).await;
-        self.shared.tasks.close();
-        let _ = timeout(FAREWELL, self.shared.tasks.wait()).await;
+        // It has gone out when russh's task has ended.
+        let _ = timeout(FAREWELL, &mut self.handle).await;
+        let _ = timeout(FAREWELL, self.shared.tasks.end()).await;
     }
 
     /// With what words the server ended the connection, if it did.
     pub(crate) fn farewell(&self) -> Option<String> {
         self.gate.heard().disconnect.map(|(_, text)| text).filter(|text| !text.is_empty())
+    }
+
+    /// The same, when everything it sends has been read.
+    pub(crate) async fn parting_words(&self) -> Option<String> {
+        let _ = timeout(FAREWELL, self.shared.over.cancelled()).await;
+        self.farewell()
     }
 
     /// In the server's words, if it said any.

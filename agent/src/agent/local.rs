@@ -42,6 +42,7 @@ impl Local for Served {
         Box::pin(async move {
             let endpoint = config::endpoint_of(fields).map_err(|error| ApiError::bad(error.to_string()))?;
             let name = endpoint.name.clone();
+            agent.manage();
             agent.start(endpoint).map_err(|error| match error {
                 StartError::Name(_) => ApiError::new(409, 102, error.to_string()),
                 error => ApiError::bad(error.to_string()),
@@ -54,6 +55,7 @@ impl Local for Served {
     }
 
     fn stop(&self, endpoint: &str) -> BoxFuture<Result<(), ApiError>> {
+        self.agent.manage();
         let stopped = self.agent.stop(endpoint);
         let missing = ApiError::new(404, 100, format!("there is no endpoint {endpoint}"));
         Box::pin(async move { if stopped { Ok(()) } else { Err(missing) } })

@@ -80,12 +80,16 @@ pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -
         let limits = Limits::of_option(settings.inspect_db_size.into());
         let (agent, mut ended) = Agent::new(Arc::new(route), heartbeat, Inspector::new(limits));
         let agent = Arc::new(agent);
-        for endpoint in endpoints {
-            agent.start(endpoint).map_err(usage)?;
-        }
         let inspected = inspect(&agent, settings).await?;
+        let names: Vec<_> = endpoints.iter().map(|it| it.name.clone()).collect();
+        let started = endpoints.into_iter().try_for_each(|endpoint| agent.start(endpoint).map_err(usage));
+        if started.is_err() {
+            agent.stop_all();
+            let _ = timeout(FAREWELL, wait_for_all(&agent, &mut ended)).await;
+        }
+        started?;
         let over = tokio::select! {
-            over = all_ended(&agent, &mut ended) => over,
+            over = all_ended(&agent, &mut ended, &names) => over,
             left = show(&agent, settings) => left,
             failed = inspected => failed,
         };
@@ -190,12 +194,17 @@ fn numbers(agent: &Agent) -> Numbers {
 }
 
 /// Waits until no endpoint is left that could come back.
-async fn all_ended(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>) -> Result<(), Failure> {
+async fn all_ended(
+    agent: &Agent,
+    ended: &mut mpsc::UnboundedReceiver<Ended>,
+    names: &[String],
+) -> Result<(), Failure> {
     let mut worst = Ok(());
-    while agent.runs() {
-        let Some(Ended { name, result }) = ended.recv().await else { break };
-        agent.forget(&name);
-        if let Err(failure) = result {
+    while agent.runs() || agent.is_managed() {
+        let Some(over) = ended.recv().await else { break };
+        agent.forget(&over);
+        // What the API started and the server refused, its caller was told.
+        if let (Err(failure), true) = (over.result, names.contains(&over.name)) {
             worst = Err(failure);
         }
     }
@@ -203,7 +212,10 @@ async fn all_ended(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>) ->
 }
 
 async fn wait_for_all(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>) {
-    let _ = all_ended(agent, ended).await;
+    while agent.runs() {
+        let Some(over) = ended.recv().await else { return };
+        agent.forget(&over);
+    }
 }
 
 /// Finished requests that wait to be drawn.

@@ -9,6 +9,7 @@ use hithe_cli_parser::Bind;
 use russh::client::{ChannelOpenHandle, DisconnectReason, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,16 +18,40 @@ use super::inbox::Inbox;
 use super::relay::Target;
 use crate::connect::{ConnectError, Gate};
 
+/// Tasks of a session, on the runtime that it was opened on: also when something of it is dropped elsewhere.
+#[derive(Clone, Debug)]
+pub(super) struct Tasks {
+    tracker: TaskTracker,
+    runtime: Handle,
+}
+
+impl Tasks {
+    fn here() -> Self {
+        Self { tracker: TaskTracker::new(), runtime: Handle::current() }
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn_on(task, &self.runtime);
+    }
+
+    /// Waits until all have ended.
+    pub(super) async fn end(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
 /// What the callbacks share with the rest of a session.
 pub(crate) struct Shared {
     target: Target,
     asked: Mutex<Option<Bind>>,
     inboxes: Mutex<HashMap<ChannelId, Arc<Inbox>>>,
-    pub(super) tasks: TaskTracker,
-    pub(super) over: CancellationToken,
+    pub(super) tasks: Tasks,
+    pub(crate) over: CancellationToken,
     ended: AtomicBool,
     /// Channels that we closed first. russh keeps something of each until the session ends.
     closings: AtomicU64,
+    /// Bytes in both directions.
     moved: AtomicU64,
 }
 
@@ -36,7 +61,7 @@ impl Shared {
             target,
             asked: Mutex::default(),
             inboxes: Mutex::default(),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::here(),
             over: CancellationToken::new(),
             ended: AtomicBool::new(false),
             closings: AtomicU64::new(0),
@@ -143,8 +168,15 @@ impl russh::client::Handler for Client {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), ConnectError> {
-        if !self.shared.is_expected(address, port) || self.shared.visits() >= MOST_VISITS {
-            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+        let refusal = match () {
+            () if !self.shared.is_expected(address, port) => {
+                Some(ChannelOpenFailure::AdministrativelyProhibited)
+            }
+            () if self.shared.visits() >= MOST_VISITS => Some(ChannelOpenFailure::ResourceShortage),
+            () => None,
+        };
+        if let Some(refusal) = refusal {
+            reply.reject(refusal).await;
             return Ok(());
         }
         let visitor = SocketAddr::new(
@@ -163,7 +195,8 @@ impl russh::client::Handler for Client {
     }
 
     // Everything that russh queues for a channel is taken out in the callback that follows, whatever it is.
-    async fn data(&mut self, channel: ChannelId, _: &[u8], _: &mut Session) -> Result<(), ConnectError> {
+    async fn data(&mut self, channel: ChannelId, data: &[u8], _: &mut Session) -> Result<(), ConnectError> {
+        self.shared.moved(data.len());
         self.shared.pump(channel);
         Ok(())
     }

@@ -4,24 +4,25 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use russh::ChannelWriteHalf;
 use russh::client::Msg;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::client::Shared;
 use super::inbox::{Inbox, Taken};
 
 /// A visitor's connection. Reading ends where the visitor has sent all; writing after a `shutdown` is an error.
-/// Dropping it closes it.
+/// Dropping it closes it, as a socket: what was written still arrives.
 pub struct Connection {
     visitor: SocketAddr,
     inbox: Arc<Inbox>,
@@ -29,7 +30,9 @@ pub struct Connection {
     shared: Arc<Shared>,
     /// What was taken and not yet read.
     rest: Bytes,
-    sending: Option<BoxFuture<'static, Result<(), russh::Error>>>,
+    /// What russh had no room for at once: a task sends it, whether we are asked again or not, for whoever waits for a
+    /// place in russh's queue may be given one.
+    sending: Option<oneshot::Receiver<Result<(), russh::Error>>>,
     shut: bool,
     gone: bool,
 }
@@ -64,18 +67,38 @@ impl Connection {
         self.shut = true;
     }
 
+    /// Begins to send something.
+    fn send(
+        &mut self,
+        mut message: BoxFuture<'static, Result<(), russh::Error>>,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        match message.poll_unpin(cx) {
+            Poll::Ready(sent) => return sent.map_err(|_| io::ErrorKind::BrokenPipe.into()),
+            Poll::Pending => {}
+        }
+        let (tell, told) = oneshot::channel();
+        let inbox = Arc::clone(&self.inbox);
+        self.shared.tasks.spawn(async move {
+            // On a channel that the server has closed it would wait for ever.
+            let closed = poll_fn(|cx| inbox.poll_closed_for_sender(cx));
+            if let Either::Left((sent, _)) = select(message, pin!(closed)).await {
+                let _ = tell.send(sent);
+            }
+        });
+        self.sending = Some(told);
+        Ok(())
+    }
+
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
-        let sent = match sending.poll_unpin(cx) {
-            Poll::Ready(sent) => sent.map_err(|_| io::ErrorKind::BrokenPipe.into()),
-            // A writer of a channel that the server has closed would wait for ever.
-            Poll::Pending => {
-                ready!(self.inbox.poll_closed(cx));
-                Err(io::ErrorKind::ConnectionReset.into())
-            }
-        };
+        let sent = ready!(sending.poll_unpin(cx));
         self.sending = None;
-        Poll::Ready(sent)
+        Poll::Ready(match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
+        })
     }
 }
 
@@ -114,11 +137,7 @@ impl AsyncWrite for Connection {
         if length > 0 {
             this.shared.moved(length);
             let control = Arc::clone(&this.control);
-            this.sending = Some(Box::pin(async move { control.data_bytes(data).await }));
-            // What does not go at once goes when it is flushed, or before the next write.
-            if let Poll::Ready(Err(error)) = this.poll_sent(cx) {
-                return Poll::Ready(Err(error));
-            }
+            this.send(Box::pin(async move { control.data_bytes(data).await }), cx)?;
         }
         Poll::Ready(Ok(length))
     }
@@ -132,28 +151,29 @@ impl AsyncWrite for Connection {
         ready!(this.poll_sent(cx))?;
         if !std::mem::replace(&mut this.shut, true) {
             let control = Arc::clone(&this.control);
-            this.sending = Some(Box::pin(async move { control.eof().await }));
+            this.send(Box::pin(async move { control.eof().await }), cx)?;
         }
         this.poll_sent(cx)
     }
 }
 
 impl Drop for Connection {
-    /// As OpenSSH does: EOF, and CLOSE once there is nothing more to say. Whether visitors got all, the server tells
-    /// from an EOF before it.
+    /// As with a socket, what was written arrives, and then comes the end: EOF and CLOSE. Where it broke off, CLOSE alone.
     fn drop(&mut self) {
         if self.gone {
             return;
         }
         let (inbox, control, shared) = self.parts();
-        let sending = self.sending.take();
+        let (sending, shut) = (self.sending.take(), self.shut);
         let tasks = shared.tasks.clone();
         tasks.spawn(async move {
             if let Some(sending) = sending {
-                let closed = poll_fn(|cx| inbox.poll_closed(cx));
-                let _ = timeout(LINGER, futures_util::future::select(sending, closed)).await;
+                let _ = timeout(LINGER, sending).await;
             }
             let by_us = !inbox.is_closed();
+            if by_us && !shut && !inbox.is_broken() {
+                let _ = timeout(LINGER, control.eof()).await;
+            }
             if by_us {
                 let _ = timeout(LINGER, control.close()).await;
             }

@@ -14,7 +14,8 @@ use futures_util::FutureExt;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use tokio::task::unconstrained;
-use tokio_util::task::TaskTracker;
+
+use super::client::Tasks;
 
 /// The receiving side of one channel.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct Inbox {
     source: Mutex<ChannelReadHalf>,
     control: Arc<ChannelWriteHalf<Msg>>,
     state: Mutex<State>,
-    tasks: TaskTracker,
+    tasks: Tasks,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ struct State {
     over: bool,
     /// Nobody takes what still comes.
     unwanted: bool,
+    /// What was sent to the visitor is not all.
+    broken: bool,
     /// What the server was last asked for, and whether a task tells it.
     wants_pause: bool,
     told_pause: bool,
@@ -44,6 +47,8 @@ struct State {
     held: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// Of the task that sends what a writer left under way.
+    sender: Option<Waker>,
 }
 
 /// What a reader finds.
@@ -60,7 +65,7 @@ impl Inbox {
     pub(crate) fn new(
         source: ChannelReadHalf,
         control: Arc<ChannelWriteHalf<Msg>>,
-        tasks: TaskTracker,
+        tasks: Tasks,
     ) -> Arc<Self> {
         Arc::new(Self { source: Mutex::new(source), control, state: Mutex::default(), tasks })
     }
@@ -72,11 +77,14 @@ impl Inbox {
         // The callback's task must not be told to wait because it has done much already: the message is there.
         while let Some(message) = unconstrained(source.wait()).now_or_never() {
             match message {
-                Some(ChannelMsg::Data { data }) if !state.closed && !state.over && !state.unwanted => {
+                Some(ChannelMsg::Data { data })
+                    if !data.is_empty() && !state.is_over() && !state.unwanted =>
+                {
                     state.bytes += data.len();
                     state.waiting.push_back(data);
                 }
-                Some(ChannelMsg::Eof) => state.finished = true,
+                // Of what was not taken to its end there is none.
+                Some(ChannelMsg::Eof) => state.finished |= !state.over,
                 Some(ChannelMsg::Close) | None => {
                     state.close();
                     break;
@@ -84,7 +92,7 @@ impl Inbox {
                 Some(_) => {}
             }
         }
-        if state.bytes > MOST {
+        if state.bytes > MOST && !state.over {
             // The server goes on in spite of the request to pause.
             state.end();
             self.hang_up();
@@ -166,6 +174,35 @@ impl Inbox {
         Poll::Pending
     }
 
+    /// Ready when the visit broke off before the visitor had sent all.
+    pub(crate) fn poll_broken_off(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.is_over() && !state.finished {
+            return Poll::Ready(());
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// As [`Self::poll_closed`], for the task that sends what a writer left under way.
+    pub(super) fn poll_closed_for_sender(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.is_over() {
+            return Poll::Ready(());
+        }
+        state.sender = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// What was sent to the visitor is not all, and must not look so.
+    pub(crate) fn break_off(&self) {
+        self.lock().broken = true;
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.lock().broken
+    }
+
     /// Whether the server has closed the channel.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
@@ -239,6 +276,9 @@ impl State {
 
     fn end(&mut self) {
         self.over = true;
+        if let Some(waker) = self.sender.take() {
+            waker.wake();
+        }
         if let Some(waker) = self.writer.take() {
             waker.wake();
         }

@@ -14,7 +14,7 @@ use russh::client::{ChannelOpenHandle, Msg};
 use russh::{ChannelOpenFailure, ChannelWriteHalf};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::client::Shared;
@@ -79,22 +79,16 @@ async fn refuse(connection: Connection, reply: ChannelOpenHandle, why: ChannelOp
 async fn relay(mut connection: Connection, stream: Box<dyn crate::Stream>, recording: &Recording) {
     let (inbox, control, shared) = connection.parts();
     let (read, write) = tokio::io::split(stream);
-    let up = async {
-        if to_upstream(&inbox, write, recording).await.is_err() {
-            inbox.discard();
-        }
-    };
-    let down = to_visitor(&inbox, (&control, &shared), read, recording);
-    // An upload that the upstream does not want to its end does not end the answer; a broken answer ends both.
+    let up = until_broken_off(&inbox, to_upstream(&inbox, write, recording));
     let down = async {
-        let whole = down.await;
+        let whole = to_visitor(&inbox, (&control, &shared), read, recording).await;
         if whole.is_err() {
+            inbox.break_off();
             inbox.end();
         }
         whole
     };
-    let ((), whole) = tokio::join!(up, down);
-    if whole.is_ok() {
+    if both(up, down).await.is_ok() {
         connection.was_shut();
     }
 }
@@ -107,31 +101,53 @@ async fn relay_decrypted(
     recording: &Recording,
 ) {
     let visitor = connection.visitor();
+    let (inbox, ..) = connection.parts();
     match timeout(HANDSHAKE, tls.accept(connection)).await {
         Ok(Ok(visit)) => {
             let ((from_visitor, to_visitor), (from_upstream, to_upstream)) =
                 (tokio::io::split(visit), tokio::io::split(stream));
             let up = pass(from_visitor, to_upstream, |data| recording.request(data));
             let down = pass(from_upstream, to_visitor, |data| recording.response(data));
-            both(up, down).await;
+            if both(until_broken_off(&inbox, up), unless_closed(&inbox, down)).await.is_err() {
+                inbox.break_off();
+            }
         }
         Ok(Err(error)) => tracing::info!(%visitor, "TLS handshake: {error}"),
         Err(_) => tracing::info!(%visitor, "no TLS handshake within {} s", HANDSHAKE.as_secs()),
     }
 }
 
-/// Both directions to their ends, or the second to where it breaks.
-async fn both(up: impl Future<Output = io::Result<()>>, down: impl Future<Output = io::Result<()>>) {
+/// An upload, to its end or to where the visitor breaks it off. One that the upstream does not want is read on and
+/// forgotten: its answer may still come.
+async fn until_broken_off(inbox: &Arc<Inbox>, upload: impl Future<Output = io::Result<()>>) {
+    let gone = async {
+        poll_fn(|cx| inbox.poll_closed(cx)).await;
+        sleep(LAST_BYTES).await;
+    };
+    let whole = tokio::select! {
+        whole = upload => whole.is_ok(),
+        () = poll_fn(|cx| inbox.poll_broken_off(cx)) => false,
+        // All was sent, and the upstream does not take it.
+        () = gone => false,
+    };
+    if !whole {
+        inbox.discard();
+    }
+}
+
+/// Both directions to their ends; says whether that to the visitor came to it. If it broke, an upload that is there
+/// as a whole still has some time.
+async fn both(up: impl Future<Output = ()>, down: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     let mut up = pin!(up);
     let mut down = pin!(down);
     tokio::select! {
-        _ = &mut up => {
-            let _ = down.await;
-        }
+        () = &mut up => down.await,
         whole = &mut down => {
-            if whole.is_ok() {
-                let _ = up.await;
+            match whole {
+                Ok(()) => up.await,
+                Err(_) => drop(timeout(LAST_BYTES, up).await),
             }
+            whole
         }
     }
 }
@@ -144,6 +160,7 @@ async fn pass(
     while let Some(data) = poll_fn(|cx| poll_read(Pin::new(&mut from), cx)).await? {
         note(&data);
         to.write_all(&data).await?;
+        to.flush().await?;
     }
     to.shutdown().await
 }
@@ -158,6 +175,8 @@ async fn to_upstream(
             Taken::Data(pieces) => {
                 pieces.iter().for_each(|piece| recording.request(piece));
                 upstream.write_all_buf(&mut Pieces::from(pieces)).await?;
+                // TLS may have kept something.
+                upstream.flush().await?;
             }
             Taken::Finished => {
                 recording.request_end();
@@ -251,3 +270,5 @@ fn poll_read(stream: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>) -> Poll<io:
 
 /// For a visitor to finish TLS with us.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// For the end of an upload whose visitor has gone.
+const LAST_BYTES: Duration = Duration::from_secs(60);

@@ -320,11 +320,20 @@ fn log_end(result: &hyper::Result<()>, activity: &Activity) {
     } else if timed_out {
         activity.place.metrics().refused(Code::SLOW_HEAD);
     }
+    if is_flood(error) {
+        activity.place.bar();
+    }
     // What hyper blames us for is a body that failed.
     if stalled || error.is_user() {
         activity.break_off();
     }
     tracing::debug!(%error, cause = cause.map(ToString::to_string), "a visitor's connection ended early");
+}
+
+/// Whether h2 ended the connection because of what its other end sent (RFC 9113 §10.5).
+fn is_flood(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.and_then(h2::Error::reason) == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
 /// A connection that can be asked to finish what it has begun.

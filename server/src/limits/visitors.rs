@@ -27,6 +27,8 @@ struct Source {
     connections: AtomicUsize,
     /// Nanoseconds from `began` to when its requests so far are worked off.
     paid: AtomicU64,
+    /// Nanoseconds from `began` to when it may connect again.
+    barred: AtomicU64,
 }
 
 /// A connection that is counted for its source until this is dropped.
@@ -56,7 +58,12 @@ impl Visitors {
             Arc::clone(&source)
         };
         let is_full = source.connections.load(Ordering::Relaxed) > self.limits.connections;
+        let is_barred = source.barred.load(Ordering::Relaxed) > self.now();
         let place = VisitorPlace { visitors, source: Some((key, source)) };
+        if is_barred {
+            self.metrics.refused(Code::FRAME_FLOOD);
+            return None;
+        }
         if is_full {
             self.metrics.refused(Code::VISITOR_CONNECTIONS);
             return None;
@@ -82,7 +89,8 @@ impl Visitors {
 
 impl Source {
     fn is_free(&self, now: u64) -> bool {
-        self.connections.load(Ordering::Relaxed) == 0 && self.paid.load(Ordering::Relaxed) <= now
+        let is_over = |at: &AtomicU64| at.load(Ordering::Relaxed) <= now;
+        self.connections.load(Ordering::Relaxed) == 0 && is_over(&self.paid) && is_over(&self.barred)
     }
 }
 
@@ -93,6 +101,14 @@ impl VisitorPlace {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.visitors.metrics
+    }
+
+    /// Its connection was ended for a flood of HTTP/2 frames: for a while its source gets no further one, whose handshake
+    /// would cost more than the flood.
+    pub(crate) fn bar(&self) {
+        self.visitors.metrics.refused(Code::FRAME_FLOOD);
+        let Some((_, source)) = &self.source else { return };
+        source.barred.fetch_max(self.visitors.now() + FLOOD_PENALTY, Ordering::Relaxed);
     }
 
     /// Counts a request, or a connection that is no HTTP. A second's worth may come at once.
@@ -123,6 +139,8 @@ impl Drop for VisitorPlace {
 
 /// In nanoseconds.
 const SECOND: u64 = 1_000_000_000;
+/// In nanoseconds.
+const FLOOD_PENALTY: u64 = 10 * SECOND;
 
 #[cfg(test)]
 mod tests {
@@ -137,6 +155,19 @@ mod tests {
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_flooded_is_barred_for_a_while_and_others_are_not() {
+        let visitors = visitors();
+        visitors.admit(address("192.0.2.1")).unwrap().bar();
+        visitors.forget();
+        assert!(visitors.admit(address("192.0.2.1")).is_none());
+        assert!(visitors.admit(address("192.0.2.2")).is_some());
+        advance(Duration::from_nanos(FLOOD_PENALTY)).await;
+        assert!(visitors.admit(address("192.0.2.1")).is_some());
+        visitors.forget();
+        assert!(visitors.sources.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

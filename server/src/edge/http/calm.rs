@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hithe_cli_parser::Code;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
@@ -88,7 +87,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Calm<S> {
         if self.frames.pass(buf.filled().get(before..).unwrap_or_default()) {
             return Poll::Ready(Ok(()));
         }
-        self.activity.place.metrics().refused(Code::FRAME_FLOOD);
+        self.activity.place.bar();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "more frames than anybody needs")))
     }
 }
