@@ -42,6 +42,12 @@ impl Endpoint {
             self.over_server_tls(&mut command);
             notes.push_str("# here the server speaks TLS with the service, and not the agent\n");
         }
+        if self.upstream_tls.as_ref().is_some_and(|tls| tls.authorities.is_some()) {
+            notes.push_str("# and it trusts its own authorities, not those of --upstream-tls-verify-cas\n");
+        }
+        if command.modules().tls_termination.as_ref().is_some_and(|tls| tls.key.is_some()) {
+            notes.push_str("# the private key is part of this line\n");
+        }
         let mut words = vec!["ssh".to_owned()];
         if let Some(port) = port {
             words.extend(["-p".to_owned(), port.to_string()]);

@@ -40,14 +40,19 @@ pub struct Frames {
 impl Visitor {
     /// HTTP/2 to this name, with the preface and these settings sent.
     pub async fn frames(&self, name: &str, settings: &[(u16, u32)]) -> Frames {
-        let mut frames = Frames { stream: self.tls(name, &["h2"]).await };
+        self.try_frames(name, settings).await.expect("HTTP/2 is spoken")
+    }
+
+    /// The same, of a server that may refuse.
+    pub async fn try_frames(&self, name: &str, settings: &[(u16, u32)]) -> std::io::Result<Frames> {
+        let mut frames = Frames { stream: self.try_tls(name, &["h2"]).await? };
         let settings: Vec<u8> = settings
             .iter()
             .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
             .collect();
         let begin = [PREFACE, &frame(SETTINGS, 0, 0, &settings)].concat();
-        frames.write(&begin).await.expect("a preface is taken");
-        frames
+        frames.write(&begin).await?;
+        Ok(frames)
     }
 }
 

@@ -52,6 +52,8 @@ Examples:
 const UNTIL_IT_STANDS: Duration = Duration::from_secs(4);
 /// How much longer than it should a measurement may take.
 const AT_MOST_LATE: Duration = Duration::from_secs(15);
+/// Where the flood comes from: an address that is not exempt from limits, as that of the others is.
+const FLOODER: [u8; 4] = [127, 0, 0, 9];
 /// HTTP/2 connections of the flood.
 const FLOODS: usize = 4;
 
@@ -264,7 +266,8 @@ impl Attackers {
         let told = std::sync::Arc::clone(&over);
         let address = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
         let https = peer.https.context("a peer with TLS")?;
-        let visitor = Visitor::of(address(peer.http), address(https)).insecure();
+        let from = std::net::IpAddr::from(FLOODER);
+        let visitor = Visitor::of(address(peer.http), address(https)).insecure().from(from);
         let thread = std::thread::spawn(move || {
             let own = std::fs::read_link("/proc/thread-self").ok();
             let own = own.and_then(|path| path.file_name()?.to_str().map(str::to_owned));
@@ -296,7 +299,11 @@ async fn flood(visitor: &Visitor, over: &std::sync::atomic::AtomicBool) {
     use std::sync::atomic::Ordering::Relaxed;
     let head = block([(":method", "GET"), (":scheme", "https"), (":authority", WEB), (":path", "/")]);
     while !over.load(Relaxed) {
-        let mut frames = visitor.frames(WEB, &[]).await;
+        let Ok(mut frames) = visitor.try_frames(WEB, &[]).await else {
+            // It is turned away for a while, and comes again and again.
+            sleep(Duration::from_millis(1)).await;
+            continue;
+        };
         for stream in (1..u32::MAX / 4).step_by(2) {
             let request = frame(HEADERS, END_HEADERS | END_STREAM, stream, &head);
             let both = [request, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat();

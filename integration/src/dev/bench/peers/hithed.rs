@@ -8,7 +8,9 @@ pub(super) async fn start(stage: &Stage) -> anyhow::Result<Peer> {
     let program = program::try_hithed_release().map_err(anyhow::Error::msg)?;
     let certificates = stage.certificates();
     let server = TestServer::with(|options| {
-        options.program(program).domain(DOMAIN).arg("--certificates").arg(certificates)
+        let options = options.program(program).domain(DOMAIN).arg("--certificates").arg(certificates);
+        // This machine, but for the address from which `cargo dev siege` floods.
+        options.arg("--visitor-exempt").arg("127.0.0.1/32")
     })
     .await;
     let targets = [(WEB, stage.web_port), (BULK, stage.bulk_port())];
