@@ -184,7 +184,10 @@ impl Agent {
 fn run(publisher: Publisher) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::lasting(exit::USAGE, format!("no runtime: {error}")))?;
-    runtime.block_on(publisher.run())
+    let result = runtime.block_on(publisher.run());
+    // A question that nobody answers must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 pub(crate) fn dialer(endpoint: &Endpoint) -> Result<Dialer, StartError> {

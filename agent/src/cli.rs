@@ -1,5 +1,6 @@
 //! The command line of the program `hithe`.
 
+mod asker;
 mod run;
 mod server;
 
@@ -22,6 +23,7 @@ use crate::{COMMAND_LINE, Endpoint, completions, diagnose, endpoint, exit};
 /// The program `hithe`.
 pub fn main() -> ExitCode {
     keep_freed_memory();
+    let _as_it_was = asker::TerminalState::now();
     let matches = grammar().get_matches();
     match obey(&matches) {
         Ok(code) => code,
@@ -47,6 +49,7 @@ enum Other {
         /// Their names; all that the file has with --all
         #[arg(required_unless_present = "all")]
         names: Vec<String>,
+        /// All that the file has
         #[arg(long, conflicts_with = "names")]
         all: bool,
         #[command(flatten)]
@@ -84,7 +87,6 @@ enum Other {
 fn grammar() -> clap::Command {
     let mut grammar = clap::Command::new("hithe")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Publish local services through a server of hithed, and have them back by themselves")
         .after_help(EXAMPLES)
         .arg(
             clap::Arg::new(CONFIG)
@@ -98,12 +100,17 @@ fn grammar() -> clap::Command {
         .subcommand_required(true)
         .arg_required_else_help(true);
     for kind in Kind::ALL {
-        let command = RunArgs::augment_args(ServerArgs::augment_args(endpoint::command(kind)));
+        let command = endpoint::command(kind);
+        // What is added brings texts of its own.
+        let about = command.get_about().cloned().unwrap_or_default();
+        let command = RunArgs::augment_args(ServerArgs::augment_args(command)).about(about).long_about(None);
         grammar = grammar.subcommand(
             command.arg(dry_run()).override_usage(format!("hithe {} [ADDR] [flags]", kind.as_str())),
         );
     }
     Other::augment_subcommands(grammar)
+        .about("Publish local services through a server of hithed, and have them back by themselves")
+        .long_about(None)
 }
 
 const EXAMPLES: &str = "\

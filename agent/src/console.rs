@@ -148,11 +148,25 @@ async fn next(keys: &mut mpsc::Receiver<Event>) -> Option<Event> {
 pub(crate) async fn asked_to_end() {
     use tokio::signal::unix::{SignalKind, signal};
     let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
+    // nohup(1) has it ignored, and means it.
+    let wanted = kinds.into_iter().filter(|kind| *kind != SignalKind::hangup() || !hangup_is_ignored());
+    let mut signals: Vec<_> = wanted.filter_map(|kind| signal(kind).ok()).collect();
     if signals.is_empty() {
         std::future::pending::<()>().await;
     }
     futures_util::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
+}
+
+/// Whether the program was started so. Known on Linux only.
+#[cfg(unix)]
+fn hangup_is_ignored() -> bool {
+    static IGNORED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    // Once, before a handler of ours changes it.
+    *IGNORED.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+    })
 }
 
 #[cfg(windows)]

@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{interval, timeout};
 
+use super::asker::Asker;
 use super::usage;
 use crate::Endpoint;
 use crate::agent::{Agent, Ended, Served};
@@ -18,6 +19,7 @@ use crate::console::{self, Left, Line, Look, Numbers, Sources, plain};
 use crate::inspect::{self, Access, Inspector, Limits};
 use crate::logging::{self, Log};
 use crate::publisher::{Failure, Heartbeat};
+use crate::{Phase, Status};
 
 /// What is shown and kept of a run. What is not said stands in the file.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -67,7 +69,8 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 /// Nothing could be published, or an endpoint ended for good.
 pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -> Result<ExitCode, Failure> {
     let log = Log { target: settings.log.clone(), format: settings.log_format, level: settings.log_level };
-    logging::start(&log).map_err(usage)?;
+    logging::start(&log)
+        .map_err(|error| usage(format!("the log cannot be kept in {}: {error}", place(&log))))?;
     for warning in route.warnings() {
         let _ = writeln!(io::stderr(), "{warning}");
     }
@@ -77,8 +80,14 @@ pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -
             interval: settings.heartbeat_interval.get(),
             tolerance: settings.heartbeat_tolerance.get(),
         };
-        let limits = Limits::of_option(settings.inspect_db_size.into());
-        let (agent, mut ended) = Agent::new(Arc::new(route), heartbeat, Inspector::new(limits));
+        let mut limits = Limits::of_option(settings.inspect_db_size.into());
+        if settings.web_addr == WebAddress::Off && !has_screen(settings) {
+            // Nobody could look at it.
+            limits.memory = 0;
+        }
+        let asker = Asker::default();
+        let route = Arc::new(route.asking(Arc::new(asker.clone())));
+        let (agent, mut ended) = Agent::new(route, heartbeat, Inspector::new(limits));
         let agent = Arc::new(agent);
         let inspected = inspect(&agent, settings).await?;
         let names: Vec<_> = endpoints.iter().map(|it| it.name.clone()).collect();
@@ -90,7 +99,7 @@ pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -
         started?;
         let over = tokio::select! {
             over = all_ended(&agent, &mut ended, &names) => over,
-            left = show(&agent, settings) => left,
+            left = show(&agent, settings, &asker) => left,
             failed = inspected => failed,
         };
         agent.stop_all();
@@ -114,6 +123,11 @@ async fn inspect(
         let bound =
             bound.map_err(|error| usage(format!("the inspector cannot listen at {address}: {error}")))?;
         if let Ok(at) = bound.local_addr() {
+            if !at.ip().is_loopback() && settings.web_allow_hosts.is_empty() {
+                let why = "would open what visitors send, and files of this machine, to its network: say in web_allow_hosts of \
+                           the file under which hosts it may be called";
+                return Err(usage(format!("the inspector at {at} {why}")));
+            }
             agent.board.update(|status| status.web = Some(format!("http://{at}")));
         }
         listener = Some(bound);
@@ -129,15 +143,12 @@ async fn inspect(
 }
 
 /// Shows how it goes, until somebody ends the program.
-async fn show(agent: &Agent, settings: &Settings) -> Result<(), Failure> {
-    let wanted = match settings.console_ui {
-        // Nothing may be logged where the view is drawn.
-        _ if matches!(settings.log, LogTarget::Stdout | LogTarget::Stderr) => false,
-        ConsoleUi::Always => true,
-        ConsoleUi::Never => false,
-        ConsoleUi::IfTty => io::stdout().is_terminal() && io::stdin().is_terminal(),
-    };
-    if wanted {
+async fn show(agent: &Agent, settings: &Settings, asker: &Asker) -> Result<(), Failure> {
+    if has_screen(settings) {
+        tokio::select! {
+            () = first_answers(agent) => asker.give_up_terminal(),
+            () = console::asked_to_end() => return Ok(()),
+        }
         let (count, numbers) = watch::channel(Numbers::default());
         let (lines, requests) = broadcast::channel(LINES);
         let sources = Sources { status: agent.board.watch(), numbers, requests };
@@ -159,6 +170,24 @@ async fn show(agent: &Agent, settings: &Settings) -> Result<(), Failure> {
         () = plain::lines(agent.board.watch(), out) => std::future::pending().await,
         () = console::asked_to_end() => Ok(()),
     }
+}
+
+/// Whether there is a full-screen view.
+fn has_screen(settings: &Settings) -> bool {
+    match settings.console_ui {
+        // Nothing may be logged where the view is drawn.
+        _ if matches!(settings.log, LogTarget::Stdout | LogTarget::Stderr) => false,
+        ConsoleUi::Always => true,
+        ConsoleUi::Never => false,
+        ConsoleUi::IfTty => io::stdout().is_terminal() && io::stdin().is_terminal(),
+    }
+}
+
+/// Waits until it is known how the first attempt of each endpoint went: until then a person may be asked something.
+async fn first_answers(agent: &Agent) {
+    let mut watch = agent.board.watch();
+    let connects = |status: &Status| status.endpoints.iter().any(|it| it.phase == Phase::Connecting);
+    let _ = watch.wait_for(|status| !connects(status)).await;
 }
 
 /// Gives the console what it shows beside the status.
@@ -220,5 +249,12 @@ async fn wait_for_all(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>)
 
 /// Finished requests that wait to be drawn.
 const LINES: usize = 64;
+fn place(log: &Log) -> String {
+    match &log.target {
+        LogTarget::File(path) => path.display().to_string(),
+        LogTarget::Off | LogTarget::Stdout | LogTarget::Stderr => "its place".to_owned(),
+    }
+}
+
 /// For goodbyes to the server.
 const FAREWELL: Duration = Duration::from_secs(5);

@@ -216,7 +216,8 @@ fn edit(file: &Path, out: &mut impl Write, err: &mut impl Write) -> Result<(), C
     if before.is_empty() {
         let start = "# docs/agent-config.md lists the keys\nversion: 3\n";
         write(file, start).map_err(|error| failed(file, "cannot write the file", &error))?;
-    } else {
+    } else if Config::load(&[file.to_path_buf()]).is_ok() {
+        // A broken one is not worth the copy of one that was good.
         keep_copy(file, &before).map_err(|error| failed(file, "cannot keep a copy", &error))?;
     }
     loop {

@@ -79,12 +79,16 @@ impl Change {
             endpoint.urls.iter().try_for_each(|url| writeln!(out, "{word:<12}{}{behind}", printable(url)))
         };
         let behind = match &endpoint.phase {
-            Phase::Waiting { why, .. } | Phase::Ended { why } => format!(" ({})", printable(why)),
+            // The rest is advice, and comes at the end.
+            Phase::Waiting { why, .. } | Phase::Ended { why } => {
+                format!(" ({})", printable(why.lines().next().unwrap_or_default()))
+            }
             Phase::Connecting | Phase::Online { .. } => String::new(),
         };
         match self {
             Self::Started => each("Forwarding", &format!(" -> {upstream}")),
             Self::Back => each("Reconnected", &format!(" -> {upstream}")),
+            Self::Lost if endpoint.urls.is_empty() => each("Retrying", &behind),
             Self::Lost => each("Lost", &behind),
             Self::Ended => each("Ended", &behind),
             Self::Stopped => each("Stopped", ""),

@@ -98,7 +98,14 @@ fn terminate_at(text: &str) -> Result<TerminateAt, Objection> {
 fn pem(text: &str) -> Result<Pem, Objection> {
     let path = Path::new(text);
     if text.len() > LONGEST_PATH || !path.is_file() {
-        return Pem::from_str(text);
+        let missing = |objection| match text.contains(['/', '\\'])
+            && text.len() < LONGEST_PATH
+            && !text.contains("BEGIN")
+        {
+            true => Objection::new(Code::BAD_FLAG, format!("there is no file {text}")),
+            false => objection,
+        };
+        return Pem::from_str(text).map_err(missing);
     }
     let failed = |error| Objection::new(Code::BAD_FLAG, format!("cannot read {text}: {error}"));
     match Pem::from_str(&std::fs::read_to_string(path).map_err(failed)?)? {
