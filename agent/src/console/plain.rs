@@ -194,7 +194,7 @@ mod tests {
         let mut unborn = endpoint(waiting("refused"));
         unborn.urls.clear();
         let again = endpoint(Phase::Connecting);
-        assert_eq!(told([unborn.clone(), again, unborn]).await, "Lost        web (refused)\n");
+        assert_eq!(told([unborn.clone(), again, unborn]).await, "Retrying    web (refused)\n");
     }
 
     #[tokio::test]
