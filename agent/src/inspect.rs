@@ -1,8 +1,8 @@
 //! The inspector: what passes through the agent, kept for a while and shown on a page of the local machine.
 //!
 //! The data path hands clones of its bytes to a [`Recording`], which never waits and never looks into them. They go
-//! through one queue, bounded in bytes and in number, to one thread, which takes them apart. What finds no room is
-//! dropped, and its recording says so.
+//! through one queue, bounded in bytes and in number, in batches to one thread, which takes them apart. What finds no room
+//! is dropped, and its recording says so.
 
 mod api;
 mod chunks;
@@ -17,6 +17,7 @@ mod http1;
 mod http2;
 mod listener;
 mod page;
+mod queue;
 mod replay;
 mod show;
 mod store;
@@ -29,8 +30,9 @@ mod websocket;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+#[cfg(test)]
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -41,6 +43,7 @@ use tokio::time::Instant;
 use crate::console::Line;
 use crate::metrics::{Metrics, Running};
 use entry::{Entry, Id};
+use queue::{Hearer, Teller, queue};
 use store::Store;
 
 pub(crate) use api::{ApiError, BoxFuture, Local};
@@ -75,25 +78,17 @@ impl Default for Limits {
     }
 }
 
-/// How many notes may wait; half of them may carry bytes, so that beginnings and ends find room.
-const NOTES: usize = 4096;
-
-/// What a note costs beside its bytes.
-const NOTE: usize = 128;
-
 /// Keeps what is recorded. Clones are the same inspector.
 #[derive(Clone, Debug)]
 pub(crate) struct Inspector {
     inner: Arc<Inner>,
     /// None if nothing is recorded.
-    queue: Option<SyncSender<Note>>,
+    queue: Option<Arc<Teller>>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    limits: Limits,
     store: Arc<Store>,
-    backlog: Arc<Backlog>,
     metrics: Arc<AllMetrics>,
     connections: AtomicU64,
 }
@@ -110,15 +105,6 @@ impl AllMetrics {
             None => Arc::clone(all.entry(endpoint.into()).or_default()),
         }
     }
-}
-
-/// What is in the queue.
-#[derive(Debug, Default)]
-struct Backlog {
-    bytes: AtomicUsize,
-    notes: AtomicUsize,
-    /// Bytes were dropped, or an end found no room: the thread looks at all connections.
-    missed: AtomicBool,
 }
 
 /// What the data path tells the thread.
@@ -161,22 +147,20 @@ impl Inspector {
     pub(crate) fn new(limits: Limits) -> Self {
         let store = Arc::new(Store::new(limits));
         let inner = Arc::new(Inner {
-            limits,
             store: Arc::clone(&store),
-            backlog: Arc::default(),
             metrics: Arc::default(),
             connections: AtomicU64::new(1),
         });
         if limits.memory == 0 {
             return Self { inner, queue: None };
         }
-        let (queue, notes) = sync_channel(NOTES);
+        let (teller, hearer) = queue(limits.queue);
         let collector = collect::Collector::new(store, Arc::clone(&inner.metrics), limits);
-        if let Err(error) = start(collector, notes, Arc::clone(&inner.backlog)) {
+        if let Err(error) = start(collector, hearer) {
             tracing::warn!(%error, "the inspector records nothing: it has no thread");
             return Self { inner, queue: None };
         }
-        Self { inner, queue: Some(queue) }
+        Self { inner, queue: Some(teller) }
     }
 
     /// Records the connections of this endpoint.
@@ -217,32 +201,32 @@ impl Inspector {
     /// Waits as [`Inspector::settle`] does; then the thread stands still until the sender is dropped.
     #[cfg(test)]
     fn hold(&self) -> std::sync::mpsc::Sender<()> {
+        // What was missed is looked for behind the batch.
+        drop(self.stop());
+        self.stop()
+    }
+
+    #[cfg(test)]
+    fn stop(&self) -> std::sync::mpsc::Sender<()> {
         let (reached, waits) = std::sync::mpsc::channel();
         let (release, until) = std::sync::mpsc::channel();
-        let tap = self.tap("held");
-        let about = Arc::new(tap.about(SocketAddr::from(([127, 0, 0, 1], 0)), None));
-        self.inner.backlog.notes.fetch_add(1, Ordering::Relaxed);
+        let about = Arc::new(self.tap("held").about(SocketAddr::from(([127, 0, 0, 1], 0)), None));
         let note = Note { about, at: Instant::now(), what: What::Held(reached, until) };
-        self.queue.as_ref().unwrap().send(note).unwrap();
+        self.queue.as_ref().unwrap().press(note);
         waits.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
         release
     }
 }
 
-fn start(
-    mut collector: collect::Collector,
-    notes: Receiver<Note>,
-    backlog: Arc<Backlog>,
-) -> std::io::Result<()> {
+fn start(mut collector: collect::Collector, mut notes: Hearer) -> std::io::Result<()> {
     let run = move || {
-        while let Ok(note) = notes.recv() {
-            let size = note.size();
-            collector.note(note);
-            backlog.bytes.fetch_sub(size, Ordering::Relaxed);
-            backlog.notes.fetch_sub(1, Ordering::Relaxed);
-            if backlog.missed.swap(false, Ordering::Relaxed) {
+        let mut batch = Vec::new();
+        while let Some(missed) = notes.hear(&mut batch) {
+            batch.drain(..).for_each(|note| collector.note(note));
+            if missed {
                 collector.sweep();
             }
+            collector.announce();
         }
     };
     std::thread::Builder::new().name("inspector".to_owned()).spawn(run).map(drop)
@@ -301,13 +285,10 @@ impl Tap {
     }
 
     fn begin(&self, visitor: SocketAddr, replay_of: Option<Id>) -> Recording {
-        let inner = &self.inspector.inner;
         let about = Arc::new(self.about(visitor, replay_of));
         let mut recording = Recording {
             about,
             queue: self.inspector.queue.clone().filter(|_| self.records),
-            backlog: Arc::clone(&inner.backlog),
-            room: inner.limits.queue,
             // Replays are no visits.
             _running: replay_of.is_none().then(|| self.metrics.connection()),
         };
@@ -337,9 +318,7 @@ impl Tap {
 #[derive(Debug)]
 pub(crate) struct Recording {
     about: Arc<About>,
-    queue: Option<SyncSender<Note>>,
-    backlog: Arc<Backlog>,
-    room: usize,
+    queue: Option<Arc<Teller>>,
     _running: Option<Running>,
 }
 
@@ -368,32 +347,13 @@ impl Recording {
         if self.queue.is_none() || bytes.is_empty() || self.about.lost.load(Ordering::Relaxed) {
             return;
         }
-        let size = bytes.len() + NOTE;
-        let is_crowded = self.backlog.notes.load(Ordering::Relaxed) > NOTES / 2;
-        let waiting = self.backlog.bytes.fetch_add(size, Ordering::Relaxed);
-        let has_room = !is_crowded && waiting.saturating_add(size) <= self.room;
-        if !has_room || !self.tell(what(bytes.clone())) {
-            self.backlog.bytes.fetch_sub(size, Ordering::Relaxed);
-            self.lose();
-        }
-    }
-
-    fn lose(&self) {
-        self.about.lost.store(true, Ordering::Relaxed);
-        self.backlog.missed.store(true, Ordering::Relaxed);
+        self.tell(what(bytes.clone()));
     }
 
     /// Whether the note found room.
     fn tell(&self, what: What) -> bool {
         let Some(queue) = &self.queue else { return false };
-        self.backlog.notes.fetch_add(1, Ordering::Relaxed);
-        let note = Note { about: Arc::clone(&self.about), at: Instant::now(), what };
-        let found_room = queue.try_send(note).is_ok();
-        if !found_room {
-            self.backlog.notes.fetch_sub(1, Ordering::Relaxed);
-            self.backlog.missed.store(true, Ordering::Relaxed);
-        }
-        found_room
+        queue.tell(Note { about: Arc::clone(&self.about), at: Instant::now(), what })
     }
 }
 
@@ -401,14 +361,5 @@ impl Drop for Recording {
     fn drop(&mut self) {
         self.about.closed.store(true, Ordering::Relaxed);
         self.tell(What::Closed);
-    }
-}
-
-impl Note {
-    fn size(&self) -> usize {
-        match &self.what {
-            What::Request(bytes) | What::Response(bytes) => bytes.len() + NOTE,
-            _ => 0,
-        }
     }
 }

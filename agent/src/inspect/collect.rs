@@ -131,6 +131,11 @@ impl Collector {
         connection.close(&self.desk, &about, at);
     }
 
+    /// Lets those see who watch what has come.
+    pub(super) fn announce(&self) {
+        self.desk.store.announce();
+    }
+
     /// Something found no room in the queue: looks for it.
     pub(super) fn sweep(&mut self) {
         let mut closed = Vec::new();

@@ -56,7 +56,7 @@ impl Store {
         }
     }
 
-    /// Keeps an entry. Its id is set here.
+    /// Keeps an entry. Its id is set here. Who watches is told by [`Store::announce`].
     pub(super) fn add(&self, mut entry: Entry) -> Id {
         let mut inner = self.inner();
         inner.last += 1;
@@ -65,7 +65,7 @@ impl Store {
         entry.revision = inner.next_revision();
         inner.memory += entry.memory();
         inner.entries.insert(id, Arc::new(entry));
-        self.done(inner);
+        inner.trim(self.most);
         id
     }
 
@@ -81,7 +81,7 @@ impl Store {
         entry.revision = revision;
         let after = entry.memory();
         inner.memory = (inner.memory + after).saturating_sub(before);
-        self.done(inner);
+        inner.trim(self.most);
     }
 
     /// What is not an entry yet took so many bytes, and takes so many now.
@@ -135,7 +135,8 @@ impl Store {
         inner.memory = 0;
         inner.cleared += 1;
         inner.next_revision();
-        self.done(inner);
+        drop(inner);
+        self.announce();
         drop(removed);
     }
 
@@ -151,11 +152,10 @@ impl Store {
         (inner.entries.len(), inner.memory + inner.pending, self.most)
     }
 
-    fn done(&self, mut inner: MutexGuard<'_, Inner>) {
-        inner.trim(self.most);
-        let revision = inner.revision;
-        drop(inner);
-        self.changed.send_replace(revision);
+    /// Lets those know who watch.
+    pub(super) fn announce(&self) {
+        let revision = self.inner().revision;
+        self.changed.send_if_modified(|last| std::mem::replace(last, revision) != revision);
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

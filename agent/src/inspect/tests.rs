@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::entry::{Entry, Http, Kind, Upgrade};
+use super::queue::NOTES;
 use super::testing::{exchange, inspector, visitor};
 use super::*;
 
@@ -231,7 +232,7 @@ fn the_data_path_never_waits_for_a_thread_that_stands_still() {
     for _ in 0..10_000 {
         recording.response(&bytes);
     }
-    let waiting = inspector.inner.backlog.bytes.load(Ordering::Relaxed);
+    let waiting = inspector.queue.as_ref().unwrap().bytes();
     assert!(waiting <= limits.queue, "{waiting}");
     // Its end finds room, but for no bytes of anybody.
     for _ in 0..2 * NOTES {
@@ -244,7 +245,7 @@ fn the_data_path_never_waits_for_a_thread_that_stands_still() {
     let all = https(&inspector);
     assert_eq!(all.len(), 1, "{all:?}");
     assert!(all[0].0.incomplete.is_some() && all[0].0.duration.is_some(), "{all:?}");
-    assert_eq!(inspector.inner.backlog.bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(inspector.queue.as_ref().unwrap().bytes(), 0);
     // And afterwards all is as before.
     exchange(&inspector, b"GET /again HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let all = https(&inspector);
