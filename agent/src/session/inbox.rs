@@ -138,7 +138,7 @@ impl Inbox {
         if state.is_over() {
             return Poll::Ready(Taken::Closed);
         }
-        state.reader = Some(cx.waker().clone());
+        keep(&mut state.reader, cx);
         Poll::Pending
     }
 
@@ -160,7 +160,7 @@ impl Inbox {
         if !state.held {
             return Poll::Ready(false);
         }
-        state.writer = Some(cx.waker().clone());
+        keep(&mut state.writer, cx);
         Poll::Pending
     }
 
@@ -170,17 +170,17 @@ impl Inbox {
         if state.is_over() {
             return Poll::Ready(());
         }
-        state.writer = Some(cx.waker().clone());
+        keep(&mut state.writer, cx);
         Poll::Pending
     }
 
-    /// Ready when the visit broke off before the visitor had sent all.
-    pub(crate) fn poll_broken_off(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the channel is over: whether the visitor had sent all before.
+    pub(crate) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.lock();
-        if state.is_over() && !state.finished {
-            return Poll::Ready(());
+        if state.is_over() {
+            return Poll::Ready(state.finished);
         }
-        state.writer = Some(cx.waker().clone());
+        keep(&mut state.writer, cx);
         Poll::Pending
     }
 
@@ -190,7 +190,7 @@ impl Inbox {
         if state.is_over() {
             return Poll::Ready(());
         }
-        state.sender = Some(cx.waker().clone());
+        keep(&mut state.sender, cx);
         Poll::Pending
     }
 
@@ -288,6 +288,14 @@ impl State {
         if let Some(waker) = self.reader.take() {
             waker.wake();
         }
+    }
+}
+
+/// Who polls is nearly always who did before.
+fn keep(waker: &mut Option<Waker>, cx: &Context<'_>) {
+    match waker {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *waker = Some(cx.waker().clone()),
     }
 }
 

@@ -121,13 +121,14 @@ async fn relay_decrypted(
 /// forgotten: its answer may still come.
 async fn until_broken_off(inbox: &Arc<Inbox>, upload: impl Future<Output = io::Result<()>>) {
     let gone = async {
-        poll_fn(|cx| inbox.poll_closed(cx)).await;
-        sleep(LAST_BYTES).await;
+        if poll_fn(|cx| inbox.poll_over(cx)).await {
+            // All was sent, and the upstream may not take it.
+            sleep(LAST_BYTES).await;
+        }
     };
     let whole = tokio::select! {
+        biased;
         whole = upload => whole.is_ok(),
-        () = poll_fn(|cx| inbox.poll_broken_off(cx)) => false,
-        // All was sent, and the upstream does not take it.
         () = gone => false,
     };
     if !whole {
@@ -141,6 +142,7 @@ async fn both(up: impl Future<Output = ()>, down: impl Future<Output = io::Resul
     let mut up = pin!(up);
     let mut down = pin!(down);
     tokio::select! {
+        biased;
         () = &mut up => down.await,
         whole = &mut down => {
             match whole {

@@ -1,8 +1,10 @@
 //! What a publisher reads on a session channel: lines that never hold up data.
 //!
 //! Each console is a task with a bounded queue. When the terminal stops reading (Ctrl-S), the queue fills, further
-//! lines are dropped and counted; the channel's own window keeps it from the other channels.
+//! lines are dropped and counted; the channel's own window keeps it from the other channels. Lines about visits that
+//! come in quick succession are sent together: a message for each costs the server and the client as much as a request.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::server::Msg;
 use russh::{ChannelId, ChannelWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::text;
@@ -21,6 +23,8 @@ use crate::visit::{VisitLog, VisitRecord};
 pub(super) struct Console {
     lines: mpsc::Sender<Line>,
     dropped: Arc<AtomicU64>,
+    /// There is something that does not wait for more.
+    urgent: Arc<Notify>,
     end: Option<oneshot::Sender<u32>>,
 }
 
@@ -50,9 +54,17 @@ impl Console {
         let (lines, queue) = mpsc::channel(QUEUE);
         let (end, asked_to_end) = oneshot::channel();
         let dropped = Arc::new(AtomicU64::new(0));
-        let writer = Writer { channel, queue, dropped: Arc::clone(&dropped), ended, terminal: false };
+        let urgent = Arc::new(Notify::new());
+        let writer = Writer {
+            channel,
+            queue,
+            dropped: Arc::clone(&dropped),
+            urgent: Arc::clone(&urgent),
+            ended,
+            terminal: false,
+        };
         tasks.spawn(writer.run(asked_to_end));
-        Self { lines, dropped, end: Some(end) }
+        Self { lines, dropped, urgent, end: Some(end) }
     }
 
     /// The client asked for a terminal.
@@ -84,6 +96,7 @@ impl Console {
         if self.lines.try_send(line).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        self.urgent.notify_one();
     }
 }
 
@@ -125,26 +138,35 @@ struct Writer {
     channel: ChannelWriteHalf<Msg>,
     queue: mpsc::Receiver<Line>,
     dropped: Arc<AtomicU64>,
+    urgent: Arc<Notify>,
     ended: Arc<Ended>,
     terminal: bool,
 }
 
 impl Writer {
     async fn run(mut self, mut ended: oneshot::Receiver<u32>) {
+        let mut lines = Vec::new();
         let status = loop {
             tokio::select! {
                 biased;
                 status = &mut ended => break status.ok(),
-                line = self.queue.recv() => {
-                    let Some(line) = line else { break None };
-                    let Some(text) = self.render(line) else { continue };
-                    // A terminal that reads nothing must not keep the end from coming.
-                    tokio::select! {
-                        biased;
-                        written = self.channel.data_bytes(text) => if written.is_err() { return },
-                        status = &mut ended => break status.ok(),
-                    }
+                count = self.queue.recv_many(&mut lines, QUEUE) => if count == 0 { break None },
+            }
+            let Some(text) = self.render(&mut lines) else { continue };
+            let mut written = pin!(self.channel.data_bytes(text));
+            tokio::select! {
+                biased;
+                written = &mut written => if written.is_err() { return },
+                // A terminal that reads nothing must not keep the end from coming.
+                status = &mut ended => {
+                    let _ = timeout(FLUSH, written).await;
+                    break status.ok();
                 }
+            }
+            tokio::select! {
+                biased;
+                status = &mut ended => break status.ok(),
+                _ = timeout(GATHER, self.urgent.notified()) => {}
             }
         };
         let Some(status) = status else { return };
@@ -157,8 +179,9 @@ impl Writer {
 
     async fn flush(&mut self) {
         self.queue.close();
-        while let Ok(line) = self.queue.try_recv() {
-            if let Some(text) = self.render(line)
+        let mut lines = Vec::new();
+        while self.queue.recv_many(&mut lines, QUEUE).await > 0 {
+            if let Some(text) = self.render(&mut lines)
                 && self.channel.data_bytes(text).await.is_err()
             {
                 return;
@@ -166,23 +189,26 @@ impl Writer {
         }
     }
 
-    fn render(&mut self, line: Line) -> Option<Bytes> {
+    /// Empties `lines`.
+    fn render(&mut self, lines: &mut Vec<Line>) -> Option<Bytes> {
         let mut text = match self.dropped.swap(0, Ordering::Relaxed) {
             0 => String::new(),
             lines => text::dropped(lines),
         };
-        match line {
-            Line::Text(line) => text.push_str(&line),
-            Line::Terminal => self.terminal = true,
-        }
-        if self.terminal {
-            text = text.replace('\n', "\r\n");
+        for line in lines.drain(..) {
+            match line {
+                Line::Text(line) if self.terminal => text.push_str(&line.replace('\n', "\r\n")),
+                Line::Text(line) => text.push_str(&line),
+                Line::Terminal => self.terminal = true,
+            }
         }
         (!text.is_empty()).then(|| text.into())
     }
 }
 
 /// Lines that wait for a terminal; more are dropped and counted.
-const QUEUE: usize = 256;
+const QUEUE: usize = 1024;
+/// How long lines about visits gather after one was sent: less than a reader sees.
+const GATHER: Duration = Duration::from_millis(20);
 /// How long the end waits for a terminal to take what was printed before.
 const FLUSH: Duration = Duration::from_secs(2);
