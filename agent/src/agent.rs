@@ -124,8 +124,7 @@ impl Agent {
         let thread = std::thread::Builder::new().name("endpoint".to_owned()).spawn(move || {
             // A fault of ours ends this endpoint and is told, as any other end.
             let result = catch_unwind(AssertUnwindSafe(|| run(publisher)));
-            let result =
-                result.unwrap_or_else(|_| Err(Failure::lasting(exit::USAGE, "the agent has failed")));
+            let result = result.unwrap_or_else(|_| Err(Failure::lasting(exit::HERE, "the agent has failed")));
             let _ = ended.send(Ended { name: told, id, result });
         });
         if let Err(error) = thread {
@@ -201,11 +200,21 @@ impl Agent {
 /// A thread of its own: what wakes one visit wakes no other thread, and busy endpoints do not hold up one another.
 fn run(publisher: Publisher) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::lasting(exit::USAGE, format!("no runtime: {error}")))?;
+    let runtime = runtime.map_err(|error| Failure::lasting(exit::HERE, format!("no runtime: {error}")))?;
     let result = runtime.block_on(publisher.run());
     // A question that nobody answers must not hold up the end.
     runtime.shutdown_background();
     result
+}
+
+/// Whether what the endpoint needs of this machine is there: a folder, a certificate.
+///
+/// # Errors
+/// What would keep it from being started.
+pub(crate) fn check(endpoint: &Endpoint) -> Result<(), StartError> {
+    dialer(endpoint)?;
+    endpoint.tls.as_ref().map(acceptor).transpose()?;
+    Ok(())
 }
 
 pub(crate) fn dialer(endpoint: &Endpoint) -> Result<Dialer, StartError> {

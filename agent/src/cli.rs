@@ -1,6 +1,7 @@
 //! The command line of the program `hithe`.
 
 mod asker;
+mod output;
 mod run;
 mod server;
 
@@ -12,26 +13,36 @@ use clap::{ArgMatches, Args as _, FromArgMatches as _, Subcommand};
 use clap_complete::Shell;
 use hithe_cli_parser::Kind;
 
+use self::output::{Output, print};
 use self::run::RunArgs;
 use self::server::ServerArgs;
 use crate::config::{self, Config, ConfigCommand};
 use crate::connect::Route;
 use crate::publisher::Failure;
 use crate::service::{self, ServiceCommand};
-use crate::{COMMAND_LINE, Endpoint, completions, diagnose, endpoint, exit};
+use crate::{COMMAND_LINE, Endpoint, agent, completions, diagnose, endpoint, exit};
 
 /// The program `hithe`.
 pub fn main() -> ExitCode {
     keep_freed_memory();
     let _as_it_was = asker::TerminalState::now();
-    let matches = grammar().get_matches();
-    match obey(&matches) {
+    let ended = grammar().try_get_matches().map_or_else(|said| tell(&said), |matches| obey(&matches));
+    match ended {
         Ok(code) => code,
         Err(failure) => {
             let _ = writeln!(io::stderr(), "{failure}");
             ExitCode::from(failure.exit_status())
         }
     }
+}
+
+/// Prints help or the version, or what is wrong with the command line.
+fn tell(said: &clap::Error) -> Result<ExitCode, Failure> {
+    if !said.use_stderr() {
+        return print(&said.render().to_string());
+    }
+    let _ = said.print();
+    Ok(ExitCode::from(exit::USAGE))
 }
 
 /// Lets the allocator of glibc keep some megabytes that were freed, instead of giving them back and asking for them anew
@@ -87,7 +98,7 @@ enum Other {
 fn grammar() -> clap::Command {
     let mut grammar = clap::Command::new("hithe")
         .version(env!("CARGO_PKG_VERSION"))
-        .after_help(EXAMPLES)
+        .after_help(after_help())
         .arg(
             clap::Arg::new(CONFIG)
                 .long(CONFIG)
@@ -125,6 +136,15 @@ Examples:
 The server, key and token may stand in the file (hithe config path) or in the
 environment: HITHE_SERVER, HITHE_IDENTITY, HITHE_TOKEN.";
 
+fn after_help() -> String {
+    let mut text = format!("{EXAMPLES}\n\nExit status:\n");
+    for (status, meaning) in exit::TABLE {
+        text.push_str(&format!("  {status}  {meaning}\n"));
+    }
+    text.push_str("`hithe service status` has its own: see its help.");
+    text
+}
+
 const CONFIG: &str = "config";
 const DRY_RUN: &str = "dry-run";
 
@@ -147,9 +167,13 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
     match Other::from_arg_matches(matches).map_err(usage)? {
         Other::Start { names, all: _, server, run } => start(&names, &server, run, &files),
-        Other::Config { command } => Ok(config::run(&command, &files, &mut io::stdout(), &mut io::stderr())),
+        Other::Config { command } => {
+            let mut out = Output::standard();
+            let code = config::run(&command, &files, &mut out, &mut io::stderr());
+            out.end(Ok(code))
+        }
         Other::Diagnose { json, server } => {
-            let (options, mut out) = (server.over(&load(&files)?.settings), io::stdout());
+            let (options, mut out) = (server.over(&load(&files)?.settings), Output::standard());
             let report = run::runtime()?.block_on(async {
                 if json {
                     diagnose::diagnose_json(&options, &mut out).await
@@ -157,17 +181,19 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
                     diagnose::diagnose(&options, &mut out).await
                 }
             });
-            Ok(ExitCode::from(report.map_err(usage)?.exit_status))
+            out.end(report.map(|report| ExitCode::from(report.exit_status)).map_err(usage))
         }
-        Other::Service { command } => service::run(&command, &mut io::stdout()).map_err(usage),
+        Other::Service { command } => {
+            let mut out = Output::standard();
+            let code = service::run(&command, &mut out).map_err(usage);
+            out.end(code)
+        }
         Other::Completions { shell } => {
-            let _ = completions::write(shell, &mut grammar(), &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut out = Output::standard();
+            let written = completions::write(shell, &mut grammar(), &mut out);
+            out.end(written.map(|()| ExitCode::SUCCESS).map_err(usage))
         }
-        Other::Version => {
-            let _ = writeln!(io::stdout(), "hithe {}", env!("CARGO_PKG_VERSION"));
-            Ok(ExitCode::SUCCESS)
-        }
+        Other::Version => print(concat!("hithe ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
 
@@ -186,12 +212,17 @@ fn publish(kind: Kind, matches: &ArgMatches, files: &[PathBuf]) -> Result<ExitCo
     let run = RunArgs::from_arg_matches(matches).map_err(usage)?;
     let endpoint = Endpoint::from_matches(COMMAND_LINE, kind, matches).map_err(usage)?;
     let mut settings = load(files)?.settings;
-    let route = Route::resolve(&server.over(&settings))?;
+    let options = server.over(&settings);
+    let route = Route::resolve(&options)?;
     if matches.get_flag(DRY_RUN) {
+        agent::check(&endpoint).map_err(usage)?;
+        for warning in route.warnings() {
+            let _ = writeln!(io::stderr(), "{warning}");
+        }
+        let way = route.ssh_way(&options);
         let destination = format!("{}@{}", route.user(), route.host());
-        let port = Some(route.port()).filter(|port| *port != 22);
-        let _ = write!(io::stdout(), "{}", endpoint.ssh_line(&destination, port));
-        return Ok(ExitCode::SUCCESS);
+        let notes: String = way.notes.iter().map(|note| format!("# {note}\n")).collect();
+        return print(&format!("{notes}{}", endpoint.ssh_line(&destination, &way.options)));
     }
     run.over(&mut settings);
     run::run(vec![endpoint], route, &settings)

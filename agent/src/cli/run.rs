@@ -55,6 +55,7 @@ impl RunArgs {
         }
         if let Some(address) = web_addr {
             settings.web_addr = address;
+            settings.web_addr_is_said = true;
         }
     }
 }
@@ -182,9 +183,17 @@ async fn inspect(
             Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
             Err(error) => Err(error),
         };
-        let bound =
-            bound.map_err(|error| usage(format!("the inspector cannot listen at {address}: {error}")))?;
-        if let Ok(at) = bound.local_addr() {
+        let failed = |error| format!("the inspector cannot listen at {address}: {error}");
+        let bound = match bound.map_err(failed) {
+            Err(why) if settings.web_addr_is_said => return Err(usage(why)),
+            // Nobody has asked for it: what is published matters more.
+            Err(why) => {
+                let _ = writeln!(io::stderr(), "{why}; going on without it (another port: --web-addr)");
+                None
+            }
+            Ok(bound) => Some(bound),
+        };
+        if let Some(Ok(at)) = bound.as_ref().map(tokio::net::TcpListener::local_addr) {
             if !at.ip().is_loopback() && settings.web_allow_hosts.is_empty() {
                 let why = "would open what visitors send, and files of this machine, to its network: say in web_allow_hosts of \
                            the file under which hosts it may be called";
@@ -192,7 +201,7 @@ async fn inspect(
             }
             agent.board.update(|status| status.web = Some(format!("http://{at}")));
         }
-        listener = Some(bound);
+        listener = bound;
     }
     let allowed: Result<_, _> = settings.web_allow_hosts.iter().map(|host| host.parse()).collect();
     let access = Access { allowed: allowed.map_err(|error| usage(format!("web_allow_hosts: {error}")))? };
@@ -316,3 +325,32 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// An end that takes no longer needs no word.
 const UNNOTICED: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ServerOptions;
+    use crate::connect::SshConfigFile;
+
+    /// Nothing of this machine (RFC 5737).
+    const ELSEWHERE: &str = "192.0.2.1:4040";
+
+    #[tokio::test]
+    async fn an_inspector_that_nobody_asked_for_does_not_stop_what_is_published() {
+        let options = ServerOptions {
+            address: Some("tunnel.example.com".into()),
+            ssh_config: SshConfigFile::None,
+            ..ServerOptions::default()
+        };
+        let route = Arc::new(Route::resolve(&options).unwrap());
+        let (agent, _ended) = Agent::new(route, Heartbeat::default(), Inspector::new(Limits::default()));
+        let agent = Arc::new(agent);
+        let mut settings = Settings { web_addr: WebAddress::At(ELSEWHERE.into()), ..Settings::default() };
+        assert!(inspect(&agent, &settings).await.is_ok());
+        assert_eq!(agent.board.read().web, None);
+        let said = RunArgs { web_addr: Some(WebAddress::At(ELSEWHERE.into())), ..RunArgs::default() };
+        said.over(&mut settings);
+        let failed = inspect(&agent, &settings).await.err().unwrap();
+        assert!(failed.to_string().contains(ELSEWHERE), "{failed}");
+    }
+}

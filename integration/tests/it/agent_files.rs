@@ -118,3 +118,65 @@ async fn diagnose_says_that_all_is_well_or_where_it_is_not() {
     assert_eq!(ill.code, Some(3), "{}", ill.output());
     assert!(ill.stdout.contains("[FAIL]"), "{}", ill.stdout);
 }
+
+#[tokio::test]
+async fn what_cannot_be_printed_is_no_success_and_a_reader_who_has_gone_is_no_fault() {
+    let server = TestServer::start().await;
+    let file = file(&server, "version: 3\nendpoints:\n  - {name: web, upstream: {url: 80}}\n");
+    let hithe = hithe_integration::program::hithe();
+    let ended = async |words: &str, to: &str| {
+        let line = format!("exec 2>/dev/null; \"$0\" {words} --config \"$1\" {to}");
+        let mut shell = tokio::process::Command::new("bash");
+        shell.args(["-o", "pipefail", "-c", &line]).arg(hithe).arg(&file).env("HOME", server.folder());
+        within(words, shell.status()).await.unwrap().code()
+    };
+    let address = server.ssh_address();
+    let diagnose = format!("diagnose --ssh-config none --server {address}");
+    for words in [
+        "http 80 --server a --ssh-config none --dry-run",
+        "config check",
+        "config path",
+        "config schema",
+        "version",
+        "completions bash",
+        "start --help",
+        &diagnose,
+    ] {
+        assert_eq!(ended(words, ">/dev/full").await, Some(1), "{words}");
+    }
+    for words in ["config schema", "config check", "completions zsh", "http --help", "version"] {
+        assert_eq!(ended(words, "| head -c 1 >/dev/null").await, Some(0), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_for_the_files_that_a_real_one_needs() {
+    let server = TestServer::start().await;
+    for (words, said) in [
+        ("http file:///nowhere/at/all", "file:///nowhere/at/all: "),
+        (
+            "tls 443 --terminate-at agent --crt /nowhere/crt --key /nowhere/key",
+            "there is no file /nowhere/crt",
+        ),
+        ("http 80 --identity /nowhere/key", "/nowhere/key does not exist"),
+    ] {
+        let dry = server.agent().words(words).words("--dry-run").run().await;
+        assert_eq!((dry.code, dry.stdout.as_str()), (Some(2), ""), "{}", dry.output());
+        assert!(dry.stderr.contains(said), "{}", dry.stderr);
+    }
+}
+
+#[tokio::test]
+async fn the_line_of_a_dry_run_publishes_as_it_stands() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    let known = server.folder().join("known hosts");
+    let agent = server.agent().command("http", &origin).words("--domain app --known-hosts").word(&known);
+    let dry = agent.words("--dry-run").run().await;
+    assert_eq!(dry.code, Some(0), "{}", dry.output());
+    let mut shell = tokio::process::Command::new("bash");
+    shell.args(["-c", &dry.stdout]).env("HOME", server.folder()).stdin(std::process::Stdio::null());
+    let mut ssh = hithe_integration::Child::spawn(shell, None);
+    ssh.forwarding().await;
+    assert_eq!(server.visitor().get("https://app.localhost/").await.text(), "hello");
+}
