@@ -26,6 +26,11 @@ use crate::{COMMAND_LINE, Endpoint, agent, completions, diagnose, endpoint, exit
 pub fn main() -> ExitCode {
     keep_freed_memory();
     let _as_it_was = asker::TerminalState::now();
+    match completions::answer(grammar) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(_) => return ExitCode::from(exit::HERE),
+    }
     let ended = grammar().try_get_matches().map_or_else(|said| tell(&said), |matches| obey(&matches));
     match ended {
         Ok(code) => code,
@@ -55,12 +60,12 @@ fn keep_freed_memory() {
 /// Everything but `http`, `tls` and `tcp`, whose flags are those of the server's grammar.
 #[derive(Debug, Subcommand)]
 enum Other {
-    /// Publish endpoints of the file
+    /// Publish endpoints that stand in the file; `hithe config path` says where that is
     Start {
-        /// Their names; all that the file has with --all
-        #[arg(required_unless_present = "all")]
+        /// Their names in the file
+        #[arg(add = completions::endpoints())]
         names: Vec<String>,
-        /// All that the file has
+        /// All of them
         #[arg(long, conflicts_with = "names")]
         all: bool,
         #[command(flatten)]
@@ -68,7 +73,7 @@ enum Other {
         #[command(flatten)]
         run: RunArgs,
     },
-    /// Check, change and describe the file
+    /// Check and change the file of the agent, in which endpoints, server and token may stand
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
@@ -86,7 +91,13 @@ enum Other {
         #[command(subcommand)]
         command: ServiceCommand,
     },
-    /// Print a script that completes hithe's words in a shell
+    /// Print a script that completes hithe's words, and names of the file's endpoints, in a shell
+    ///
+    /// It asks hithe, so let the shell read it anew each time it starts:
+    ///   bash   echo 'source <(hithe completions bash)' >> ~/.bashrc
+    ///   zsh    echo 'source <(hithe completions zsh)' >> ~/.zshrc
+    ///   fish   echo 'hithe completions fish | source' > ~/.config/fish/completions/hithe.fish
+    #[command(verbatim_doc_comment)]
     Completions {
         /// The shell
         shell: Shell,
@@ -155,6 +166,21 @@ fn dry_run() -> clap::Arg {
         .action(clap::ArgAction::SetTrue)
 }
 
+/// Where they belong, with one to begin with.
+fn no_endpoints(config: &Config) -> String {
+    let files: Vec<_> = config.files.iter().map(|file| file.display().to_string()).collect();
+    let usual = config::default_path().map(|path| path.display().to_string()).unwrap_or_default();
+    let what = match files.is_empty() {
+        true => format!("there is no file {usual}"),
+        false => format!("no endpoint stands in {}", files.join(", ")),
+    };
+    format!(
+        "{what}\n  Open it with `hithe config edit`, and write such as this; docs/agent-config.md has more:\n\n\
+         version: 3\nendpoints:\n  - name: web\n    upstream:\n      url: 3000\n\n  \
+         Without a file: hithe http 3000"
+    )
+}
+
 fn usage(why: impl std::fmt::Display) -> Failure {
     Failure::lasting(exit::USAGE, why.to_string())
 }
@@ -166,7 +192,7 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         return publish(kind, inner, &files);
     }
     match Other::from_arg_matches(matches).map_err(usage)? {
-        Other::Start { names, all: _, server, run } => start(&names, &server, run, &files),
+        Other::Start { names, all, server, run } => start(&names, all, &server, run, &files),
         Other::Config { command } => {
             let mut out = Output::standard();
             let code = config::run(&command, &files, &mut out, &mut io::stderr());
@@ -190,7 +216,7 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         Other::Completions { shell } => {
             let mut out = Output::standard();
-            let written = completions::write(shell, &mut grammar(), &mut out);
+            let written = completions::write(shell, &mut out);
             out.end(written.map(|()| ExitCode::SUCCESS).map_err(usage))
         }
         Other::Version => print(concat!("hithe ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -210,7 +236,9 @@ fn load(files: &[PathBuf]) -> Result<Config, Failure> {
 fn publish(kind: Kind, matches: &ArgMatches, files: &[PathBuf]) -> Result<ExitCode, Failure> {
     let server = ServerArgs::from_arg_matches(matches).map_err(usage)?;
     let run = RunArgs::from_arg_matches(matches).map_err(usage)?;
-    let endpoint = Endpoint::from_matches(COMMAND_LINE, kind, matches).map_err(usage)?;
+    let endpoint = Endpoint::from_matches(COMMAND_LINE, kind, matches);
+    // The grammar is the server's, and so is its advice.
+    let endpoint = endpoint.map_err(|error| usage(error.to_string().replace("ssh HOST ", "hithe ")))?;
     let mut settings = load(files)?.settings;
     let options = server.over(&settings);
     let route = Route::resolve(&options)?;
@@ -228,23 +256,28 @@ fn publish(kind: Kind, matches: &ArgMatches, files: &[PathBuf]) -> Result<ExitCo
     run::run(vec![endpoint], route, &settings)
 }
 
-/// Endpoints of the file; all without names.
+/// Endpoints of the file.
 fn start(
     names: &[String],
+    all: bool,
     server: &ServerArgs,
     run: RunArgs,
     files: &[PathBuf],
 ) -> Result<ExitCode, Failure> {
-    let Config { mut settings, endpoints, .. } = load(files)?;
+    let config = load(files)?;
+    if config.endpoints.is_empty() {
+        return Err(usage(no_endpoints(&config)));
+    }
+    let Config { mut settings, endpoints, .. } = config;
+    let known = || endpoints.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+    if names.is_empty() && !all {
+        return Err(usage(format!("which endpoints? Name some of these, or say --all: {}", known())));
+    }
     if let Some(name) = names.iter().find(|name| endpoints.iter().all(|it| it.name != **name)) {
-        let known: Vec<_> = endpoints.iter().map(|it| it.name.as_str()).collect();
-        return Err(usage(format!("the file has no endpoint {name}; it has: {}", known.join(", "))));
+        return Err(usage(format!("the file has no endpoint {name}; it has: {}", known())));
     }
     let wanted = |endpoint: &Endpoint| names.is_empty() || names.contains(&endpoint.name);
     let endpoints: Vec<_> = endpoints.into_iter().filter(wanted).collect();
-    if endpoints.is_empty() {
-        return Err(usage("the file has no endpoints; see docs/agent-config.md"));
-    }
     let route = Route::resolve(&server.over(&settings))?;
     run.over(&mut settings);
     run::run(endpoints, route, &settings)

@@ -27,13 +27,13 @@ use crate::{Phase, Status};
 #[command(next_help_heading = "Output")]
 pub(super) struct RunArgs {
     /// Keep a log: stdout, stderr, a file, or false
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "PLACE", value_hint = clap::ValueHint::FilePath)]
     log: Option<LogTarget>,
     /// The form of the log
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
     /// What is logged, with what is worse
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
     /// Print lines also on a terminal, in place of the full-screen view
     #[arg(long)]

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use hithe_integration::{Origin, TestServer, within};
+use hithe_integration::terminal::Terminal;
+use hithe_integration::{Child, Origin, TestServer, within};
 
 /// A token of this server that counts already, as its operator gives it to somebody.
 async fn token(server: &TestServer) -> String {
@@ -176,7 +177,55 @@ async fn the_line_of_a_dry_run_publishes_as_it_stands() {
     assert_eq!(dry.code, Some(0), "{}", dry.output());
     let mut shell = tokio::process::Command::new("bash");
     shell.args(["-c", &dry.stdout]).env("HOME", server.folder()).stdin(std::process::Stdio::null());
-    let mut ssh = hithe_integration::Child::spawn(shell, None);
+    let mut ssh = Child::spawn(shell, None);
     ssh.forwarding().await;
     assert_eq!(server.visitor().get("https://app.localhost/").await.text(), "hello");
+}
+
+/// A real bash, its completions as `hithe completions` says they are set up, and somebody who types.
+#[tokio::test]
+async fn the_tabulator_completes_names_of_endpoints_and_files_in_bash() {
+    let server = TestServer::start().await;
+    let file = file(
+        &server,
+        "version: 3\nendpoints:\n  - {name: website, upstream: {url: 80}}\n  - {name: shell, url: 'tcp://', upstream: {url: 22}}\n",
+    );
+    std::fs::write(server.folder().join("certificate.pem"), "").unwrap();
+    let folder = hithe_integration::program::hithe().parent().unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let mut bash = tokio::process::Command::new("bash");
+    bash.args(["--norc", "--noprofile", "-i"]).current_dir(server.folder());
+    bash.env("PATH", path).env("TERM", "dumb").env("HOME", server.folder());
+    let mut bash = Child::spawn(bash, Some(Terminal::open()));
+    bash.type_in(b"source <(hithe completions bash); echo so''urced\n").await;
+    bash.wait_for_line(|line| line.trim() == "sourced").await;
+    let file = file.display();
+    for (typed, completed) in [
+        (format!("hithe --config {file} start web\tsh\t"), "start website shell"),
+        ("hithe tls 443 --crt certi\t".to_owned(), "tls 443 --crt certificate.pem"),
+        ("hithe dia\t".to_owned(), "hithe diagnose"),
+    ] {
+        // Ctrl-A, so that the line is printed and not obeyed.
+        bash.type_in(format!("{typed}\x01echo they are: \n").as_bytes()).await;
+        bash.wait_for_line(|line| line.starts_with("they are: ") && line.trim().ends_with(completed)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_newcomer_leaves_out_is_answered_with_what_to_do() {
+    let server = TestServer::start().await;
+    let file = file(&server, "version: 3\nendpoints:\n  - {name: web, upstream: {url: 80}}\n");
+    let config = format!("--config {}", file.display());
+    for (words, said) in [
+        ("http 80", "hithe config add-server HOST"),
+        ("start", "Open it with `hithe config edit`"),
+        (&format!("start {config}"), "say --all: web"),
+        (&format!("start wbe {config}"), "it has: web"),
+        ("tcp 22 --compression", "all flags: hithe tcp --help"),
+        ("htpp 80", "'http'"),
+    ] {
+        let refused = server.agent().without_server().words(words).run().await;
+        assert_eq!(refused.code, Some(2), "{words}: {}", refused.output());
+        assert!(refused.stderr.contains(said), "{words}: {}", refused.stderr);
+    }
 }
