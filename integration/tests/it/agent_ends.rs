@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hithe_integration::origin::Feed;
+use hithe_integration::terminal::Terminal;
 use hithe_integration::visitor::Streaming;
 use hithe_integration::{Child, Origin, TestServer, within};
 use tokio::time::Instant;
@@ -107,4 +108,24 @@ async fn one_endpoint_that_was_refused_for_good_is_an_exit_status_even_if_others
         "{}",
         agent.stderr()
     );
+}
+
+#[tokio::test]
+async fn who_leaves_the_full_screen_sees_what_is_waited_for() {
+    let server = TestServer::start().await;
+    let (origin, feed) = Origin::fed().await;
+    let mut hithe = tokio::process::Command::new(hithe_integration::program::hithe());
+    hithe.args(["http", &origin.address().to_string(), "--domain", "app", "--web-addr", "false"]);
+    hithe.args(["--server", &server.ssh_address().to_string(), "--ssh-config", "none"]);
+    hithe.arg("--accept-new-host-key").arg("--identity").arg(server.user_key());
+    hithe.env("HOME", server.folder()).env("XDG_CONFIG_HOME", server.folder()).env("TERM", "xterm");
+    let mut agent = Child::spawn(hithe, Some(Terminal::open()));
+    assert!(feed.send("first ").await);
+    server.logged("published session").await;
+    let mut stream = server.visitor().open(URL).await;
+    assert_eq!(stream.next_text().await, "first ");
+    agent.type_in(b"q").await;
+    agent.wait_for_text("waiting for 1 visit").await;
+    agent.terminate();
+    assert_eq!(agent.wait().await.code(), Some(0), "{}", agent.output());
 }
