@@ -2,7 +2,7 @@
 
 mod local;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hithe_cli_parser::Kind;
 pub(crate) use local::Served;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::connect::Route;
 use crate::inspect::Inspector;
-use crate::publisher::{Failure, Heartbeat, Publisher};
+use crate::publisher::{Failure, Heartbeat, Publisher, Stop};
 use crate::session::{Target, Upstream};
 use crate::status::{Board, EndpointStatus, Phase, Status};
 use crate::upstream::{Dialer, Place, TlsError, UpstreamTls, acceptor};
@@ -27,7 +26,9 @@ pub(crate) struct Agent {
     pub(crate) board: Board,
     pub(crate) inspector: Inspector,
     running: Mutex<HashMap<String, Running>>,
-    stop: CancellationToken,
+    /// Those that were withdrawn and finish their visits.
+    leaving: Mutex<HashSet<u64>>,
+    stop: Stop,
     started: AtomicU64,
     managed: AtomicBool,
     ended: mpsc::UnboundedSender<Ended>,
@@ -35,7 +36,7 @@ pub(crate) struct Agent {
 
 struct Running {
     id: u64,
-    stop: CancellationToken,
+    stop: Stop,
     dialer: Dialer,
 }
 
@@ -69,7 +70,7 @@ impl Agent {
         // As many messages as endpoints.
         let (ended, over) = mpsc::unbounded_channel();
         let board = Board::new(Status { server: route.address(), ..Status::default() });
-        let stop = CancellationToken::new();
+        let stop = Stop::default();
         (
             Self {
                 route,
@@ -77,6 +78,7 @@ impl Agent {
                 board,
                 inspector,
                 running: Mutex::default(),
+                leaving: Mutex::default(),
                 stop,
                 started: AtomicU64::new(0),
                 managed: AtomicBool::new(false),
@@ -97,7 +99,7 @@ impl Agent {
         if running.contains_key(&endpoint.name) {
             return Err(StartError::Name(endpoint.name));
         }
-        let stop = self.stop.child_token();
+        let stop = self.stop.child();
         let tap = match endpoint.inspect {
             true => self.inspector.tap(&endpoint.name),
             false => self.inspector.meter(&endpoint.name),
@@ -122,8 +124,7 @@ impl Agent {
         let thread = std::thread::Builder::new().name("endpoint".to_owned()).spawn(move || {
             // A fault of ours ends this endpoint and is told, as any other end.
             let result = catch_unwind(AssertUnwindSafe(|| run(publisher)));
-            let result =
-                result.unwrap_or_else(|_| Err(Failure::lasting(exit::USAGE, "the agent has failed")));
+            let result = result.unwrap_or_else(|_| Err(Failure::lasting(exit::HERE, "the agent has failed")));
             let _ = ended.send(Ended { name: told, id, result });
         });
         if let Err(error) = thread {
@@ -134,17 +135,28 @@ impl Agent {
         Ok(())
     }
 
-    /// Withdraws an endpoint. False if there is none by that name.
+    /// Withdraws an endpoint, whose running visits are finished. False if there is none by that name.
     pub(crate) fn stop(&self, name: &str) -> bool {
         let Some(running) = self.running().remove(name) else { return false };
-        running.stop.cancel();
+        self.leaving().insert(running.id);
+        running.stop.ask();
         self.board.update(|status| status.endpoints.retain(|it| it.name != name));
         true
     }
 
-    /// Withdraws all.
+    /// Withdraws all; running visits are finished.
     pub(crate) fn stop_all(&self) {
-        self.stop.cancel();
+        self.stop.ask();
+    }
+
+    /// Withdraws all, and cuts running visits.
+    pub(crate) fn cut_all(&self) {
+        self.stop.cut();
+    }
+
+    /// Whether nothing is left to do.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.runs() && self.leaving().is_empty()
     }
 
     /// Whether any endpoint is published or may be again.
@@ -161,8 +173,9 @@ impl Agent {
         self.managed.store(true, Ordering::Relaxed);
     }
 
-    /// One that has ended by itself.
+    /// One that has ended.
     pub(crate) fn forget(&self, ended: &Ended) {
+        self.leaving().remove(&ended.id);
         let mut running = self.running();
         // Another may have its name by now.
         if running.get(&ended.name).is_some_and(|it| it.id == ended.id) {
@@ -175,6 +188,10 @@ impl Agent {
         self.running().get(name).map(|it| it.dialer.clone())
     }
 
+    fn leaving(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,11 +200,21 @@ impl Agent {
 /// A thread of its own: what wakes one visit wakes no other thread, and busy endpoints do not hold up one another.
 fn run(publisher: Publisher) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::lasting(exit::USAGE, format!("no runtime: {error}")))?;
+    let runtime = runtime.map_err(|error| Failure::lasting(exit::HERE, format!("no runtime: {error}")))?;
     let result = runtime.block_on(publisher.run());
     // A question that nobody answers must not hold up the end.
     runtime.shutdown_background();
     result
+}
+
+/// Whether what the endpoint needs of this machine is there: a folder, a certificate.
+///
+/// # Errors
+/// What would keep it from being started.
+pub(crate) fn check(endpoint: &Endpoint) -> Result<(), StartError> {
+    dialer(endpoint)?;
+    endpoint.tls.as_ref().map(acceptor).transpose()?;
+    Ok(())
 }
 
 pub(crate) fn dialer(endpoint: &Endpoint) -> Result<Dialer, StartError> {

@@ -1,6 +1,7 @@
 //! The command line of the program `hithe`.
 
 mod asker;
+mod output;
 mod run;
 mod server;
 
@@ -12,26 +13,41 @@ use clap::{ArgMatches, Args as _, FromArgMatches as _, Subcommand};
 use clap_complete::Shell;
 use hithe_cli_parser::Kind;
 
+use self::output::{Output, print};
 use self::run::RunArgs;
 use self::server::ServerArgs;
 use crate::config::{self, Config, ConfigCommand};
 use crate::connect::Route;
 use crate::publisher::Failure;
 use crate::service::{self, ServiceCommand};
-use crate::{COMMAND_LINE, Endpoint, completions, diagnose, endpoint, exit};
+use crate::{COMMAND_LINE, Endpoint, agent, completions, diagnose, endpoint, exit};
 
 /// The program `hithe`.
 pub fn main() -> ExitCode {
     keep_freed_memory();
     let _as_it_was = asker::TerminalState::now();
-    let matches = grammar().get_matches();
-    match obey(&matches) {
+    match completions::answer(grammar) {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(_) => return ExitCode::from(exit::HERE),
+    }
+    let ended = grammar().try_get_matches().map_or_else(|said| tell(&said), |matches| obey(&matches));
+    match ended {
         Ok(code) => code,
         Err(failure) => {
             let _ = writeln!(io::stderr(), "{failure}");
             ExitCode::from(failure.exit_status())
         }
     }
+}
+
+/// Prints help or the version, or what is wrong with the command line.
+fn tell(said: &clap::Error) -> Result<ExitCode, Failure> {
+    if !said.use_stderr() {
+        return print(&said.render().to_string());
+    }
+    let _ = said.print();
+    Ok(ExitCode::from(exit::USAGE))
 }
 
 /// Lets the allocator of glibc keep some megabytes that were freed, instead of giving them back and asking for them anew
@@ -44,12 +60,12 @@ fn keep_freed_memory() {
 /// Everything but `http`, `tls` and `tcp`, whose flags are those of the server's grammar.
 #[derive(Debug, Subcommand)]
 enum Other {
-    /// Publish endpoints of the file
+    /// Publish endpoints that stand in the file; `hithe config path` says where that is
     Start {
-        /// Their names; all that the file has with --all
-        #[arg(required_unless_present = "all")]
+        /// Their names in the file
+        #[arg(add = completions::endpoints())]
         names: Vec<String>,
-        /// All that the file has
+        /// All of them
         #[arg(long, conflicts_with = "names")]
         all: bool,
         #[command(flatten)]
@@ -57,7 +73,7 @@ enum Other {
         #[command(flatten)]
         run: RunArgs,
     },
-    /// Check, change and describe the file
+    /// Check and change the file of the agent, in which endpoints, server and token may stand
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
@@ -75,7 +91,13 @@ enum Other {
         #[command(subcommand)]
         command: ServiceCommand,
     },
-    /// Print a script that completes hithe's words in a shell
+    /// Print a script that completes hithe's words, and names of the file's endpoints, in a shell
+    ///
+    /// It asks hithe, so let the shell read it anew each time it starts:
+    ///   bash   echo 'source <(hithe completions bash)' >> ~/.bashrc
+    ///   zsh    echo 'source <(hithe completions zsh)' >> ~/.zshrc
+    ///   fish   echo 'hithe completions fish | source' > ~/.config/fish/completions/hithe.fish
+    #[command(verbatim_doc_comment)]
     Completions {
         /// The shell
         shell: Shell,
@@ -87,7 +109,7 @@ enum Other {
 fn grammar() -> clap::Command {
     let mut grammar = clap::Command::new("hithe")
         .version(env!("CARGO_PKG_VERSION"))
-        .after_help(EXAMPLES)
+        .after_help(after_help())
         .arg(
             clap::Arg::new(CONFIG)
                 .long(CONFIG)
@@ -125,6 +147,15 @@ Examples:
 The server, key and token may stand in the file (hithe config path) or in the
 environment: HITHE_SERVER, HITHE_IDENTITY, HITHE_TOKEN.";
 
+fn after_help() -> String {
+    let mut text = format!("{EXAMPLES}\n\nExit status:\n");
+    for (status, meaning) in exit::TABLE {
+        text.push_str(&format!("  {status}  {meaning}\n"));
+    }
+    text.push_str("`hithe service status` has its own: see its help.");
+    text
+}
+
 const CONFIG: &str = "config";
 const DRY_RUN: &str = "dry-run";
 
@@ -133,6 +164,21 @@ fn dry_run() -> clap::Arg {
         .long(DRY_RUN)
         .help("Publish nothing: print the ssh command that does the same")
         .action(clap::ArgAction::SetTrue)
+}
+
+/// Where they belong, with one to begin with.
+fn no_endpoints(config: &Config) -> String {
+    let files: Vec<_> = config.files.iter().map(|file| file.display().to_string()).collect();
+    let usual = config::default_path().map(|path| path.display().to_string()).unwrap_or_default();
+    let what = match files.is_empty() {
+        true => format!("there is no file {usual}"),
+        false => format!("no endpoint stands in {}", files.join(", ")),
+    };
+    format!(
+        "{what}\n  Open it with `hithe config edit`, and write such as this; docs/agent-config.md has more:\n\n\
+         version: 3\nendpoints:\n  - name: web\n    upstream:\n      url: 3000\n\n  \
+         Without a file: hithe http 3000"
+    )
 }
 
 fn usage(why: impl std::fmt::Display) -> Failure {
@@ -146,10 +192,14 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         return publish(kind, inner, &files);
     }
     match Other::from_arg_matches(matches).map_err(usage)? {
-        Other::Start { names, all: _, server, run } => start(&names, &server, run, &files),
-        Other::Config { command } => Ok(config::run(&command, &files, &mut io::stdout(), &mut io::stderr())),
+        Other::Start { names, all, server, run } => start(&names, all, &server, run, &files),
+        Other::Config { command } => {
+            let mut out = Output::standard();
+            let code = config::run(&command, &files, &mut out, &mut io::stderr());
+            out.end(Ok(code))
+        }
         Other::Diagnose { json, server } => {
-            let (options, mut out) = (server.over(&load(&files)?.settings), io::stdout());
+            let (options, mut out) = (server.over(&load(&files)?.settings), Output::standard());
             let report = run::runtime()?.block_on(async {
                 if json {
                     diagnose::diagnose_json(&options, &mut out).await
@@ -157,17 +207,19 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
                     diagnose::diagnose(&options, &mut out).await
                 }
             });
-            Ok(ExitCode::from(report.map_err(usage)?.exit_status))
+            out.end(report.map(|report| ExitCode::from(report.exit_status)).map_err(usage))
         }
-        Other::Service { command } => service::run(&command, &mut io::stdout()).map_err(usage),
+        Other::Service { command } => {
+            let mut out = Output::standard();
+            let code = service::run(&command, &mut out).map_err(usage);
+            out.end(code)
+        }
         Other::Completions { shell } => {
-            let _ = completions::write(shell, &mut grammar(), &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut out = Output::standard();
+            let written = completions::write(shell, &mut out);
+            out.end(written.map(|()| ExitCode::SUCCESS).map_err(usage))
         }
-        Other::Version => {
-            let _ = writeln!(io::stdout(), "hithe {}", env!("CARGO_PKG_VERSION"));
-            Ok(ExitCode::SUCCESS)
-        }
+        Other::Version => print(concat!("hithe ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
 
@@ -184,36 +236,48 @@ fn load(files: &[PathBuf]) -> Result<Config, Failure> {
 fn publish(kind: Kind, matches: &ArgMatches, files: &[PathBuf]) -> Result<ExitCode, Failure> {
     let server = ServerArgs::from_arg_matches(matches).map_err(usage)?;
     let run = RunArgs::from_arg_matches(matches).map_err(usage)?;
-    let endpoint = Endpoint::from_matches(COMMAND_LINE, kind, matches).map_err(usage)?;
+    let endpoint = Endpoint::from_matches(COMMAND_LINE, kind, matches);
+    // The grammar is the server's, and so is its advice.
+    let endpoint = endpoint.map_err(|error| usage(error.to_string().replace("ssh HOST ", "hithe ")))?;
     let mut settings = load(files)?.settings;
-    let route = Route::resolve(&server.over(&settings))?;
+    let options = server.over(&settings);
+    let route = Route::resolve(&options)?;
     if matches.get_flag(DRY_RUN) {
+        agent::check(&endpoint).map_err(usage)?;
+        for warning in route.warnings() {
+            let _ = writeln!(io::stderr(), "{warning}");
+        }
+        let way = route.ssh_way(&options);
         let destination = format!("{}@{}", route.user(), route.host());
-        let port = Some(route.port()).filter(|port| *port != 22);
-        let _ = write!(io::stdout(), "{}", endpoint.ssh_line(&destination, port));
-        return Ok(ExitCode::SUCCESS);
+        let notes: String = way.notes.iter().map(|note| format!("# {note}\n")).collect();
+        return print(&format!("{notes}{}", endpoint.ssh_line(&destination, &way.options)));
     }
     run.over(&mut settings);
     run::run(vec![endpoint], route, &settings)
 }
 
-/// Endpoints of the file; all without names.
+/// Endpoints of the file.
 fn start(
     names: &[String],
+    all: bool,
     server: &ServerArgs,
     run: RunArgs,
     files: &[PathBuf],
 ) -> Result<ExitCode, Failure> {
-    let Config { mut settings, endpoints, .. } = load(files)?;
+    let config = load(files)?;
+    if config.endpoints.is_empty() {
+        return Err(usage(no_endpoints(&config)));
+    }
+    let Config { mut settings, endpoints, .. } = config;
+    let known = || endpoints.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+    if names.is_empty() && !all {
+        return Err(usage(format!("which endpoints? Name some of these, or say --all: {}", known())));
+    }
     if let Some(name) = names.iter().find(|name| endpoints.iter().all(|it| it.name != **name)) {
-        let known: Vec<_> = endpoints.iter().map(|it| it.name.as_str()).collect();
-        return Err(usage(format!("the file has no endpoint {name}; it has: {}", known.join(", "))));
+        return Err(usage(format!("the file has no endpoint {name}; it has: {}", known())));
     }
     let wanted = |endpoint: &Endpoint| names.is_empty() || names.contains(&endpoint.name);
     let endpoints: Vec<_> = endpoints.into_iter().filter(wanted).collect();
-    if endpoints.is_empty() {
-        return Err(usage("the file has no endpoints; see docs/agent-config.md"));
-    }
     let route = Route::resolve(&server.over(&settings))?;
     run.over(&mut settings);
     run::run(endpoints, route, &settings)

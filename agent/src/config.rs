@@ -4,6 +4,7 @@
 //! A file becomes a tree that knows its lines (`tree`), the trees of several files are laid over one another, and
 //! of the result the [`Settings`] are decoded and each endpoint is translated into the words of a command line.
 
+mod advice;
 mod command;
 mod decode;
 mod edit;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy as _;
 use hithe_cli_parser::{Secret, printable};
 
+use crate::connect::{Route, ServerOptions, SshConfigFile};
 use crate::endpoint::Endpoint;
 use keys::List;
 use tree::{Entry, Node, Value};
@@ -149,7 +151,7 @@ impl Config {
                 Err(fault) => faults.push(fault),
             }
         }
-        let settings = decode::decode(&all.settings()).map_err(|fault| {
+        let settings = decode::decode::<Settings>(&all.settings()).map_err(|fault| {
             // What is wrong in one file has been said with its path.
             if faults.is_empty() {
                 faults.push(fault);
@@ -157,8 +159,8 @@ impl Config {
         });
         let mut endpoints = Vec::new();
         for (list, entries) in [(List::Tunnels, &all.tunnels), (List::Endpoints, &all.endpoints)] {
-            endpoints
-                .extend(entries.iter().filter_map(|entry| endpoints::endpoint(entry, list, &mut faults)));
+            let read = |entry| endpoints::endpoint(entry, list, &mut notes, &mut faults);
+            endpoints.extend(entries.iter().filter_map(read));
         }
         for entry in &all.endpoints {
             if all.tunnels.iter().any(|tunnel| tunnel.key == entry.key) {
@@ -167,7 +169,8 @@ impl Config {
             }
         }
         match settings {
-            Ok(settings) if faults.is_empty() => {
+            Ok(mut settings) if faults.is_empty() => {
+                settings.web_addr_is_said = all.settings.iter().any(|entry| entry.key == "web_addr");
                 Ok(Self { settings, endpoints, notes, files: files.iter().map(|it| it.0.clone()).collect() })
             }
             _ => Err(ConfigError { faults }),
@@ -295,6 +298,13 @@ impl Parts {
             settings.push(entry);
         }
         self.settings = settings;
+        for Entry { node, .. } in self.settings.iter().filter(|it| it.key == "connect_url") {
+            let path = format!("{prefix}connect_url");
+            let checked = node.text(&path).and_then(|text| {
+                server_address(text).map_err(|why| node.fault(&path, why.replace("\n  ", "; ")))
+            });
+            faults.extend(checked.err().filter(|_| !node.is_null()));
+        }
         if let Err(mut fault) = decode::decode::<Settings>(&self.settings()) {
             fault.path = format!("{prefix}{}", fault.path);
             faults.push(fault);
@@ -345,11 +355,20 @@ fn version(root: &Node) -> Result<u8, Fault> {
     }
 }
 
+/// Whether a server can be meant, as `--server` has it.
+fn server_address(address: &str) -> Result<(), String> {
+    let options = ServerOptions {
+        address: Some(address.to_owned()),
+        ssh_config: SshConfigFile::None,
+        proxy: Some(Secret::new("none".to_owned())),
+        ..ServerOptions::default()
+    };
+    Route::resolve(&options).map(drop).map_err(|error| error.in_full())
+}
+
 /// Not more than is too much.
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    let fault = |error: std::io::Error| {
-        Fault::at(&Position::file(path), "", format!("cannot read the file: {error}"))
-    };
+    let fault = |error: std::io::Error| Fault::at(&Position::file(path), "", advice::of_reading(&error));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(fault)?;
     file.take(tree::MAX_FILE as u64 + 1).read_to_end(&mut bytes).map_err(fault)?;

@@ -12,6 +12,7 @@ mod gate;
 mod identity;
 mod jump;
 mod known_hosts;
+mod line;
 mod login;
 mod preamble;
 mod proxy;
@@ -185,10 +186,6 @@ impl Route {
 
     pub(crate) fn host(&self) -> &str {
         &self.server.host
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.server.port
     }
 
     /// As whom the agent logs in.

@@ -1,5 +1,7 @@
 //! Keeps one endpoint published: connects, serves, and connects again under the same name after each loss.
 
+mod stop;
+
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,10 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use hithe_cli_parser::{Code, Command};
+pub(crate) use stop::{AskOnDrop, FINISH, Stop};
 
 use crate::Endpoint;
 use crate::connect::{ConnectError, Route};
@@ -42,6 +44,12 @@ impl Failure {
     /// Whether another attempt would end the same way.
     pub const fn is_final(&self) -> bool {
         self.status.is_some()
+    }
+
+    /// Says whose failure it is, where there are several.
+    pub(crate) fn of(mut self, endpoints: &str) -> Self {
+        self.why = format!("{endpoints}: {}", self.why);
+        self
     }
 
     /// With what status a program should end.
@@ -82,7 +90,7 @@ pub(crate) struct Publisher {
     pub(crate) target: Target,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) board: Board,
-    pub(crate) stop: CancellationToken,
+    pub(crate) stop: Stop,
 }
 
 /// How a connection came to its end.
@@ -120,7 +128,7 @@ impl Publisher {
             self.phase(Phase::Waiting { until: SystemTime::now() + wait, why: failure.to_string() });
             tokio::select! {
                 () = retry::pause(wait, server) => {}
-                () = self.stop.cancelled() => return Ok(()),
+                () = self.stop.asked() => return Ok(()),
             }
         }
     }
@@ -128,7 +136,7 @@ impl Publisher {
     /// One connection from its beginning to its end, and those that take its place without a gap.
     async fn serve(&self, backoff: &mut Backoff, server: &mut Option<SocketAddr>) -> Result<(), Failure> {
         let (mut session, mut heard) = match self.connect_as_before().await {
-            Err(_) if self.stop.is_cancelled() => return Ok(()),
+            Err(_) if self.stop.is_asked() => return Ok(()),
             connected => connected?,
         };
         if server.is_none() {
@@ -146,7 +154,7 @@ impl Publisher {
             match end {
                 End::Stopped => {
                     retired.close();
-                    tokio::join!(session.leave(), retired.wait());
+                    tokio::join!(self.finish(session, &mut heard), retired.wait());
                     return Ok(());
                 }
                 End::Failed(failure) => return Err(failure),
@@ -162,6 +170,15 @@ impl Publisher {
                 },
             }
         }
+    }
+
+    /// Takes the endpoint back, and gives running visits their time.
+    async fn finish(&self, session: Session, heard: &mut mpsc::Receiver<Heard>) {
+        tokio::select! {
+            () = session.finish(heard) => {}
+            () = self.stop.time_is_over() => {}
+        }
+        session.leave().await;
     }
 
     /// Connects and asks for the address that the endpoint had, also where that was left to the server: otherwise two
@@ -194,7 +211,7 @@ impl Publisher {
         let stopped = || Failure::passing("stopped");
         let session = tokio::select! {
             opened = Session::open(&self.route, self.target.clone()) => opened?,
-            () = self.stop.cancelled() => return Err(stopped()),
+            () = self.stop.asked() => return Err(stopped()),
         };
         let (tell, mut heard) = mpsc::channel(LINES);
         let published = async {
@@ -205,7 +222,7 @@ impl Publisher {
             published = timeout(PUBLISH, published) => {
                 published.unwrap_or_else(|_| Err(Failure::passing("the server does not answer to the command")))
             }
-            () = self.stop.cancelled() => Err(stopped()),
+            () = self.stop.asked() => Err(stopped()),
         };
         match published {
             Ok(()) => Ok((session, heard)),
@@ -279,7 +296,7 @@ impl Publisher {
             failure = self.listen(session, heard) => End::Failed(failure),
             failure = self.beat(session) => End::Failed(failure),
             () = wears_out(session, worn_not_before) => End::Worn,
-            () = self.stop.cancelled() => End::Stopped,
+            () = self.stop.asked() => End::Stopped,
         }
     }
 
@@ -342,17 +359,11 @@ async fn wears_out(session: &Session, not_before: Option<Instant>) {
     }
 }
 
-/// Lets a session that was replaced finish its visits, unless we are to stop.
-async fn retire(session: Session, stop: CancellationToken) {
-    let mut tick = interval(LOOK_AT_WEAR);
-    let idle = async {
-        while session.shared.visits() > 0 {
-            tick.tick().await;
-        }
-    };
+/// Lets a session that was replaced finish its visits; in less time if we are to stop.
+async fn retire(session: Session, stop: Stop) {
     tokio::select! {
-        _ = timeout(RETIREMENT, idle) => {}
-        () = stop.cancelled() => {}
+        _ = timeout(RETIREMENT, session.idle()) => {}
+        () = stop.time_is_over() => {}
     }
     session.leave().await;
 }

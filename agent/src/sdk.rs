@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use hithe_cli_parser::{Kind, Secret};
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::agent::{self, StartError};
 use crate::connect::{ConnectError, Route};
 use crate::inspect::{Inspector, Limits};
-use crate::publisher::{Failure, Heartbeat, Publisher};
+use crate::publisher::{AskOnDrop, Failure, Heartbeat, Publisher, Stop};
 use crate::session::{Target, Upstream};
 use crate::status::{Board, Status};
 use crate::upstream::acceptor;
@@ -253,7 +252,7 @@ impl EndpointBuilder {
 }
 
 async fn publish(session: &Session, endpoint: Endpoint, target: Target) -> Result<Published, Error> {
-    let stop = CancellationToken::new();
+    let stop = Stop::default();
     let status = Status {
         server: session.route.address(),
         web: None,
@@ -276,18 +275,19 @@ async fn publish(session: &Session, endpoint: Endpoint, target: Target) -> Resul
         over.send_replace(Some(result));
     });
     tasks.close();
-    let mut published = Published { status, ended, tasks, stop: stop.drop_guard() };
+    let mut published = Published { status, ended, tasks, stop: AskOnDrop(stop) };
     published.becomes_public().await?;
     Ok(published)
 }
 
-/// An endpoint that is published until this is closed or dropped.
+/// An endpoint that is published until this is closed or dropped. After that there are no new visits, and running ones
+/// have 10 s, as long as the program's runtime lasts.
 #[derive(Debug)]
 pub struct Published {
     status: watch::Receiver<Status>,
     ended: watch::Receiver<Option<Result<(), Failure>>>,
     tasks: TaskTracker,
-    stop: DropGuard,
+    stop: AskOnDrop,
 }
 
 impl Published {
@@ -322,9 +322,11 @@ impl Published {
         result.map_err(Error::Publish)
     }
 
-    /// Withdraws the endpoint: visitors are told at once, and running visits are cut.
+    /// Withdraws the endpoint in order: new visitors are told at once that there is nothing, and running visits have 10 s.
+    /// Returns when they are over. Dropping the future cuts them: `timeout(limit, endpoint.close())` gives them less time.
     pub async fn close(self) {
-        drop(self.stop);
+        let _cut = self.stop.0.cut_on_drop();
+        self.stop.0.ask();
         self.tasks.wait().await;
     }
 
@@ -380,8 +382,10 @@ impl Listener {
         self.published.url()
     }
 
-    /// Withdraws the endpoint. Connections that were accepted go with it.
+    /// Withdraws the endpoint, as [`Published::close`]: connections that were accepted have 10 s to be finished and dropped,
+    /// those that were not are closed.
     pub async fn close(self) {
+        drop(self.arriving);
         self.published.close().await;
     }
 }

@@ -19,7 +19,7 @@ use hithe_cli_parser::Bind;
 use russh::client::Handle;
 use russh::{Disconnect, Limits, SshId, cipher, kex};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, interval, timeout};
 
 pub use connection::Connection;
 pub(crate) use console::Heard;
@@ -94,6 +94,51 @@ impl Session {
         }
     }
 
+    /// Takes the forward back, so that no new visit comes, and waits for those that run, or for the loss of the connection.
+    pub(crate) async fn finish(&self, heard: &mut mpsc::Receiver<Heard>) {
+        let finished = async {
+            self.withdraw(heard).await;
+            // A visit may be on its way whose request the server had accepted.
+            loop {
+                self.idle().await;
+                let _ = timeout(FAREWELL, self.handle.send_ping()).await;
+                if self.shared.visits() == 0 {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = finished => {}
+            () = self.shared.over.cancelled() => {}
+        }
+    }
+
+    /// Until the server says that the endpoint is not public any more: its answer to the request comes before that.
+    async fn withdraw(&self, heard: &mut mpsc::Receiver<Heard>) {
+        let Some(Bind { address, port }) = self.shared.expected() else { return };
+        let withdrawn = async {
+            if self.handle.cancel_tcpip_forward(address, port).await.is_err() {
+                return;
+            }
+            while let Some(said) = heard.recv().await {
+                match said {
+                    Heard::Line(line) if line.starts_with("Withdrawn ") => return,
+                    Heard::Closed => return,
+                    _ => {}
+                }
+            }
+        };
+        let _ = timeout(FAREWELL, withdrawn).await;
+    }
+
+    /// Waits until no visit is open.
+    pub(crate) async fn idle(&self) {
+        let mut tick = interval(LOOK_AT_VISITS);
+        while self.shared.visits() > 0 {
+            tick.tick().await;
+        }
+    }
+
     /// Says goodbye: visitors get an answer at once and are not held for a reconnect.
     pub(crate) async fn leave(mut self) {
         let _ = timeout(FAREWELL, self.handle.disconnect(Disconnect::ByApplication, "", "")).await;
@@ -162,4 +207,5 @@ pub(crate) const VERSION: &str = concat!("SSH-2.0-hithe_", env!("CARGO_PKG_VERSI
 /// Of one visit's upload on its way, before the upstream has taken it.
 const WINDOW: u32 = 2 << 20;
 const FAREWELL: Duration = Duration::from_secs(2);
+const LOOK_AT_VISITS: Duration = Duration::from_millis(50);
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -1,13 +1,14 @@
 //! Endpoints that run until somebody ends them: what is shown meanwhile, and with which status it ends.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use super::asker::Asker;
 use super::usage;
@@ -18,7 +19,7 @@ use crate::connect::Route;
 use crate::console::{self, Left, Line, Look, Numbers, Sources, plain};
 use crate::inspect::{self, Access, Inspector, Limits};
 use crate::logging::{self, Log};
-use crate::publisher::{Failure, Heartbeat};
+use crate::publisher::{FINISH, Failure, Heartbeat};
 use crate::{Phase, Status};
 
 /// What is shown and kept of a run. What is not said stands in the file.
@@ -26,13 +27,13 @@ use crate::{Phase, Status};
 #[command(next_help_heading = "Output")]
 pub(super) struct RunArgs {
     /// Keep a log: stdout, stderr, a file, or false
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "PLACE", value_hint = clap::ValueHint::FilePath)]
     log: Option<LogTarget>,
     /// The form of the log
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
     /// What is logged, with what is worse
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
     /// Print lines also on a terminal, in place of the full-screen view
     #[arg(long)]
@@ -54,6 +55,7 @@ impl RunArgs {
         }
         if let Some(address) = web_addr {
             settings.web_addr = address;
+            settings.web_addr_is_said = true;
         }
     }
 }
@@ -66,7 +68,7 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 /// Publishes until all endpoints have ended or somebody ends them.
 ///
 /// # Errors
-/// Nothing could be published, or an endpoint ended for good.
+/// Nothing could be published, or an endpoint ended for good, whatever became of the others.
 pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -> Result<ExitCode, Failure> {
     let log = Log { target: settings.log.clone(), format: settings.log_format, level: settings.log_level };
     logging::start(&log)
@@ -92,20 +94,81 @@ pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -
         let inspected = inspect(&agent, settings).await?;
         let names: Vec<_> = endpoints.iter().map(|it| it.name.clone()).collect();
         let started = endpoints.into_iter().try_for_each(|endpoint| agent.start(endpoint).map_err(usage));
-        if started.is_err() {
-            agent.stop_all();
-            let _ = timeout(FAREWELL, wait_for_all(&agent, &mut ended)).await;
-        }
-        started?;
-        let over = tokio::select! {
-            over = all_ended(&agent, &mut ended, &names) => over,
-            left = show(&agent, settings, &asker) => left,
-            failed = inspected => failed,
+        let mut failures = Failures::of(names);
+        let over = match started {
+            Ok(()) => tokio::select! {
+                () = all_ended(&agent, &mut ended, &mut failures) => Ok(()),
+                left = show(&agent, settings, &asker) => left,
+                failed = inspected => failed,
+            },
+            Err(failure) => Err(failure),
         };
-        agent.stop_all();
-        let _ = timeout(FAREWELL, wait_for_all(&agent, &mut ended)).await;
-        over.map(|()| ExitCode::SUCCESS)
+        end(&agent, &mut ended, &mut failures).await;
+        over.and_then(|()| failures.first()).map(|()| ExitCode::SUCCESS)
     })
+}
+
+/// Ends in order: no new visits come, and those that run have time, unless somebody asks again.
+async fn end(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>, failures: &mut Failures) {
+    agent.stop_all();
+    let mut again = pin!(console::asked_to_end());
+    let mut all = pin!(wait_for_all(agent, ended, failures));
+    tokio::select! {
+        () = &mut all => return,
+        () = &mut again => {}
+        () = wait_in_words(agent) => {}
+    }
+    agent.cut_all();
+    let _ = timeout(LAST_WORDS, all).await;
+}
+
+/// Gives visits their time, and says what is waited for if it takes any.
+async fn wait_in_words(agent: &Agent) {
+    // Connections that are only kept end with the endpoint.
+    sleep(UNNOTICED).await;
+    let visits = numbers(agent).open;
+    if visits > 0 {
+        let visits = if visits == 1 { "1 visit".to_owned() } else { format!("{visits} visits") };
+        let _ = writeln!(io::stderr(), "waiting for {visits}; press Ctrl-C again to end at once");
+        tracing::info!("waiting for {visits}");
+    }
+    sleep(FINISH + FAREWELL).await;
+}
+
+/// Of the endpoints that were asked for: those that have ended for good.
+struct Failures {
+    asked_for: Vec<String>,
+    /// The same for several endpoints is one.
+    all: Vec<(Vec<String>, Failure)>,
+}
+
+impl Failures {
+    fn of(asked_for: Vec<String>) -> Self {
+        Self { asked_for, all: Vec::new() }
+    }
+
+    fn note(&mut self, over: Ended) {
+        // What the API started and the server refused, its caller was told.
+        let (Err(failure), true) = (over.result, self.asked_for.contains(&over.name)) else { return };
+        match self.all.iter_mut().find(|(_, it)| *it == failure) {
+            Some((names, _)) => names.push(over.name),
+            None => self.all.push((vec![over.name], failure)),
+        }
+    }
+
+    /// The first decides the exit status; the others are printed here.
+    fn first(self) -> Result<(), Failure> {
+        let is_one = self.asked_for.len() == 1;
+        let mut all = self.all.into_iter().map(|(names, failure)| match is_one {
+            true => failure,
+            false => failure.of(&names.join(", ")),
+        });
+        let Some(first) = all.next() else { return Ok(()) };
+        for failure in all {
+            let _ = writeln!(io::stderr(), "{failure}");
+        }
+        Err(first)
+    }
 }
 
 /// Opens the inspector, unless it is not wanted. What it gives serves it.
@@ -120,9 +183,17 @@ async fn inspect(
             Ok(None) => Err(io::ErrorKind::AddrNotAvailable.into()),
             Err(error) => Err(error),
         };
-        let bound =
-            bound.map_err(|error| usage(format!("the inspector cannot listen at {address}: {error}")))?;
-        if let Ok(at) = bound.local_addr() {
+        let failed = |error| format!("the inspector cannot listen at {address}: {error}");
+        let bound = match bound.map_err(failed) {
+            Err(why) if settings.web_addr_is_said => return Err(usage(why)),
+            // Nobody has asked for it: what is published matters more.
+            Err(why) => {
+                let _ = writeln!(io::stderr(), "{why}; going on without it (another port: --web-addr)");
+                None
+            }
+            Ok(bound) => Some(bound),
+        };
+        if let Some(Ok(at)) = bound.as_ref().map(tokio::net::TcpListener::local_addr) {
             if !at.ip().is_loopback() && settings.web_allow_hosts.is_empty() {
                 let why = "would open what visitors send, and files of this machine, to its network: say in web_allow_hosts of \
                            the file under which hosts it may be called";
@@ -130,7 +201,7 @@ async fn inspect(
             }
             agent.board.update(|status| status.web = Some(format!("http://{at}")));
         }
-        listener = Some(bound);
+        listener = bound;
     }
     let allowed: Result<_, _> = settings.web_allow_hosts.iter().map(|host| host.parse()).collect();
     let access = Access { allowed: allowed.map_err(|error| usage(format!("web_allow_hosts: {error}")))? };
@@ -223,27 +294,19 @@ fn numbers(agent: &Agent) -> Numbers {
 }
 
 /// Waits until no endpoint is left that could come back.
-async fn all_ended(
-    agent: &Agent,
-    ended: &mut mpsc::UnboundedReceiver<Ended>,
-    names: &[String],
-) -> Result<(), Failure> {
-    let mut worst = Ok(());
+async fn all_ended(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>, failures: &mut Failures) {
     while agent.runs() || agent.is_managed() {
         let Some(over) = ended.recv().await else { break };
         agent.forget(&over);
-        // What the API started and the server refused, its caller was told.
-        if let (Err(failure), true) = (over.result, names.contains(&over.name)) {
-            worst = Err(failure);
-        }
+        failures.note(over);
     }
-    worst
 }
 
-async fn wait_for_all(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>) {
-    while agent.runs() {
+async fn wait_for_all(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>, failures: &mut Failures) {
+    while !agent.is_done() {
         let Some(over) = ended.recv().await else { return };
         agent.forget(&over);
+        failures.note(over);
     }
 }
 
@@ -258,3 +321,36 @@ fn place(log: &Log) -> String {
 
 /// For goodbyes to the server.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// The same when somebody does not want to wait.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// An end that takes no longer needs no word.
+const UNNOTICED: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ServerOptions;
+    use crate::connect::SshConfigFile;
+
+    /// Nothing of this machine (RFC 5737).
+    const ELSEWHERE: &str = "192.0.2.1:4040";
+
+    #[tokio::test]
+    async fn an_inspector_that_nobody_asked_for_does_not_stop_what_is_published() {
+        let options = ServerOptions {
+            address: Some("tunnel.example.com".into()),
+            ssh_config: SshConfigFile::None,
+            ..ServerOptions::default()
+        };
+        let route = Arc::new(Route::resolve(&options).unwrap());
+        let (agent, _ended) = Agent::new(route, Heartbeat::default(), Inspector::new(Limits::default()));
+        let agent = Arc::new(agent);
+        let mut settings = Settings { web_addr: WebAddress::At(ELSEWHERE.into()), ..Settings::default() };
+        assert!(inspect(&agent, &settings).await.is_ok());
+        assert_eq!(agent.board.read().web, None);
+        let said = RunArgs { web_addr: Some(WebAddress::At(ELSEWHERE.into())), ..RunArgs::default() };
+        said.over(&mut settings);
+        let failed = inspect(&agent, &settings).await.err().unwrap();
+        assert!(failed.to_string().contains(ELSEWHERE), "{failed}");
+    }
+}

@@ -10,7 +10,7 @@ use hithe_cli_parser::printable;
 use super::edit::{failed, keep_copy, set, write};
 use super::reference::{reference, schema};
 use super::upgrade::upgrade;
-use super::{Config, ConfigError, Fault, default_path, read};
+use super::{Config, ConfigError, Fault, default_path, read, server_address};
 use crate::endpoint::Endpoint;
 
 /// What is done with the agent's file.
@@ -20,13 +20,13 @@ pub(crate) enum ConfigCommand {
     Check,
     /// Open the file in $VISUAL or $EDITOR, and check it afterwards; a copy stays beside it
     Edit,
-    /// Take down the token that logs in at the server
+    /// Save the token that logs in at the server
     #[command(alias = "add-authtoken")]
     AddToken {
         /// Asked for when missing, so that no other user of the machine sees it among the processes
         token: Option<String>,
     },
-    /// Take down the address of the server: host:port, [user@]host, or a Host of ~/.ssh/config
+    /// Save the address of the server: host:port, [user@]host, or a Host of ~/.ssh/config
     #[command(aliases = ["add-connect-url", "add-server-addr"])]
     AddServer { address: String },
     /// Make version 3 of version 2; a copy stays beside it
@@ -60,7 +60,9 @@ pub(crate) fn run(
         ConfigCommand::AddToken { token } => {
             token.clone().map_or_else(ask_token, Ok).and_then(|token| add(files, "authtoken", &token, out))
         }
-        ConfigCommand::AddServer { address } => add(files, "connect_url", address, out),
+        ConfigCommand::AddServer { address } => server_address(address)
+            .map_err(|why| fault(&why))
+            .and_then(|()| add(files, "connect_url", address, out)),
         ConfigCommand::Upgrade { dry_run, relocate } => {
             one(files).and_then(|file| run_upgrade(&file, *dry_run, *relocate, out))
         }
@@ -158,13 +160,16 @@ fn text_of(file: &Path) -> Result<String, ConfigError> {
 }
 
 fn add(files: &[PathBuf], key: &str, value: &str, out: &mut impl Write) -> Result<(), ConfigError> {
-    if value.is_empty() || value.chars().any(char::is_control) {
-        return Err(fault("there is nothing to take down"));
+    if value.is_empty() {
+        return Err(fault("it is empty: nothing was saved"));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(fault("there is a line break or another control character in it: nothing was saved"));
     }
     let file = one(files)?;
     let changed = set(&file, &text_of(&file)?, key, value)?;
     write(&file, &changed).map_err(|error| failed(&file, "cannot write the file", &error))?;
-    let _ = writeln!(out, "{}: {key} is taken down", file.display());
+    let _ = writeln!(out, "{}: {key} is saved", file.display());
     Ok(())
 }
 
@@ -295,6 +300,15 @@ mod tests {
         assert!(
             said.ends_with("valid\nserver: tunnel:22\na: http any name -> localhost:80  [basic auth]\n"),
             "{said}"
+        );
+        let (good, _, wrong) = ran(&ConfigCommand::AddServer { address: "@@".to_owned() }, &file);
+        assert!(!good && wrong.contains("names no server") && wrong.contains("HOST:PORT"), "{wrong}");
+        assert!(std::fs::read_to_string(&file).unwrap().contains("tunnel:22"));
+        std::fs::write(&file, "version: 3\nagent:\n  connect_url: '@@'\n").unwrap();
+        let (good, _, wrong) = ran(&ConfigCommand::Check, &file);
+        assert!(
+            !good && wrong.contains("hithe.yml:3:16: agent.connect_url: \"@@\" names no server"),
+            "{wrong}"
         );
         std::fs::write(&file, "version: 3\nagent:\n  tokn: x\n").unwrap();
         let (good, _, wrong) = ran(&ConfigCommand::Check, &file);

@@ -146,7 +146,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             Value::Map(map) => map.as_slice(),
             Value::Null => &[],
             _ => {
-                let message = format!("a mapping of keys belongs here, not {}", self.kind());
+                let message = self.no_map(false);
                 return Err(DecodeError::custom(message).at(&self.position));
             }
         };

@@ -9,7 +9,12 @@ use super::{Fault, Faults};
 use crate::endpoint::{Endpoint, EndpointError};
 
 /// The endpoint that an entry of `tunnels:` or of the list `endpoints:` asks for.
-pub(super) fn endpoint(entry: &Entry, list: List, faults: &mut Faults) -> Option<Endpoint> {
+pub(super) fn endpoint(
+    entry: &Entry,
+    list: List,
+    notes: &mut Faults,
+    faults: &mut Faults,
+) -> Option<Endpoint> {
     let place = if list == List::Tunnels { "tunnels" } else { "endpoints" };
     let mut words = Words { base: format!("{place}.{}", entry.key), list, ..Words::default() };
     let before = faults.len();
@@ -28,7 +33,10 @@ pub(super) fn endpoint(entry: &Entry, list: List, faults: &mut Faults) -> Option
         return None;
     }
     match Endpoint::from_words(&entry.key, kind, words.line(&entry.key)) {
-        Ok(endpoint) => Some(endpoint),
+        Ok(endpoint) => {
+            notes.extend(words.key_that_leaves(&endpoint));
+            Some(endpoint)
+        }
         Err(error) => {
             faults.push(words.fault(&error, kind, entry));
             None
@@ -250,6 +258,17 @@ impl Words {
         Ok(kind)
     }
 
+    /// ngrok's agent ends TLS where these keys stand. Here the server does, unless the file says otherwise, and somebody who
+    /// brings such a file should know.
+    fn key_that_leaves(&self, endpoint: &Endpoint) -> Option<Fault> {
+        let said = |flag: &str| self.said.iter().find(|it| it.flag == flag);
+        let key = said("key")?;
+        let is_old = self.list == List::Tunnels && endpoint.kind() == Kind::Tls;
+        let is_unsaid = is_old && said("terminate-at").is_none();
+        let path = format!("{}.{}", self.base, key.path);
+        is_unsaid.then(|| Fault::at(&key.position, &path, KEY_LEAVES))
+    }
+
     /// The words behind `http`, `tls` or `tcp`.
     fn line(&self, name: &str) -> Vec<String> {
         let mut words = vec![format!("--name={name}")];
@@ -300,6 +319,10 @@ impl Words {
     }
 }
 
+const KEY_LEAVES: &str = "this private key is SENT TO THE SERVER, which ends TLS with it and sees what visitors send. To keep it on \
+                          this machine, say terminate_at: agent (in version 3: agent_tls_termination with \
+                          server_certificate and server_private_key); if the server is meant, terminate_at: edge";
+
 /// Without the advice that is for a command line.
 fn of_command(error: &CommandError) -> String {
     let mut text = format!("{}: {}", error.code(), error.message());
@@ -309,4 +332,36 @@ fn of_command(error: &CommandError) -> String {
         text.push_str(hint);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::Config;
+
+    #[test]
+    fn a_key_that_would_go_to_the_server_is_told_unless_the_file_says_where_tls_ends() {
+        let pair = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (crt, key) = (folder.path().join("crt.pem"), folder.path().join("key.pem"));
+        std::fs::write(&crt, pair.cert.pem()).unwrap();
+        std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        let notes = |more: &str| {
+            let (crt, key) = (crt.display(), key.display());
+            let text = format!(
+                "version: 2\ntunnels:\n  app:\n    proto: tls\n    addr: 80\n    crt: {crt}\n    key: {key}\n{more}"
+            );
+            let config = Config::of(&[(PathBuf::from("a.yml"), text.into_bytes())]).unwrap();
+            config.notes.iter().map(ToString::to_string).collect::<String>()
+        };
+        let said = notes("");
+        assert!(
+            said.starts_with("a.yml:7:10: tunnels.app.key: this private key is SENT TO THE SERVER"),
+            "{said}"
+        );
+        assert!(said.contains("terminate_at: agent") && said.contains("agent_tls_termination"), "{said}");
+        assert_eq!(notes("    terminate_at: agent\n"), "");
+        assert_eq!(notes("    terminate_at: edge\n"), "");
+    }
 }

@@ -35,6 +35,9 @@ pub struct Settings {
     pub metadata: Option<Note>,
     /// Where the inspector listens, or `false` for nowhere; the next free port if this one is taken
     pub web_addr: WebAddress,
+    /// Somebody said so: then it has to be had.
+    #[serde(skip)]
+    pub web_addr_is_said: bool,
     /// Hosts under which the inspector may be called beside the local ones: an address, a network, a host, or a `.suffix`
     pub web_allow_hosts: Vec<String>,
     /// Memory of the inspector in bytes; 0 is 50 MB, -1 keeps nothing
@@ -63,6 +66,7 @@ impl Default for Settings {
             proxy_url: None,
             metadata: None,
             web_addr: WebAddress::At("127.0.0.1:4040".to_owned()),
+            web_addr_is_said: false,
             web_allow_hosts: Vec::new(),
             inspect_db_size: InspectSize::default(),
             console_ui: ConsoleUi::IfTty,

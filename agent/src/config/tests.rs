@@ -261,17 +261,23 @@ fn a_value_of_the_wrong_type_is_refused_with_its_line() {
             "a.yml:2:12: log_level: one of trace, debug, info, warn, error, crit",
         ),
         ("version: 2\nlog_level: wran\n", "did you mean warn?"),
-        ("version: 3\nagent: yes\n", "a.yml:2:8: agent: a mapping of keys belongs here, not a text"),
-        ("version: 3\nagent: {ssh: x}\n", "agent.ssh: a mapping of keys belongs here, not a text"),
+        (
+            "version: 3\nagent: yes\n",
+            "a.yml:2:8: agent: keys with values belong here, as in key: value, not a text; is a colon missing?",
+        ),
+        ("version: 3\nagent: {ssh: x}\n", "agent.ssh: keys with values belong here"),
         ("version: 3\nendpoints: {}\n", "a.yml:2:12: endpoints: a list belongs here"),
-        ("version: 3\nendpoints: [1]\n", "a.yml:2:13: endpoints[0]: a mapping of keys"),
+        ("version: 3\nendpoints: [1]\n", "a.yml:2:13: endpoints[0]: keys with values"),
         ("version: 3\nendpoints: [{upstream: {url: 80}}]\n", "endpoints[0]: missing: say name"),
-        ("version: 2\ntunnels: [1]\n", "a.yml:2:10: tunnels: a mapping of keys belongs here, not a list"),
-        ("version: 2\ntunnels: {a: 80}\n", "tunnels.a: a mapping of keys belongs here, not a text"),
+        (
+            "version: 2\ntunnels: [1]\n",
+            "a.yml:2:10: tunnels: keys with values belong here, as in key: value, not a list; leave out the hyphens",
+        ),
+        ("version: 2\ntunnels: {a: 80}\n", "tunnels.a: keys with values belong here"),
         ("version: 2\ntunnels: {a: {addr: 80}}\n", "a.yml:2:11: tunnels.a.proto: missing"),
         ("version: 4\n", "a.yml:1:10: version: 2 or 3 belongs here"),
         ("authtoken: x\n", "version: missing: begin the file with version: 3"),
-        ("- 1\n", "a mapping of keys belongs here, not a list"),
+        ("- 1\n", "as in version: 3, not a list"),
         ("version: 2\na: [1\n", "a.yml:"),
         ("version: 2\nlog: x\nlog: y\n", "a.yml:3:1:"),
     ] {
@@ -513,7 +519,7 @@ fn the_environment_goes_before_the_file() {
     assert_eq!(token(Some("")), "file");
     assert_eq!(token(Some("environment")), "environment");
     let gone = Config::load(&[folder.path().join("none.yml")]).unwrap_err().to_string();
-    assert!(gone.contains("none.yml: cannot read the file"));
+    assert!(gone.contains("none.yml: there is no such file"));
 }
 
 #[cfg(unix)]
@@ -550,7 +556,12 @@ fn a_file_is_bounded_and_so_is_what_aliases_make_of_it() {
     assert!(!read(&shared(100_000).replace("&a x", "&a 0.").replace('x', "0")));
     assert!(!read(&shared(100_000).replace("&a x", "&a \"\\n").replacen('\n', "\"\n", 1)));
     assert!(refused("version: 3\n---\nversion: 3\n").starts_with("a.yml"));
-    assert!(Config::of(&[("a".into(), vec![0xff, 0xfe])]).unwrap_err().to_string().contains("not UTF-8"));
+    assert!(
+        Config::of(&[("a".into(), vec![b'a', 0xfe])])
+            .unwrap_err()
+            .to_string()
+            .contains("a:1:2: this character is not UTF-8")
+    );
 }
 
 proptest::proptest! {

@@ -9,7 +9,7 @@ use hithe_cli_parser::printable;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use super::Fault;
+use super::{Fault, advice};
 
 /// Where something stands. Counted from 1; 0 is the file as a whole.
 #[derive(Clone, PartialEq, Eq)]
@@ -134,8 +134,19 @@ impl Node {
         match &self.value {
             Value::Null => Ok(&[]),
             Value::Map(map) => Ok(map),
-            _ => Err(self.fault(path, format!("a mapping of keys belongs here, not {}", self.kind()))),
+            Value::Text(_) | Value::List(_) => Err(self.fault(path, self.no_map(path.is_empty()))),
         }
+    }
+
+    /// What is said where a mapping belongs.
+    pub(super) fn no_map(&self, is_root: bool) -> String {
+        let remedy = match &self.value {
+            Value::List(_) => "leave out the hyphens",
+            _ if is_root => "begin the file with version: 3",
+            _ => "is a colon missing?",
+        };
+        let example = if is_root { "version: 3" } else { "key: value" };
+        format!("keys with values belong here, as in {example}, not {}; {remedy}", self.kind())
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
@@ -178,9 +189,12 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Node, Fault> {
     let whole = Position::file(file);
     let fault = |message: &str| Fault::at(&whole, "", message);
     if bytes.len() > MAX_FILE {
-        return Err(fault("the file is larger than 1 MiB"));
+        return Err(fault("the file is larger than 1 MiB: it can hardly be the one that is meant"));
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| fault("the file is not UTF-8"))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let (line, column, message) = advice::of_bytes(bytes, error);
+        Fault::at(&Position { line, column, ..whole.clone() }, "", message)
+    })?;
     // Its own offsets do not count the mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#')) {
@@ -192,7 +206,8 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Node, Fault> {
             let at = error.location();
             let (line, column) = at.map_or((0, 0), |it| (it.line(), it.column()));
             let position = Position { line, column, ..whole };
-            Err(Fault::at(&position, "", first_line(&error.without_snippet().to_string())))
+            let said = first_line(&error.without_snippet().to_string());
+            Err(Fault::at(&position, "", advice::of_yaml(&said)))
         }
     }
 }

@@ -100,6 +100,24 @@ impl Proxy {
         Ok(Self { kind, host, port: place.port_u16().unwrap_or(usual), login })
     }
 
+    /// Who logs in there.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.login.as_ref().map(|login| login.user.as_str())
+    }
+
+    /// The way through it with netcat of OpenBSD, which knows neither TLS nor a login of SOCKS.
+    pub(super) fn netcat(&self) -> Option<String> {
+        let place = host_port(&self.host, self.port);
+        match (self.kind, self.user()) {
+            (Kind::Http, None) => Some(format!("nc -X connect -x {place} %h %p")),
+            (Kind::Http, Some(user)) => {
+                Some(format!("nc -X connect -x {place} -P {} %h %p", shell_words::quote(user)))
+            }
+            (Kind::Socks5 | Kind::Socks5h, None) => Some(format!("nc -X 5 -x {place} %h %p")),
+            (Kind::Socks5 | Kind::Socks5h, Some(_)) | (Kind::Https, _) => None,
+        }
+    }
+
     /// Where it listens.
     pub(super) fn place(&self) -> (&str, u16) {
         (&self.host, self.port)

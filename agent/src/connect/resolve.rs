@@ -77,7 +77,7 @@ impl Surroundings {
 /// # Errors
 /// An option, or what stands in its place, cannot be meant.
 pub(super) fn resolve(options: &ServerOptions, around: &Surroundings) -> Result<Route, ConnectError> {
-    let advice = "Name the server: with --server, in HITHE_SERVER, or in the agent's file.";
+    let advice = "Name it with --server HOST or in HITHE_SERVER, or save it once: hithe config add-server HOST. Whoever runs the server knows its host.";
     let address = options.address.as_deref().filter(|address| !address.trim().is_empty());
     let named = Named::parse(address.ok_or_else(|| ConnectError::option("no server is named", advice))?)?;
     if options.connect_timeout == Some(Duration::ZERO) {

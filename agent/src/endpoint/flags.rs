@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::str::FromStr as _;
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, ValueHint};
 use hithe_cli_parser::{Code, Kind, Objection, PRESERVE, Pem, Secret, TerminateAt, flags_of, is_authority};
 
 use super::Said;
@@ -21,10 +21,12 @@ pub(crate) fn command(kind: Kind) -> clap::Command {
 
 /// Adds to the server's grammar of a command what only the agent has.
 fn grammar(command: clap::Command, kind: Kind) -> clap::Command {
-    let address = Arg::new(ADDR).help(address_help(kind)).value_name("ADDR");
+    // No part of the group of flags before it.
+    let address = Arg::new(ADDR).help(address_help(kind)).value_name("ADDR").help_heading(None);
     let inspect = Arg::new(INSPECT)
         .long(INSPECT)
         .help("Show what passes in the inspector")
+        .value_name("BOOL")
         .num_args(0..=1)
         .require_equals(true)
         .value_parser(clap::value_parser!(bool))
@@ -37,8 +39,14 @@ fn grammar(command: clap::Command, kind: Kind) -> clap::Command {
             "Accept only a certificate of the upstream that these authorities signed; with https:// in ADDR",
         )
         .value_name("FILE")
+        .value_hint(ValueHint::FilePath)
         .value_parser(pem);
     let mut command = command.arg(address).next_help_heading("Agent").arg(inspect).arg(authorities);
+    // There is no -R to speak of.
+    command = command.mut_args(|arg| match IN_OTHER_WORDS.iter().find(|(name, _)| arg.get_id() == *name) {
+        Some((_, help)) => arg.help(*help),
+        None => arg,
+    });
     // Values that the server would have to refuse.
     if kind == Kind::Http {
         command = command.mut_arg("host-header", |arg| {
@@ -52,11 +60,28 @@ fn grammar(command: clap::Command, kind: Kind) -> clap::Command {
                     .value_name("edge|agent|upstream")
                     .help("End TLS at the server (edge), here (agent), or at the upstream; of tls endpoints [default: upstream]")
             })
-            .mut_arg("crt", |arg| arg.value_parser(pem).value_name("FILE|PEM|NAME"))
-            .mut_arg("key", |arg| arg.value_parser(key).value_name("FILE|PEM"))
-            .mut_arg("mutual-tls-cas", |arg| arg.value_parser(pem).value_name("FILE|PEM|NAME"));
+            .mut_arg("crt", |arg| file(arg).value_parser(pem).value_name("FILE|PEM|NAME"))
+            .mut_arg("key", |arg| file(arg).value_parser(key).value_name("FILE|PEM"))
+            .mut_arg("mutual-tls-cas", |arg| file(arg).value_parser(pem).value_name("FILE|PEM|NAME"));
     }
     command
+}
+
+/// Flags of which the server's help says what `ssh -R` has to do with them.
+const IN_OTHER_WORDS: &[(&str, &str)] = &[
+    ("schemes", "Answer on http, https or both (http,https) [default: https]"),
+    (
+        "domain",
+        "The name that visitors use: app, app.example.com or *.app; without it a random one, the same each time",
+    ),
+    (
+        "remote-addr",
+        "The public port: host:port, such as tunnel.example.com:20022; without it any, the same each time",
+    ),
+];
+
+fn file(arg: Arg) -> Arg {
+    arg.value_hint(ValueHint::FilePath)
 }
 
 fn address_help(kind: Kind) -> &'static str {

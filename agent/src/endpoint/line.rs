@@ -18,18 +18,20 @@ impl Endpoint {
         Bind { address: "localhost".to_owned(), port }
     }
 
-    /// The command line for stock `ssh` that publishes the same, and in comments what that cannot do.
-    pub fn ssh_line(&self, destination: &str, port: Option<u16>) -> String {
+    /// The command line for stock `ssh` that publishes the same, and in comments what that cannot do. `options` are those of
+    /// the way to the server, such as `-p 2222`.
+    pub fn ssh_line(&self, destination: &str, options: &[String]) -> String {
         let mut notes = String::new();
         let target = match self.upstream.place() {
             Place::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
             Place::Tcp { host, port } => format!("{host}:{port}"),
             Place::Unix(path) => path.display().to_string(),
             Place::Files(folder) => {
+                let folder = folder.display().to_string();
                 let _ = writeln!(
                     notes,
-                    "# ssh serves no files: a web server for {} on port 8000",
-                    folder.display()
+                    "# ssh serves no files: start a web server first, such as\n#   python3 -m http.server --bind localhost --directory {} 8000",
+                    shell_words::quote(&folder)
                 );
                 "localhost:8000".to_owned()
             }
@@ -49,9 +51,7 @@ impl Endpoint {
             notes.push_str("# the private key is part of this line\n");
         }
         let mut words = vec!["ssh".to_owned()];
-        if let Some(port) = port {
-            words.extend(["-p".to_owned(), port.to_string()]);
-        }
+        words.extend_from_slice(options);
         let forward = format!("{}:{target}", self.bind());
         words.extend(["-R".to_owned(), forward, destination.to_owned()]);
         // The line survives the shell as one word each, and ssh joins them again.

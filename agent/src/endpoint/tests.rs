@@ -89,7 +89,9 @@ fn what_is_wrong_is_said_as_over_ssh() {
 
 #[test]
 fn the_equivalent_ssh_command_survives_a_shell() {
-    let line = |kind, line| endpoint(kind, line).unwrap().ssh_line("v2@tunnel.example.com", Some(2222));
+    let line = |kind, line| {
+        endpoint(kind, line).unwrap().ssh_line("v2@tunnel.example.com", &["-p".to_owned(), "2222".to_owned()])
+    };
     assert_eq!(
         line(Kind::Http, "3000 --basic-auth 'ada:correct horse'"),
         "ssh -p 2222 -R 443:localhost:3000 v2@tunnel.example.com http --basic-auth 'ada:correct horse'\n"

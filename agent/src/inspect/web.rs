@@ -47,6 +47,9 @@ const TOGETHER: Duration = Duration::from_millis(100);
 /// Longest body of a request to us, in bytes: a body of 4 MiB in JSON.
 const BODY: usize = 12 << 20;
 
+/// Bytes of what axum says of a request that it refuses.
+const MESSAGE: usize = 4096;
+
 /// Who may ask.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Access {
@@ -106,6 +109,7 @@ async fn guarded(State(app): State<App>, request: Request, next: Next) -> Respon
     let is_api = request.uri().path().starts_with("/api") || request.uri().path().starts_with("/ui");
     let verdict = guard::check(request.method(), request.headers(), &app.access.allowed);
     let mut response = match verdict {
+        Ok(()) if is_api => in_our_words(next.run(request).await).await,
         Ok(()) => next.run(request).await,
         Err(refusal) if is_api => {
             ApiError::new(refusal.status, refusal.status.into(), refusal.why).into_response()
@@ -127,6 +131,29 @@ async fn guarded(State(app): State<App>, request: Request, next: Next) -> Respon
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// What axum refuses by itself comes as plain text; here it is an error like all others.
+async fn in_our_words(response: Response) -> Response {
+    let status = response.status();
+    let is_ours = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if is_ours || !status.is_client_error() {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let message = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => format!("the body is larger than {} MiB", BODY >> 20),
+        StatusCode::METHOD_NOT_ALLOWED => "this path does not take that method".to_owned(),
+        _ => {
+            let text = axum::body::to_bytes(body, MESSAGE).await.unwrap_or_default();
+            String::from_utf8_lossy(&text).into_owned()
+        }
+    };
+    let mut answer = ApiError::new(status.as_u16(), 102, message).into_response();
+    if let Some(allow) = head.headers.get(header::ALLOW) {
+        answer.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    answer
 }
 
 fn find(app: &App, id: &str) -> Result<Arc<Entry>, ApiError> {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use hithe_integration::{Origin, TestServer, within};
+use hithe_integration::terminal::Terminal;
+use hithe_integration::{Child, Origin, TestServer, within};
 
 /// A token of this server that counts already, as its operator gives it to somebody.
 async fn token(server: &TestServer) -> String {
@@ -117,4 +118,114 @@ async fn diagnose_says_that_all_is_well_or_where_it_is_not() {
     let ill = server.agent().key(stranger).words("diagnose").run().await;
     assert_eq!(ill.code, Some(3), "{}", ill.output());
     assert!(ill.stdout.contains("[FAIL]"), "{}", ill.stdout);
+}
+
+#[tokio::test]
+async fn what_cannot_be_printed_is_no_success_and_a_reader_who_has_gone_is_no_fault() {
+    let server = TestServer::start().await;
+    let file = file(&server, "version: 3\nendpoints:\n  - {name: web, upstream: {url: 80}}\n");
+    let hithe = hithe_integration::program::hithe();
+    let ended = async |words: &str, to: &str| {
+        let line = format!("exec 2>/dev/null; \"$0\" {words} --config \"$1\" {to}");
+        let mut shell = tokio::process::Command::new("bash");
+        shell.args(["-o", "pipefail", "-c", &line]).arg(hithe).arg(&file).env("HOME", server.folder());
+        within(words, shell.status()).await.unwrap().code()
+    };
+    let address = server.ssh_address();
+    let diagnose = format!("diagnose --ssh-config none --server {address}");
+    for words in [
+        "http 80 --server a --ssh-config none --dry-run",
+        "config check",
+        "config path",
+        "config schema",
+        "version",
+        "completions bash",
+        "start --help",
+        &diagnose,
+    ] {
+        assert_eq!(ended(words, ">/dev/full").await, Some(1), "{words}");
+    }
+    for words in ["config schema", "config check", "completions zsh", "http --help", "version"] {
+        assert_eq!(ended(words, "| head -c 1 >/dev/null").await, Some(0), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_for_the_files_that_a_real_one_needs() {
+    let server = TestServer::start().await;
+    for (words, said) in [
+        ("http file:///nowhere/at/all", "file:///nowhere/at/all: "),
+        (
+            "tls 443 --terminate-at agent --crt /nowhere/crt --key /nowhere/key",
+            "there is no file /nowhere/crt",
+        ),
+        ("http 80 --identity /nowhere/key", "/nowhere/key does not exist"),
+    ] {
+        let dry = server.agent().words(words).words("--dry-run").run().await;
+        assert_eq!((dry.code, dry.stdout.as_str()), (Some(2), ""), "{}", dry.output());
+        assert!(dry.stderr.contains(said), "{}", dry.stderr);
+    }
+}
+
+#[tokio::test]
+async fn the_line_of_a_dry_run_publishes_as_it_stands() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    let known = server.folder().join("known hosts");
+    let agent = server.agent().command("http", &origin).words("--domain app --known-hosts").word(&known);
+    let dry = agent.words("--dry-run").run().await;
+    assert_eq!(dry.code, Some(0), "{}", dry.output());
+    let mut shell = tokio::process::Command::new("bash");
+    shell.args(["-c", &dry.stdout]).env("HOME", server.folder()).stdin(std::process::Stdio::null());
+    let mut ssh = Child::spawn(shell, None);
+    ssh.forwarding().await;
+    assert_eq!(server.visitor().get("https://app.localhost/").await.text(), "hello");
+}
+
+/// A real bash, its completions as `hithe completions` says they are set up, and somebody who types.
+#[tokio::test]
+async fn the_tabulator_completes_names_of_endpoints_and_files_in_bash() {
+    let server = TestServer::start().await;
+    let file = file(
+        &server,
+        "version: 3\nendpoints:\n  - {name: website, upstream: {url: 80}}\n  - {name: shell, url: 'tcp://', upstream: {url: 22}}\n",
+    );
+    std::fs::write(server.folder().join("certificate.pem"), "").unwrap();
+    let folder = hithe_integration::program::hithe().parent().unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let mut bash = tokio::process::Command::new("bash");
+    bash.args(["--norc", "--noprofile", "-i"]).current_dir(server.folder());
+    bash.env("PATH", path).env("TERM", "dumb").env("HOME", server.folder());
+    let mut bash = Child::spawn(bash, Some(Terminal::open()));
+    bash.type_in(b"source <(hithe completions bash); echo so''urced\n").await;
+    bash.wait_for_line(|line| line.trim() == "sourced").await;
+    let file = file.display();
+    for (typed, completed) in [
+        (format!("hithe --config {file} start web\tsh\t"), "start website shell"),
+        ("hithe tls 443 --crt certi\t".to_owned(), "tls 443 --crt certificate.pem"),
+        ("hithe dia\t".to_owned(), "hithe diagnose"),
+    ] {
+        // Ctrl-A, so that the line is printed and not obeyed.
+        bash.type_in(format!("{typed}\x01echo they are: \n").as_bytes()).await;
+        bash.wait_for_line(|line| line.starts_with("they are: ") && line.trim().ends_with(completed)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_newcomer_leaves_out_is_answered_with_what_to_do() {
+    let server = TestServer::start().await;
+    let file = file(&server, "version: 3\nendpoints:\n  - {name: web, upstream: {url: 80}}\n");
+    let config = format!("--config {}", file.display());
+    for (words, said) in [
+        ("http 80", "hithe config add-server HOST"),
+        ("start", "Open it with `hithe config edit`"),
+        (&format!("start {config}"), "say --all: web"),
+        (&format!("start wbe {config}"), "it has: web"),
+        ("tcp 22 --compression", "all flags: hithe tcp --help"),
+        ("htpp 80", "'http'"),
+    ] {
+        let refused = server.agent().without_server().words(words).run().await;
+        assert_eq!(refused.code, Some(2), "{words}: {}", refused.output());
+        assert!(refused.stderr.contains(said), "{words}: {}", refused.stderr);
+    }
 }

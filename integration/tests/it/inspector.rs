@@ -106,6 +106,30 @@ async fn endpoints_come_and_go_over_the_api() {
 }
 
 #[tokio::test]
+async fn whatever_the_api_refuses_is_an_error_in_its_own_form() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    let (_agent, web) = inspected(&server, &origin).await;
+    let large = server.folder().join("large");
+    std::fs::write(&large, vec![b'x'; 13 << 20]).unwrap();
+    let large = format!("@{}", large.display());
+    let (tunnels, broken) = (format!("{web}/api/tunnels"), format!("{web}/api/tunnels/%ff"));
+    for (arguments, expected) in [
+        (vec!["-X", "POST", "-H", JSON, "--data-binary", &large, &tunnels], 413),
+        (vec!["-X", "PUT", "-H", JSON, "-d", "{}", &tunnels], 405),
+        (vec![broken.as_str()], 400),
+        (vec!["-X", "POST", "-H", JSON, "-d", "{", &tunnels], 400),
+    ] {
+        let (status, body) = curl(&arguments).await;
+        assert_eq!(status, expected, "{body}");
+        let error: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{body}"));
+        assert_eq!(error["status_code"], expected);
+        assert!(error["error_code"].is_u64() && error["details"].is_object(), "{error}");
+        assert!(error["msg"].as_str().is_some_and(|text| !text.is_empty()), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn other_sites_and_other_names_get_nothing() {
     let server = TestServer::start().await;
     let origin = Origin::replying("hello").await;

@@ -5,6 +5,7 @@
 mod access;
 mod addresses;
 mod agent;
+mod agent_ends;
 mod agent_files;
 mod browser;
 mod cables;

@@ -109,3 +109,33 @@ async fn what_is_wrong_comes_as_an_error_with_its_kind() {
     let nobody = Session::builder().server("127.0.0.1:1").build().unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(300), nobody.http().listen()).await.is_err());
 }
+
+#[tokio::test]
+async fn a_close_lets_running_visits_finish_and_dropping_it_cuts_them() {
+    let server = TestServer::start().await;
+    for in_order in [true, false] {
+        let (origin, feed) = Origin::fed().await;
+        let endpoint =
+            session(&server).http().domain("app").forward(&origin.address().to_string()).await.unwrap();
+        assert!(feed.send("first ").await);
+        let mut stream = server.visitor().open("https://app.localhost/").await;
+        assert_eq!(stream.next_text().await, "first ");
+        let mut closing = Box::pin(endpoint.close());
+        let withdrawn = async { server.visitor().get_until_offline("https://app.localhost/").await };
+        let code = tokio::select! {
+            () = &mut closing => panic!("closed with a visit that runs"),
+            code = withdrawn => code,
+        };
+        assert_eq!(code.as_deref(), Some("ERR_HITHE_3200"));
+        if in_order {
+            assert!(feed.send("second").await);
+            drop(feed);
+            assert_eq!(stream.rest().await.unwrap().text(), "second");
+            within("the close", closing).await;
+        } else {
+            drop(closing);
+            assert!(stream.next().await.is_none_or(|end| end.is_err()), "the answer looks complete");
+            drop(feed);
+        }
+    }
+}
