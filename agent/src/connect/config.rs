@@ -26,7 +26,6 @@ const KEYWORDS: &[&str] = &[
     "identityagent",
     "identityfile",
     "port",
-    "proxycommand",
     "proxyjump",
     "stricthostkeychecking",
     "user",
@@ -37,19 +36,26 @@ const KEYWORDS: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct Said {
     params: HostParams,
+    /// `ProxyCommand` as it stands there, if no `ProxyJump` comes before it.
+    pub(super) proxy_command: Option<String>,
     pub(super) warnings: Vec<String>,
 }
 
 impl Said {
     /// Reads the files in order; of each option the first word holds.
     pub(super) fn of(host: &str, files: &[PathBuf], home: Option<&Path>) -> Self {
-        let params = SshConfig::default().query(host);
-        let mut reader =
-            Reader { host, home, said: Self { params, warnings: Vec::new() }, open: Vec::new(), files: 0 };
+        let said = Self::nothing(host);
+        let mut reader = Reader { host, home, said, open: Vec::new(), files: 0 };
         for file in files {
             reader.file(file, true);
         }
         reader.said
+    }
+
+    /// Whether `ProxyJump` names a host. `none` keeps a later one away, but no `ProxyCommand`.
+    fn jumps(&self) -> bool {
+        let named = self.params.proxy_jump.as_ref();
+        named.is_some_and(|jumps| jumps.iter().any(|jump| !jump.eq_ignore_ascii_case("none")))
     }
 
     pub(super) fn params(&self) -> &HostParams {
@@ -120,6 +126,14 @@ impl Reader<'_> {
                 self.include(place, &words(rest));
                 true
             }
+            // The whole rest of the line, with quotes and all, is the shell's. Of the two ways the first one holds.
+            "proxycommand" if holds => {
+                if self.said.proxy_command.is_none() && !self.said.jumps() {
+                    self.said.proxy_command = Some(rest.to_owned());
+                }
+                true
+            }
+            "proxyjump" if self.said.proxy_command.is_some() => holds,
             keyword if holds && KEYWORDS.contains(&keyword) => {
                 self.option(place, line);
                 true
@@ -147,7 +161,8 @@ impl Reader<'_> {
             [what, patterns] if what.eq_ignore_ascii_case("host") => {
                 let named = self.said.params.host_name.clone();
                 let host = named.as_deref().unwrap_or(self.host);
-                let clauses = Reader { host, home: None, said: Said::nothing(), open: Vec::new(), files: 0 };
+                let clauses =
+                    Reader { host, home: None, said: Said::nothing(host), open: Vec::new(), files: 0 };
                 clauses.is_for_us(&list(patterns))
             }
             _ => {
@@ -198,8 +213,9 @@ impl Reader<'_> {
 }
 
 impl Said {
-    fn nothing() -> Self {
-        Self { params: SshConfig::default().query(""), warnings: Vec::new() }
+    fn nothing(host: &str) -> Self {
+        let params = SshConfig::default().query(host);
+        Self { params, proxy_command: None, warnings: Vec::new() }
     }
 }
 

@@ -16,7 +16,7 @@ use russh::{Disconnect, Names};
 
 use super::ask::{Ask, Terminal, ask};
 use super::known_hosts::{self, Verdict};
-use super::{ConnectError, Hop, HostKeyPolicy};
+use super::{ConnectError, Hop, HostKeyPolicy, proxy_command};
 
 /// Lines of the server that are kept.
 const MAX_LINES: usize = 32;
@@ -56,6 +56,14 @@ impl Questions {
     /// Waits for its turn; what was unlocked comes with it.
     pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, HashMap<PathBuf, Arc<PrivateKey>>> {
         self.unlocked.lock().await
+    }
+
+    /// Shows a person something, without waiting until it is read.
+    pub(super) fn tell(&self, text: String) {
+        if self.somebody_is_there() {
+            let whom = Arc::clone(&self.whom);
+            tokio::task::spawn_blocking(move || whom.show(&text));
+        }
     }
 
     pub(super) async fn ask<T: Send + 'static>(
@@ -292,7 +300,14 @@ impl Gate {
     /// What russh says of a handshake, in words about the server. `preamble` is what came before its version line.
     pub(super) fn explain(&self, error: ConnectError, preamble: &[String]) -> ConnectError {
         let server = self.hop.name();
-        let ConnectError::Ssh(error) = error else { return error };
+        let error = match error {
+            ConnectError::Ssh(russh::Error::IO(error)) => match proxy_command::its_own_words(error) {
+                Ok(ours) => return ours,
+                Err(error) => russh::Error::IO(error),
+            },
+            ConnectError::Ssh(error) => error,
+            other => return other,
+        };
         let said = preamble.iter().take(MAX_REASON).map(String::as_str).collect::<Vec<_>>().join(" / ");
         if said.starts_with("HTTP/") {
             return ConnectError::Protocol {

@@ -1,5 +1,7 @@
 //! Whole ways into servers that run in the test.
 
+#[cfg(unix)]
+mod programs;
 pub(crate) mod server;
 
 use std::collections::VecDeque;
