@@ -122,6 +122,8 @@ struct Hop {
     /// As what it stands in known_hosts, if not as host and port.
     alias: Option<String>,
     identities: Vec<Identity>,
+    /// Those that `CertificateFile` names.
+    certificates: Vec<PathBuf>,
     /// No keys of ssh-agent but those that the identity files name.
     identities_only: bool,
     /// Where ssh-agent listens.

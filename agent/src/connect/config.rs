@@ -16,7 +16,6 @@ const MAX_FILES: usize = 256;
 
 /// The keywords that count here. Others are not read, so they may say what they like.
 const KEYWORDS: &[&str] = &[
-    "certificatefile",
     "connecttimeout",
     "globalknownhostsfile",
     "hashknownhosts",
@@ -38,6 +37,8 @@ pub(super) struct Said {
     params: HostParams,
     /// `ProxyCommand` as it stands there, if no `ProxyJump` comes before it.
     pub(super) proxy_command: Option<String>,
+    /// All that `CertificateFile` names.
+    pub(super) certificates: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -124,6 +125,12 @@ impl Reader<'_> {
             "match" => self.matches(place, &words(rest)),
             "include" if holds => {
                 self.include(place, &words(rest));
+                true
+            }
+            // They add up.
+            "certificatefile" if holds => {
+                let room = MAX_FILES.saturating_sub(self.said.certificates.len());
+                self.said.certificates.extend(words(rest).into_iter().take(room.min(1)));
                 true
             }
             // The whole rest of the line, with quotes and all, is the shell's. Of the two ways the first one holds.
@@ -215,7 +222,7 @@ impl Reader<'_> {
 impl Said {
     fn nothing(host: &str) -> Self {
         let params = SshConfig::default().query(host);
-        Self { params, proxy_command: None, warnings: Vec::new() }
+        Self { params, proxy_command: None, certificates: Vec::new(), warnings: Vec::new() }
     }
 }
 

@@ -162,6 +162,7 @@ impl Resolver<'_> {
             port,
             alias: said.word("HostKeyAlias").map(|alias| unquote(alias).to_owned()),
             identities: self.identities(said, tokens),
+            certificates: self.certificates(said, tokens),
             identities_only: said.is_yes("IdentitiesOnly"),
             agent: self.agent(said, tokens),
             known_hosts: self.known_hosts(said, tokens),
@@ -200,6 +201,11 @@ impl Resolver<'_> {
             }
         });
         all
+    }
+
+    fn certificates(&self, said: &Said, tokens: &[(char, &str)]) -> Vec<PathBuf> {
+        let named = said.certificates.iter().filter(|name| !name.eq_ignore_ascii_case("none"));
+        without_repeats(named.map(|name| self.around.path(&expand(name, tokens))).collect())
     }
 
     fn agent(&self, said: &Said, tokens: &[(char, &str)]) -> Option<PathBuf> {

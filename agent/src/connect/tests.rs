@@ -1,6 +1,8 @@
 //! Whole ways into servers that run in the test.
 
 #[cfg(unix)]
+mod offers;
+#[cfg(unix)]
 mod programs;
 pub(crate) mod server;
 
@@ -8,8 +10,6 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::process::Command;
-#[cfg(unix)]
-use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
@@ -286,18 +286,6 @@ async fn a_host_certificate_of_a_trusted_authority_makes_a_server_known() {
 }
 
 #[tokio::test]
-async fn a_certificate_beside_a_key_is_shown_before_it() {
-    let home = Home::new();
-    let key = home.key("id_ed25519");
-    let certificate = certify(&new_key(), &key, CertType::User, "v2");
-    home.write("id_ed25519-cert.pub", certificate.to_openssh().unwrap());
-    let server = TestServer::start(Knows { certificates: true, ..Default::default() }).await;
-    home.knows(&server);
-    enter(&home.way_to(&server)).await.unwrap();
-    assert!(server.tried().contains(&"certificate id".to_owned()), "{:?}", server.tried());
-}
-
-#[tokio::test]
 async fn a_passphrase_is_asked_once_and_only_where_the_server_knows_the_key() {
     let home = Home::new();
     let key = new_key();
@@ -389,64 +377,6 @@ async fn no_more_keys_are_offered_than_a_server_puts_up_with() {
     assert!(error.to_string().contains("4 more keys were not offered"), "{error}");
     assert!(error.advice().contains("Who are you?"), "the question comes after the keys: {error}");
     assert_eq!(server.tried().len(), 5);
-}
-
-/// OpenSSH's agent with a key in it.
-#[cfg(unix)]
-struct SshAgent(Child);
-
-#[cfg(unix)]
-impl SshAgent {
-    fn with(home: &Home, keys: &[&str]) -> Self {
-        let socket = home.0.path().join("agent");
-        let agent =
-            Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-        let agent = Self(agent);
-        let added = || {
-            let paths = keys.iter().map(|key| home.ssh().join(key));
-            let run = Command::new("ssh-add")
-                .args(paths)
-                .env("SSH_AUTH_SOCK", &socket)
-                .stderr(Stdio::null())
-                .status();
-            run.is_ok_and(|status| status.success())
-        };
-        let patience = std::iter::repeat_with(added).take(500);
-        assert!(patience.into_iter().any(|done| done), "ssh-add reaches ssh-agent");
-        agent
-    }
-}
-
-#[cfg(unix)]
-impl Drop for SshAgent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[cfg(unix)]
-#[tokio::test]
-async fn keys_of_ssh_agent_are_offered_and_with_identities_only_those_that_files_name() {
-    let home = Home::new();
-    let (known, other) = (home.key("known"), home.key("other"));
-    home.write("named.pub", known.public_key().to_openssh().unwrap());
-    let _agent = SshAgent::with(&home, &["other", "known"]);
-    fs::remove_file(home.ssh().join("known")).unwrap();
-    let socket = home.0.path().join("agent");
-    let variables = [("SSH_AUTH_SOCK", socket.to_str().unwrap())];
-    let server = TestServer::start(knowing(&[&known])).await;
-    home.knows(&server);
-    let fingerprint =
-        |key: &PrivateKey| format!("v2 ssh-ed25519 {}", known_hosts::fingerprint(key.public_key()));
-
-    enter(&home.route(&to(&server), &variables)).await.unwrap();
-    assert_eq!(server.tried()[0], fingerprint(&other));
-
-    home.write("config", "IdentityFile ~/.ssh/named.pub\nIdentitiesOnly yes\n");
-    let before = server.tried().len();
-    enter(&home.route(&to(&server), &variables)).await.unwrap();
-    assert!(!server.tried()[before..].contains(&fingerprint(&other)), "{:?}", server.tried());
 }
 
 #[tokio::test]

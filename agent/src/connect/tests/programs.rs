@@ -52,7 +52,7 @@ async fn a_proxy_command_that_ends_is_to_blame_and_its_words_are_told() {
         ("false", "it ended with status 1", false),
         ("no-such-program %h", "it ended with status 127: ", true),
         ("sh -c 'echo no way >&2; exit 3'", "it ended with status 3: no way", false),
-        ("sh -c 'exec >&-; sleep 1000'", "it closed its output", false),
+        ("sh -c 'exec >&-; exec sleep 1000'", "it closed its output", false),
         ("sh -c 'kill -9 $$'", "signal: 9", false),
         ("sh -c 'echo SSH-2.0-half; echo cut >&2; exit 4'", "status 4: cut", false),
     ] {
