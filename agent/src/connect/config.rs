@@ -31,6 +31,33 @@ const KEYWORDS: &[&str] = &[
     "userknownhostsfile",
 ];
 
+/// Keywords that would protect or lead another way and are not heeded, which a person should know, with what they may say
+/// without meaning anything here.
+const UNHEEDED: &[(&str, &[&str])] = &[
+    ("addressfamily", &["any"]),
+    ("batchmode", &["no"]),
+    ("bindaddress", &[]),
+    ("bindinterface", &[]),
+    ("canonicalizehostname", &["no"]),
+    ("casignaturealgorithms", &[]),
+    ("ciphers", &[]),
+    ("hostkeyalgorithms", &[]),
+    ("kexalgorithms", &[]),
+    ("knownhostscommand", &["none"]),
+    ("macs", &[]),
+    ("numberofpasswordprompts", &["3"]),
+    ("passwordauthentication", &["yes"]),
+    ("pkcs11provider", &["none"]),
+    ("preferredauthentications", &[]),
+    ("proxyusefdpass", &["no"]),
+    ("pubkeyacceptedalgorithms", &[]),
+    ("pubkeyacceptedkeytypes", &[]),
+    ("pubkeyauthentication", &["yes"]),
+    ("requiredrsasize", &[]),
+    ("revokedhostkeys", &["none"]),
+    ("verifyhostkeydns", &["no"]),
+];
+
 /// What the files say of one host.
 #[derive(Debug)]
 pub(super) struct Said {
@@ -39,6 +66,8 @@ pub(super) struct Said {
     pub(super) proxy_command: Option<String>,
     /// All that `CertificateFile` names.
     pub(super) certificates: Vec<String>,
+    /// Of [`UNHEEDED`], as it stands there.
+    unheeded: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -50,7 +79,11 @@ impl Said {
         for file in files {
             reader.file(file, true);
         }
-        reader.said
+        let mut said = reader.said;
+        if !said.unheeded.is_empty() {
+            said.warnings.push(format!("ssh_config: not heeded: {}", said.unheeded.join(", ")));
+        }
+        said
     }
 
     /// Whether `ProxyJump` names a host. `none` keeps a later one away, but no `ProxyCommand`.
@@ -145,7 +178,22 @@ impl Reader<'_> {
                 self.option(place, line);
                 true
             }
+            name if holds => {
+                let typed = line.get(..end).unwrap_or_default();
+                self.unheeded(name, typed, words(rest).first().map_or("", String::as_str));
+                true
+            }
             _ => holds,
+        }
+    }
+
+    /// Takes down what is not read and should be known. The first word of a keyword is the one that would hold.
+    fn unheeded(&mut self, keyword: &str, typed: &str, value: &str) {
+        let Some((_, harmless)) = UNHEEDED.iter().find(|(name, _)| *name == keyword) else { return };
+        if !harmless.iter().any(|word| word.eq_ignore_ascii_case(value))
+            && !self.said.unheeded.iter().any(|known| known.eq_ignore_ascii_case(typed))
+        {
+            self.said.unheeded.push(typed.to_owned());
         }
     }
 
@@ -222,7 +270,13 @@ impl Reader<'_> {
 impl Said {
     fn nothing(host: &str) -> Self {
         let params = SshConfig::default().query(host);
-        Self { params, proxy_command: None, certificates: Vec::new(), warnings: Vec::new() }
+        Self {
+            params,
+            proxy_command: None,
+            certificates: Vec::new(),
+            unheeded: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 }
 
@@ -332,6 +386,13 @@ mod tests {
         assert_eq!(said.params().user.as_deref(), Some("ada"));
         assert_eq!(said.warnings.len(), 1, "{:?}", said.warnings);
         assert!(said.warnings[0].contains("config:2: `Port many` is left out"), "{:?}", said.warnings);
+    }
+
+    #[test]
+    fn what_protects_and_is_not_heeded_is_named_once_and_only_for_its_host() {
+        let text = "Host t\n RevokedHostKeys /r\n Ciphers aes256-gcm@openssh.com\n revokedhostkeys /s\n ForwardX11 no\n \
+                    PubkeyAuthentication yes\nHost other\n BindAddress ::1";
+        assert_eq!(said("t", text).warnings, ["ssh_config: not heeded: RevokedHostKeys, Ciphers"]);
     }
 
     #[test]
