@@ -12,6 +12,7 @@ mod gate;
 mod identity;
 mod jump;
 mod known_hosts;
+mod locked;
 mod login;
 mod preamble;
 mod proxy;

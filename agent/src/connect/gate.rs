@@ -29,8 +29,17 @@ const TRIES: usize = 5;
 #[derive(Clone, Debug)]
 pub(super) struct Questions {
     whom: Arc<dyn Ask>,
-    /// Keys that a passphrase was typed for. Connections come back at night.
-    unlocked: Arc<tokio::sync::Mutex<HashMap<PathBuf, Arc<PrivateKey>>>>,
+    /// Keys that need a passphrase. Connections come back at night.
+    locks: Arc<tokio::sync::Mutex<HashMap<PathBuf, Lock>>>,
+}
+
+/// What is known of a key that needs a passphrase.
+#[derive(Clone, Debug)]
+pub(super) enum Lock {
+    /// It was given.
+    Open(Arc<PrivateKey>),
+    /// This number of others were.
+    Shut(usize),
 }
 
 impl Default for Questions {
@@ -41,7 +50,7 @@ impl Default for Questions {
 
 impl Questions {
     pub(super) fn to(whom: Arc<dyn Ask>) -> Self {
-        Self { whom, unlocked: Arc::default() }
+        Self { whom, locks: Arc::default() }
     }
 
     /// The same questions to somebody else.
@@ -53,9 +62,9 @@ impl Questions {
         self.whom.is_there()
     }
 
-    /// Waits for its turn; what was unlocked comes with it.
-    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, HashMap<PathBuf, Arc<PrivateKey>>> {
-        self.unlocked.lock().await
+    /// Waits for its turn; what is known of keys that need a passphrase comes with it.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, HashMap<PathBuf, Lock>> {
+        self.locks.lock().await
     }
 
     /// Shows a person something, without waiting until it is read.

@@ -17,14 +17,13 @@ use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey};
 use tokio::time::timeout;
 
 use super::gate::Gate;
+use super::locked::{PrivateFile, unlock};
 use super::{ConnectError, Hop, Identity, IdentitySource};
 
 /// Bytes of a key file.
 const MAX_FILE: u64 = 64 * 1024;
 /// ssh-agent answers from memory.
 const AGENT: Duration = Duration::from_secs(5);
-/// Times that a passphrase is asked for.
-const TRIES: usize = 3;
 
 type Agent = AgentClient<Box<dyn AgentStream + Send + Unpin>>;
 
@@ -53,19 +52,24 @@ pub(super) struct Keyring {
     pub(super) offers: Vec<Offer>,
     /// Why something is not offered.
     pub(super) notes: Vec<String>,
+    /// A passphrase is missing for something of it.
+    pub(super) is_locked: bool,
     agent: Option<Agent>,
 }
 
 impl Keyring {
     pub(super) async fn of(hop: &Hop, gate: &Gate, binding: Option<&AgentSessionBinding>) -> Self {
-        let mut ring = Self { offers: Vec::new(), notes: Vec::new(), agent: None };
+        let mut ring = Self { offers: Vec::new(), notes: Vec::new(), is_locked: false, agent: None };
         let in_agent = ring.open_agent(hop, binding).await;
         let mut files = Vec::new();
         for identity in &hop.identities {
             match KeyFile::read(identity, gate).await {
                 Ok(Some(file)) => files.push((identity.source, file)),
                 Ok(None) => {}
-                Err(why) => ring.notes.push(format!("{}: {why}", identity.path.display())),
+                Err(KeyError { why, is_locked }) => {
+                    ring.is_locked |= is_locked;
+                    ring.notes.push(format!("{}: {why}", identity.path.display()));
+                }
             }
         }
         for path in &hop.certificates {
@@ -246,40 +250,6 @@ fn failed(why: impl Into<String>) -> ConnectError {
     ConnectError::Ssh(russh::Error::IO(io::Error::other(why.into())))
 }
 
-/// The private key of a file for which a passphrase is needed: of an earlier question, or of one now.
-async fn unlock(path: &Path, gate: &Gate) -> Result<Arc<PrivateKey>, String> {
-    let questions = gate.questions();
-    let _open = gate.ask_open();
-    let mut unlocked = questions.turn().await;
-    if let Some(key) = unlocked.get(path) {
-        return Ok(Arc::clone(key));
-    }
-    if !questions.somebody_is_there() {
-        return Err("it needs a passphrase, and nobody can be asked; put it into ssh-agent".into());
-    }
-    let text = read(path).map_err(|error| error.to_string())?;
-    for _ in 0..TRIES {
-        let question = format!("Passphrase for {}: ", path.display());
-        let typed =
-            questions.ask(move |person| person.secret(&question)).await.map_err(|error| error.to_string())?;
-        if typed.expose().is_empty() {
-            break;
-        }
-        let (text, typed) = (text.clone(), typed);
-        // bcrypt takes its time.
-        let opened =
-            tokio::task::spawn_blocking(move || russh::keys::decode_secret_key(&text, Some(typed.expose())))
-                .await;
-        if let Ok(Ok(key)) = opened {
-            let key = Arc::new(key);
-            unlocked.insert(path.to_owned(), Arc::clone(&key));
-            return Ok(key);
-        }
-        let _ = questions.ask(|person| person.show("That does not open it.")).await;
-    }
-    Err("its passphrase was not given".into())
-}
-
 /// Something that may be offered: a key, or a certificate for it.
 struct Entry {
     name: String,
@@ -318,6 +288,18 @@ fn user_certificate(text: &str) -> Result<Certificate, String> {
     }
 }
 
+/// Why there is no key to offer in a file.
+struct KeyError {
+    why: String,
+    is_locked: bool,
+}
+
+impl From<String> for KeyError {
+    fn from(why: String) -> Self {
+        Self { why, is_locked: false }
+    }
+}
+
 /// What stands in a key file.
 struct KeyFile {
     name: String,
@@ -329,7 +311,7 @@ struct KeyFile {
 
 impl KeyFile {
     /// None if it is not there and need not be.
-    async fn read(identity: &Identity, gate: &Gate) -> Result<Option<Self>, String> {
+    async fn read(identity: &Identity, gate: &Gate) -> Result<Option<Self>, KeyError> {
         let path = &identity.path;
         let text = match read(path) {
             Ok(text) => text,
@@ -337,24 +319,24 @@ impl KeyFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(public_half(path).map(|public| Self::new(path, public, None)));
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.to_string().into()),
         };
         if let Ok(public) = PublicKey::from_openssh(text.trim()) {
             return Ok(Some(Self::new(path, public, None)));
         }
-        let locked = || Some(Signs::Locked(path.clone()));
-        let (public, private) = match PrivateKey::from_openssh(&text) {
-            Ok(key) if key.is_encrypted() => (key.public_key().clone(), locked()),
-            Ok(key) if needs_device(key.public_key()) => (key.public_key().clone(), None),
-            Ok(key) => (key.public_key().clone(), Some(Signs::Key(Arc::new(key)))),
-            Err(_) => match russh::keys::decode_secret_key(&text, None) {
-                Ok(key) => (key.public_key().clone(), Some(Signs::Key(Arc::new(key)))),
-                Err(russh::keys::Error::KeyIsEncrypted) => match public_half(path) {
-                    Some(half) => (half, locked()),
-                    None => (unlock(path, gate).await?.public_key().clone(), locked()),
-                },
-                Err(error) => return Err(format!("it is no private key: {error}")),
-            },
+        let (public, private) = match PrivateFile::read(path, &text)? {
+            PrivateFile::Open(key) if needs_device(key.public_key()) => (key.public_key().clone(), None),
+            PrivateFile::Open(key) => (key.public_key().clone(), Some(Signs::Key(Arc::new(*key)))),
+            PrivateFile::Locked(public) => {
+                let public = match public.or_else(|| public_half(path)) {
+                    Some(public) => public,
+                    None => {
+                        let unlocked = unlock(path, gate).await;
+                        unlocked.map_err(|why| KeyError { why, is_locked: true })?.public_key().clone()
+                    }
+                };
+                (public, Some(Signs::Locked(path.clone())))
+            }
         };
         Ok(Some(Self::new(path, public, private)))
     }
@@ -395,11 +377,12 @@ fn beside(path: &Path, suffix: &str) -> Option<String> {
     read(Path::new(&name)).ok()
 }
 
-fn read(path: &Path) -> io::Result<String> {
+pub(super) fn read(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > MAX_FILE {
         return Err(io::Error::other("it is too large for a key"));
     }
-    fs::read_to_string(path)
+    // What is no text is no key either, and is told so.
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 #[cfg(unix)]

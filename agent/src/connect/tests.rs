@@ -9,7 +9,7 @@ pub(crate) mod server;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
@@ -308,7 +308,75 @@ async fn a_passphrase_is_asked_once_and_only_where_the_server_knows_the_key() {
     let error = refused(&home.way_to(&server)).await;
     assert!(error.to_string().contains("needs a passphrase, and nobody can be asked"), "{error}");
     assert!(error.advice().starts_with("Put the key into ssh-agent"), "{}", error.advice());
+    assert!(error.to_string().contains("ssh-add"), "{error}");
     assert_eq!(error.exit_status(), exit::LOGIN);
+}
+
+#[tokio::test]
+async fn a_wrong_passphrase_is_asked_for_three_times_in_all_and_then_comes_the_next_key() {
+    let home = Home::new();
+    let locked = |name: &str| {
+        let key = new_key();
+        let locked = key.encrypt(&mut russh::keys::key::safe_rng(), "open sesame").unwrap();
+        write_key(&home.ssh(), name, &locked);
+        key
+    };
+    let (first, second) = (locked("id_ed25519"), locked("id_ecdsa"));
+    let certificate = certify(&new_key(), &first, CertType::User, "v2");
+    home.write("id_ed25519-cert.pub", certificate.to_openssh().unwrap());
+    let server = TestServer::start(Knows { certificates: true, ..knowing(&[&first, &second]) }).await;
+    home.knows(&server);
+    let person = Person::who_says(&["wrong"; 3]);
+    person.answers.lock().unwrap().push_back("open sesame");
+    let route = home.way_to(&server).asking(person.clone());
+    enter(&route).await.unwrap();
+    enter(&route).await.unwrap();
+    let questions = |name: &str| {
+        person.asked().matches(&format!("Passphrase for {}", home.ssh().join(name).display())).count()
+    };
+    assert_eq!((questions("id_ed25519:"), questions("id_ecdsa:")), (3, 1), "{}", person.asked());
+}
+
+#[tokio::test]
+async fn keys_of_other_forms_open_the_server_or_it_is_said_what_to_do() {
+    let home = Home::new();
+    let path = home.ssh().join("id_rsa");
+    let run = |line: &str| {
+        let line = line.replace("KEY", path.to_str().unwrap());
+        let done = Command::new("sh").arg("-c").arg(&line).stderr(Stdio::null()).status().unwrap();
+        assert!(done.success(), "{line}");
+    };
+    let unreadable = "`ssh-keygen -p -f ";
+    for (make, outcome) in [
+        ("openssl genpkey -algorithm ed25519 -aes256 -pass pass:sesame -out KEY", "opens"),
+        ("puttygen -q -t ed25519 -o KEY --new-passphrase KEY-pass", "opens"),
+        ("ssh-keygen -q -t ed25519 -N sesame -Z aes256-gcm@openssh.com -f KEY", "opens"),
+        ("ssh-keygen -q -t rsa -m PEM -N sesame -f KEY", "opens"),
+        ("ssh-keygen -q -t ecdsa -m PEM -N sesame -f KEY", unreadable),
+        ("ssh-keygen -q -t ed25519 -N sesame -Z 3des-cbc -f KEY", unreadable),
+        ("openssl genrsa -traditional -aes256 -passout pass:sesame -out KEY 2048", unreadable),
+        ("openssl ecparam -name secp256k1 -genkey -noout -out KEY", unreadable),
+        (
+            "openssl genpkey -algorithm ed25519 | openssl pkcs8 -topk8 -v2 des3 -passout pass:sesame -out KEY",
+            unreadable,
+        ),
+        ("head -c 300 /dev/urandom > KEY", "there is no private key in it"),
+        ("touch KEY", "there is no private key in it"),
+    ] {
+        home.write("id_rsa-pass", "sesame");
+        run(make);
+        let public = russh::keys::load_secret_key(&path, Some("sesame")).map(|key| key.public_key().clone());
+        let keys = public.into_iter().collect();
+        let server = TestServer::start(Knows { keys, ..Default::default() }).await;
+        home.knows(&server);
+        let person = Person::who_says(&["sesame"]);
+        let entered = enter(&home.way_to(&server).asking(person)).await;
+        match entered {
+            Ok(_) => assert_eq!(outcome, "opens", "{make}"),
+            Err(error) => assert!(error.to_string().contains(outcome), "{make}: {error}"),
+        }
+        run("rm -f KEY KEY.pub KEY-pass");
+    }
 }
 
 #[tokio::test]
