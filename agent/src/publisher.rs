@@ -15,6 +15,7 @@ use hithe_cli_parser::{Code, Command};
 use crate::Endpoint;
 use crate::connect::{ConnectError, Route};
 use crate::exit;
+use crate::remedy::in_our_words;
 use crate::retry::{self, Backoff};
 use crate::session::{Heard, Session, Target};
 use crate::status::{Board, Phase};
@@ -259,7 +260,10 @@ impl Publisher {
         };
         if first.await.is_err() {
             let before = !self.urls().is_empty();
-            return Err(refusal(why(&said).or(session.parting_words().await), before));
+            return Err(refusal(
+                in_our_words(&said, self.endpoint.kind()).or(session.parting_words().await),
+                before,
+            ));
         }
         self.board.endpoint(&self.endpoint.name, |it| {
             it.urls = urls;
@@ -342,10 +346,12 @@ async fn wears_out(session: &Session, not_before: Option<Instant>) {
     }
 }
 
-/// Lets a session that was replaced finish its visits, unless we are to stop.
+/// Lets a session that was replaced finish its visits, unless we are to stop. Where its name is shared, the next one stands
+/// beside it and has not taken over, so that it has to withdraw.
 async fn retire(session: Session, stop: CancellationToken) {
     let mut tick = interval(LOOK_AT_WEAR);
     let idle = async {
+        session.withdraw().await;
         while session.shared.visits() > 0 {
             tick.tick().await;
         }
@@ -355,12 +361,6 @@ async fn retire(session: Session, stop: CancellationToken) {
         () = stop.cancelled() => {}
     }
     session.leave().await;
-}
-
-/// Of what the server said, the part with a code.
-fn why(said: &[String]) -> Option<String> {
-    let from = said.iter().position(|line| line.contains("ERR_HITHE_"))?;
-    said.get(from..).map(|lines| lines.join("\n"))
 }
 
 /// A command that the server did not carry out. What was public before may be so again: ports that are just being

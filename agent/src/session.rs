@@ -94,6 +94,12 @@ impl Session {
         }
     }
 
+    /// Asks for no more visits, which go to others from now on. Those that run go on.
+    pub(crate) async fn withdraw(&self) {
+        let Some(bind) = self.shared.forward() else { return };
+        let _ = timeout(FAREWELL, self.handle.cancel_tcpip_forward(bind.address, bind.port)).await;
+    }
+
     /// Says goodbye: visitors get an answer at once and are not held for a reconnect.
     pub(crate) async fn leave(mut self) {
         let _ = timeout(FAREWELL, self.handle.disconnect(Disconnect::ByApplication, "", "")).await;

@@ -74,6 +74,11 @@ impl Shared {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(bind);
     }
 
+    /// The forward that was asked for, with the port that it was given.
+    pub(super) fn forward(&self) -> Option<Bind> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Channels are ours to open only for what we asked for (RFC 4254 §7.2). Before the answer to a forward for port 0
     /// nobody knows its number.
     fn is_expected(&self, address: &str, port: u32) -> bool {
