@@ -6,6 +6,7 @@ mod access;
 mod addresses;
 mod agent;
 mod agent_files;
+mod agent_way;
 mod browser;
 mod cables;
 mod clients;
