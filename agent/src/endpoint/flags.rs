@@ -45,13 +45,12 @@ fn grammar(command: clap::Command, kind: Kind) -> clap::Command {
             arg.value_parser(host).help("The host that the upstream is asked for: rewrite is that of ADDR, preserve the public one, or a host such as localhost:3000")
         });
     }
-    if kind == Kind::Tls {
-        command = command.mut_arg("upstream-protocol", |arg| {
-            arg.hide(false).help("With --terminate-at agent: visitors have to speak HTTP/1.1 (http1) or HTTP/2 (http2), which the upstream gets in the clear [default: whatever they speak that agree on nothing]")
-        });
-    }
     if kind != Kind::Tcp {
         command = command
+            .mut_arg("upstream-protocol", |arg| {
+                arg.hide(false)
+                    .help("Speak HTTP/1.1 (http1), HTTP/2 (http2), or what the upstream chooses in its TLS handshake (auto); of tls endpoints with --terminate-at agent, what visitors have to speak: http1 or http2")
+            })
             .mut_arg(TERMINATE_AT, |arg| {
                 arg.value_parser(terminate_at)
                     .value_name("edge|agent|upstream")
