@@ -9,7 +9,9 @@ pub(crate) mod server;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::process::{Command, Stdio};
+use std::process::Command;
+#[cfg(unix)]
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
@@ -337,6 +339,7 @@ async fn a_wrong_passphrase_is_asked_for_three_times_in_all_and_then_comes_the_n
     assert_eq!((questions("id_ed25519:"), questions("id_ecdsa:")), (3, 1), "{}", person.asked());
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn keys_of_other_forms_open_the_server_or_it_is_said_what_to_do() {
     let home = Home::new();
