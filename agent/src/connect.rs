@@ -13,9 +13,11 @@ mod identity;
 mod jump;
 mod known_hosts;
 mod line;
+mod locked;
 mod login;
 mod preamble;
 mod proxy;
+mod proxy_command;
 mod resolve;
 mod tcp;
 #[cfg(test)]
@@ -33,6 +35,7 @@ use self::address::host_port;
 use self::gate::Questions;
 use self::preamble::Preamble;
 use self::proxy::Proxy;
+use self::proxy_command::ProxyCommand;
 use self::resolve::Surroundings;
 use crate::Stream;
 
@@ -97,11 +100,19 @@ pub(crate) struct Route {
     /// Hosts on the way, the nearest first.
     jumps: Vec<Hop>,
     /// How the first host is reached.
-    proxy: Option<Proxy>,
+    way: Way,
     token: Option<Secret<String>>,
     limit: Duration,
     questions: Questions,
     warnings: Vec<String>,
+}
+
+/// How the first host is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    Tcp,
+    Proxy(Proxy),
+    Command(ProxyCommand),
 }
 
 /// A host that speaks SSH: the server, or a jump host.
@@ -113,6 +124,8 @@ struct Hop {
     /// As what it stands in known_hosts, if not as host and port.
     alias: Option<String>,
     identities: Vec<Identity>,
+    /// Those that `CertificateFile` names.
+    certificates: Vec<PathBuf>,
     /// No keys of ssh-agent but those that the identity files name.
     identities_only: bool,
     /// Where ssh-agent listens.
@@ -210,9 +223,10 @@ impl Route {
     pub(crate) async fn dial(&self) -> Result<Box<dyn Stream>, ConnectError> {
         let hops: Vec<_> = self.jumps.iter().chain([&self.server]).collect();
         let first = hops.first().copied().unwrap_or(&self.server);
-        let mut stream: Box<dyn Stream> = match &self.proxy {
-            Some(proxy) => proxy.connect(&first.host, first.port, self.limit).await?,
-            None => Box::new(tcp::connect(&first.host, first.port, self.limit).await?),
+        let mut stream: Box<dyn Stream> = match &self.way {
+            Way::Tcp => Box::new(tcp::connect(&first.host, first.port, self.limit).await?),
+            Way::Proxy(proxy) => proxy.connect(&first.host, first.port, self.limit).await?,
+            Way::Command(command) => Box::new(command.start(&self.questions)?),
         };
         for pair in hops.windows(2) {
             let [jump, next] = pair else { continue };
@@ -294,8 +308,10 @@ impl Route {
             let jumps: Vec<_> = self.jumps.iter().map(Hop::name).collect();
             words = format!("{words} over {}", jumps.join(", "));
         }
-        if let Some(proxy) = &self.proxy {
-            words = format!("{words} through {proxy}");
+        match &self.way {
+            Way::Tcp => {}
+            Way::Proxy(proxy) => words = format!("{words} through {proxy}"),
+            Way::Command(command) => words = format!("{words} through {}", command.in_words()),
         }
         if self.token.is_some() {
             words.push_str(", with a token");
@@ -303,22 +319,27 @@ impl Route {
         printable(&words).into_owned()
     }
 
-    /// What is reached by TCP: the proxy, a jump host or the server.
-    fn first(&self) -> (&str, u16) {
-        match (&self.proxy, self.jumps.first().unwrap_or(&self.server)) {
-            (Some(proxy), _) => proxy.place(),
-            (None, hop) => (&hop.host, hop.port),
+    /// What we reach by TCP: the proxy, a jump host or the server. None where a program does that.
+    fn first(&self) -> Option<(&str, u16)> {
+        let hop = self.jumps.first().unwrap_or(&self.server);
+        match &self.way {
+            Way::Tcp => Some((&hop.host, hop.port)),
+            Way::Proxy(proxy) => Some(proxy.place()),
+            Way::Command(_) => None,
         }
     }
 
-    pub(crate) fn first_host(&self) -> String {
-        printable(self.first().0).into_owned()
+    /// None where a program goes the whole way.
+    pub(crate) fn first_host(&self) -> Option<String> {
+        self.first().map(|(host, _)| printable(host).into_owned())
     }
 
+    /// None where a program goes the whole way.
+    ///
     /// # Errors
     /// Its name leads nowhere.
     pub(crate) async fn first_addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
-        let (host, port) = self.first();
+        let Some((host, port)) = self.first() else { return Ok(Vec::new()) };
         tcp::resolve(host, port, self.limit).await
     }
 

@@ -123,11 +123,12 @@ impl Steps<'_> {
         self.step("Forward", forward)
     }
 
-    /// Names and TCP, of the first host on the way.
+    /// Names and TCP, of the first host on the way. Where a program goes it, that has to say what fails.
     async fn addresses(&mut self, route: &Route) -> io::Result<Option<()>> {
+        let Some(host) = route.first_host() else { return Ok(Some(())) };
         let found = route.first_addresses().await.map(|addresses| {
             let shown: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-            (format!("{} is {}", route.first_host(), shown.join(", ")), addresses)
+            (format!("{host} is {}", shown.join(", ")), addresses)
         });
         let Some(addresses) = self.step("Names", found)? else { return Ok(None) };
         let mut answers = false;

@@ -37,6 +37,9 @@ pub struct TlsAtAgent {
     /// With authorities, visitors need a certificate of theirs.
     pub authorities: Vec<Pem>,
     pub min_version: Option<TlsVersion>,
+    /// What the upstream speaks, and therefore visitors have to (RFC 7301). Otherwise nothing is agreed on, and whoever
+    /// speaks HTTP takes that for HTTP/1.1.
+    pub protocol: Option<HttpVersion>,
 }
 
 /// How the agent speaks TLS with an upstream (`https://…`).
@@ -128,11 +131,25 @@ impl Endpoint {
     /// What to speak in TLS with the upstream, as it is told in the handshake (RFC 7301).
     pub(crate) fn alpn(&self) -> Vec<Vec<u8>> {
         let protocol = self.command.modules().upstream.as_ref().and_then(|it| it.protocol);
-        match (self.kind(), protocol) {
-            (Kind::Http, Some(HttpVersion::Http2)) => vec![b"h2".to_vec()],
-            (Kind::Http, _) => vec![b"http/1.1".to_vec()],
-            _ => Vec::new(),
+        match self.kind() {
+            Kind::Http => alpn(Some(protocol.unwrap_or_default())),
+            Kind::Tls | Kind::Tcp => self.tls.as_ref().map(TlsAtAgent::alpn).unwrap_or_default(),
         }
+    }
+}
+
+impl TlsAtAgent {
+    /// What visitors are offered.
+    pub(crate) fn alpn(&self) -> Vec<Vec<u8>> {
+        alpn(self.protocol)
+    }
+}
+
+fn alpn(protocol: Option<HttpVersion>) -> Vec<Vec<u8>> {
+    match protocol {
+        Some(HttpVersion::Http2) => vec![b"h2".to_vec()],
+        Some(HttpVersion::Http1 | HttpVersion::Auto) => vec![b"http/1.1".to_vec()],
+        None => Vec::new(),
     }
 }
 
@@ -155,7 +172,16 @@ fn take_termination(command: &mut Command) -> Result<TlsAtAgent, EndpointError> 
     if let Some(Pem::Named(name)) = [&certificate, key.expose()].into_iter().chain(&authorities).find(named) {
         return Err(EndpointError::Together(format!("there is no file {name}")));
     }
-    Ok(TlsAtAgent { certificate, key, authorities, min_version: termination.min_version })
+    let protocol = modules.upstream.as_mut().and_then(|it| it.protocol.take());
+    if protocol == Some(HttpVersion::Auto) {
+        return Err(apart(
+            "--upstream-protocol auto does not go with --terminate-at agent: say http1 or http2",
+        ));
+    }
+    if modules.upstream == Some(UpstreamProtocol::default()) {
+        modules.upstream = None;
+    }
+    Ok(TlsAtAgent { certificate, key, authorities, min_version: termination.min_version, protocol })
 }
 
 /// What ssh cannot tell the server and the agent can: the host of the upstream, and that it speaks h2c.

@@ -17,6 +17,7 @@ mod inspect;
 mod logging;
 mod metrics;
 mod publisher;
+mod remedy;
 mod retry;
 mod sdk;
 mod service;

@@ -17,6 +17,7 @@ pub(crate) use stop::{AskOnDrop, FINISH, Stop};
 use crate::Endpoint;
 use crate::connect::{ConnectError, Route};
 use crate::exit;
+use crate::remedy::in_our_words;
 use crate::retry::{self, Backoff};
 use crate::session::{Heard, Session, Target};
 use crate::status::{Board, Phase};
@@ -276,7 +277,10 @@ impl Publisher {
         };
         if first.await.is_err() {
             let before = !self.urls().is_empty();
-            return Err(refusal(why(&said).or(session.parting_words().await), before));
+            return Err(refusal(
+                in_our_words(&said, self.endpoint.kind()).or(session.parting_words().await),
+                before,
+            ));
         }
         self.board.endpoint(&self.endpoint.name, |it| {
             it.urls = urls;
@@ -359,19 +363,18 @@ async fn wears_out(session: &Session, not_before: Option<Instant>) {
     }
 }
 
-/// Lets a session that was replaced finish its visits; in less time if we are to stop.
+/// Lets a session that was replaced finish its visits; in less time if we are to stop. Where its name is shared, the next one
+/// stands beside it and has not taken over, so that it has to let go of it.
 async fn retire(session: Session, stop: Stop) {
+    let finished = async {
+        session.take_back().await;
+        session.idle().await;
+    };
     tokio::select! {
-        _ = timeout(RETIREMENT, session.idle()) => {}
+        _ = timeout(RETIREMENT, finished) => {}
         () = stop.time_is_over() => {}
     }
     session.leave().await;
-}
-
-/// Of what the server said, the part with a code.
-fn why(said: &[String]) -> Option<String> {
-    let from = said.iter().position(|line| line.contains("ERR_HITHE_"))?;
-    said.get(from..).map(|lines| lines.join("\n"))
 }
 
 /// A command that the server did not carry out. What was public before may be so again: ports that are just being

@@ -113,11 +113,17 @@ impl Session {
         }
     }
 
+    /// Asks for no more visits; those that run go on. Whether the server agreed.
+    pub(crate) async fn take_back(&self) -> bool {
+        let Some(Bind { address, port }) = self.shared.expected() else { return false };
+        let taken_back = timeout(FAREWELL, self.handle.cancel_tcpip_forward(address, port)).await;
+        taken_back.is_ok_and(|it| it.is_ok())
+    }
+
     /// Until the server says that the endpoint is not public any more: its answer to the request comes before that.
     async fn withdraw(&self, heard: &mut mpsc::Receiver<Heard>) {
-        let Some(Bind { address, port }) = self.shared.expected() else { return };
         let withdrawn = async {
-            if self.handle.cancel_tcpip_forward(address, port).await.is_err() {
+            if !self.take_back().await {
                 return;
             }
             while let Some(said) = heard.recv().await {

@@ -1,6 +1,7 @@
 //! Where visits lead: ADDR of the command line, and how it is reached.
 
 mod address;
+mod tcp;
 mod tls;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use address::AddressError;
+use tcp::Tcp;
 pub(crate) use tls::{TlsError, UpstreamTls, acceptor};
 
 /// Where visits lead.
@@ -118,6 +120,7 @@ impl Dialer {
                 };
                 // Small messages of interactive services go at once.
                 let _ = stream.set_nodelay(true);
+                let stream = Tcp::from(stream);
                 match &self.tls {
                     Some(tls) => Ok(Box::new(tls.connect(stream).await.map_err(UpstreamError::Tls)?)),
                     None => Ok(Box::new(stream)),

@@ -42,7 +42,7 @@ pub(crate) trait Dial: Send + Sync {
 /// Why no stream could be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DialError {
-    #[error("nothing is listening where the publisher's -R points to")]
+    #[error("nothing is listening where the publisher's tunnel leads to")]
     Refused,
     #[error("the publisher's client does not accept connections for this forward any more")]
     Prohibited,

@@ -16,7 +16,6 @@ const MAX_FILES: usize = 256;
 
 /// The keywords that count here. Others are not read, so they may say what they like.
 const KEYWORDS: &[&str] = &[
-    "certificatefile",
     "connecttimeout",
     "globalknownhostsfile",
     "hashknownhosts",
@@ -26,30 +25,71 @@ const KEYWORDS: &[&str] = &[
     "identityagent",
     "identityfile",
     "port",
-    "proxycommand",
     "proxyjump",
     "stricthostkeychecking",
     "user",
     "userknownhostsfile",
 ];
 
+/// Keywords that would protect or lead another way and are not heeded, which a person should know, with what they may say
+/// without meaning anything here.
+const UNHEEDED: &[(&str, &[&str])] = &[
+    ("addressfamily", &["any"]),
+    ("batchmode", &["no"]),
+    ("bindaddress", &[]),
+    ("bindinterface", &[]),
+    ("canonicalizehostname", &["no"]),
+    ("casignaturealgorithms", &[]),
+    ("ciphers", &[]),
+    ("hostkeyalgorithms", &[]),
+    ("kexalgorithms", &[]),
+    ("knownhostscommand", &["none"]),
+    ("macs", &[]),
+    ("numberofpasswordprompts", &["3"]),
+    ("passwordauthentication", &["yes"]),
+    ("pkcs11provider", &["none"]),
+    ("preferredauthentications", &[]),
+    ("proxyusefdpass", &["no"]),
+    ("pubkeyacceptedalgorithms", &[]),
+    ("pubkeyacceptedkeytypes", &[]),
+    ("pubkeyauthentication", &["yes"]),
+    ("requiredrsasize", &[]),
+    ("revokedhostkeys", &["none"]),
+    ("verifyhostkeydns", &["no"]),
+];
+
 /// What the files say of one host.
 #[derive(Debug)]
 pub(super) struct Said {
     params: HostParams,
+    /// `ProxyCommand` as it stands there, if no `ProxyJump` comes before it.
+    pub(super) proxy_command: Option<String>,
+    /// All that `CertificateFile` names.
+    pub(super) certificates: Vec<String>,
+    /// Of [`UNHEEDED`], as it stands there.
+    unheeded: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
 
 impl Said {
     /// Reads the files in order; of each option the first word holds.
     pub(super) fn of(host: &str, files: &[PathBuf], home: Option<&Path>) -> Self {
-        let params = SshConfig::default().query(host);
-        let mut reader =
-            Reader { host, home, said: Self { params, warnings: Vec::new() }, open: Vec::new(), files: 0 };
+        let said = Self::nothing(host);
+        let mut reader = Reader { host, home, said, open: Vec::new(), files: 0 };
         for file in files {
             reader.file(file, true);
         }
-        reader.said
+        let mut said = reader.said;
+        if !said.unheeded.is_empty() {
+            said.warnings.push(format!("ssh_config: not heeded: {}", said.unheeded.join(", ")));
+        }
+        said
+    }
+
+    /// Whether `ProxyJump` names a host. `none` keeps a later one away, but no `ProxyCommand`.
+    fn jumps(&self) -> bool {
+        let named = self.params.proxy_jump.as_ref();
+        named.is_some_and(|jumps| jumps.iter().any(|jump| !jump.eq_ignore_ascii_case("none")))
     }
 
     pub(super) fn params(&self) -> &HostParams {
@@ -120,11 +160,40 @@ impl Reader<'_> {
                 self.include(place, &words(rest));
                 true
             }
+            // They add up.
+            "certificatefile" if holds => {
+                let room = MAX_FILES.saturating_sub(self.said.certificates.len());
+                self.said.certificates.extend(words(rest).into_iter().take(room.min(1)));
+                true
+            }
+            // The whole rest of the line, with quotes and all, is the shell's. Of the two ways the first one holds.
+            "proxycommand" if holds => {
+                if self.said.proxy_command.is_none() && !self.said.jumps() {
+                    self.said.proxy_command = Some(rest.to_owned());
+                }
+                true
+            }
+            "proxyjump" if self.said.proxy_command.is_some() => holds,
             keyword if holds && KEYWORDS.contains(&keyword) => {
                 self.option(place, line);
                 true
             }
+            name if holds => {
+                let typed = line.get(..end).unwrap_or_default();
+                self.unheeded(name, typed, words(rest).first().map_or("", String::as_str));
+                true
+            }
             _ => holds,
+        }
+    }
+
+    /// Takes down what is not read and should be known. The first word of a keyword is the one that would hold.
+    fn unheeded(&mut self, keyword: &str, typed: &str, value: &str) {
+        let Some((_, harmless)) = UNHEEDED.iter().find(|(name, _)| *name == keyword) else { return };
+        if !harmless.iter().any(|word| word.eq_ignore_ascii_case(value))
+            && !self.said.unheeded.iter().any(|known| known.eq_ignore_ascii_case(typed))
+        {
+            self.said.unheeded.push(typed.to_owned());
         }
     }
 
@@ -147,7 +216,8 @@ impl Reader<'_> {
             [what, patterns] if what.eq_ignore_ascii_case("host") => {
                 let named = self.said.params.host_name.clone();
                 let host = named.as_deref().unwrap_or(self.host);
-                let clauses = Reader { host, home: None, said: Said::nothing(), open: Vec::new(), files: 0 };
+                let clauses =
+                    Reader { host, home: None, said: Said::nothing(host), open: Vec::new(), files: 0 };
                 clauses.is_for_us(&list(patterns))
             }
             _ => {
@@ -198,8 +268,15 @@ impl Reader<'_> {
 }
 
 impl Said {
-    fn nothing() -> Self {
-        Self { params: SshConfig::default().query(""), warnings: Vec::new() }
+    fn nothing(host: &str) -> Self {
+        let params = SshConfig::default().query(host);
+        Self {
+            params,
+            proxy_command: None,
+            certificates: Vec::new(),
+            unheeded: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 }
 
@@ -309,6 +386,13 @@ mod tests {
         assert_eq!(said.params().user.as_deref(), Some("ada"));
         assert_eq!(said.warnings.len(), 1, "{:?}", said.warnings);
         assert!(said.warnings[0].contains("config:2: `Port many` is left out"), "{:?}", said.warnings);
+    }
+
+    #[test]
+    fn what_protects_and_is_not_heeded_is_named_once_and_only_for_its_host() {
+        let text = "Host t\n RevokedHostKeys /r\n Ciphers aes256-gcm@openssh.com\n revokedhostkeys /s\n ForwardX11 no\n \
+                    PubkeyAuthentication yes\nHost other\n BindAddress ::1";
+        assert_eq!(said("t", text).warnings, ["ssh_config: not heeded: RevokedHostKeys, Ciphers"]);
     }
 
     #[test]

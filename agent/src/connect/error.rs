@@ -22,6 +22,9 @@ pub enum ConnectError {
     /// The proxy is reached, but does not lead further.
     #[error("the proxy {proxy} does not lead to {target}: {why}")]
     Proxy { proxy: String, target: String, why: String, refused: bool },
+    /// The program that should lead there ended, or cannot be started.
+    #[error("the ProxyCommand `{line}` does not lead to {target}: {why}")]
+    ProxyCommand { line: String, target: String, why: String, is_final: bool },
     /// What happened on the way to a jump host, or there.
     #[error("jump host {host}: {source}")]
     Jump { host: String, source: Box<Self> },
@@ -61,6 +64,7 @@ impl ConnectError {
             | Self::HostKeyRevoked { .. }
             | Self::Login { .. } => true,
             Self::Proxy { refused, .. } => *refused,
+            Self::ProxyCommand { is_final, .. } => *is_final,
             Self::Jump { source, .. } => source.is_final(),
             Self::Dns { .. }
             | Self::Unreachable { .. }
@@ -74,7 +78,7 @@ impl ConnectError {
     /// One of [`crate::exit`].
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Option { .. } => exit::USAGE,
+            Self::Option { .. } | Self::ProxyCommand { is_final: true, .. } => exit::USAGE,
             Self::Login { .. } => exit::LOGIN,
             Self::HostKeyUnknown { .. }
             | Self::HostKeyRefused { .. }
@@ -85,6 +89,7 @@ impl ConnectError {
             | Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Proxy { .. }
+            | Self::ProxyCommand { .. }
             | Self::Protocol { .. }
             | Self::Lost { .. }
             | Self::Ssh(_) => exit::NETWORK,
@@ -107,6 +112,11 @@ impl ConnectError {
             Self::Proxy { .. } => {
                 "The fault is the proxy's, or behind it. To go without it, add the server to no_proxy, or say the proxy \
                  `none`."
+                    .into()
+            }
+            Self::ProxyCommand { .. } => {
+                "The fault is the program's, or behind it. It stands in ssh_config: correct it there, or go without it with \
+                 --ssh-config none."
                     .into()
             }
             Self::Jump { source, .. } => source.advice(),

@@ -16,7 +16,7 @@ use russh::{Disconnect, Names};
 
 use super::ask::{Ask, Terminal, ask};
 use super::known_hosts::{self, Verdict};
-use super::{ConnectError, Hop, HostKeyPolicy};
+use super::{ConnectError, Hop, HostKeyPolicy, proxy_command};
 
 /// Lines of the server that are kept.
 const MAX_LINES: usize = 32;
@@ -29,8 +29,17 @@ const TRIES: usize = 5;
 #[derive(Clone, Debug)]
 pub(super) struct Questions {
     whom: Arc<dyn Ask>,
-    /// Keys that a passphrase was typed for. Connections come back at night.
-    unlocked: Arc<tokio::sync::Mutex<HashMap<PathBuf, Arc<PrivateKey>>>>,
+    /// Keys that need a passphrase. Connections come back at night.
+    locks: Arc<tokio::sync::Mutex<HashMap<PathBuf, Lock>>>,
+}
+
+/// What is known of a key that needs a passphrase.
+#[derive(Clone, Debug)]
+pub(super) enum Lock {
+    /// It was given.
+    Open(Arc<PrivateKey>),
+    /// This number of others were.
+    Shut(usize),
 }
 
 impl Default for Questions {
@@ -41,7 +50,7 @@ impl Default for Questions {
 
 impl Questions {
     pub(super) fn to(whom: Arc<dyn Ask>) -> Self {
-        Self { whom, unlocked: Arc::default() }
+        Self { whom, locks: Arc::default() }
     }
 
     /// The same questions to somebody else.
@@ -53,9 +62,17 @@ impl Questions {
         self.whom.is_there()
     }
 
-    /// Waits for its turn; what was unlocked comes with it.
-    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, HashMap<PathBuf, Arc<PrivateKey>>> {
-        self.unlocked.lock().await
+    /// Waits for its turn; what is known of keys that need a passphrase comes with it.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, HashMap<PathBuf, Lock>> {
+        self.locks.lock().await
+    }
+
+    /// Shows a person something, without waiting until it is read.
+    pub(super) fn tell(&self, text: String) {
+        if self.somebody_is_there() {
+            let whom = Arc::clone(&self.whom);
+            tokio::task::spawn_blocking(move || whom.show(&text));
+        }
     }
 
     pub(super) async fn ask<T: Send + 'static>(
@@ -292,7 +309,14 @@ impl Gate {
     /// What russh says of a handshake, in words about the server. `preamble` is what came before its version line.
     pub(super) fn explain(&self, error: ConnectError, preamble: &[String]) -> ConnectError {
         let server = self.hop.name();
-        let ConnectError::Ssh(error) = error else { return error };
+        let error = match error {
+            ConnectError::Ssh(russh::Error::IO(error)) => match proxy_command::its_own_words(error) {
+                Ok(ours) => return ours,
+                Err(error) => russh::Error::IO(error),
+            },
+            ConnectError::Ssh(error) => error,
+            other => return other,
+        };
         let said = preamble.iter().take(MAX_REASON).map(String::as_str).collect::<Vec<_>>().join(" / ");
         if said.starts_with("HTTP/") {
             return ConnectError::Protocol {

@@ -10,20 +10,20 @@ use russh::keys::agent::client::{AgentClient, AgentStream};
 use russh::keys::agent::{AgentIdentity, AgentSessionBinding};
 use russh::keys::signature::Signer as _;
 use russh::keys::ssh_encoding::Encode as _;
+use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::ssh_key::{Signature, public::KeyData};
 use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey};
 use tokio::time::timeout;
 
 use super::gate::Gate;
+use super::locked::{PrivateFile, unlock};
 use super::{ConnectError, Hop, Identity, IdentitySource};
 
 /// Bytes of a key file.
 const MAX_FILE: u64 = 64 * 1024;
 /// ssh-agent answers from memory.
 const AGENT: Duration = Duration::from_secs(5);
-/// Times that a passphrase is asked for.
-const TRIES: usize = 3;
 
 type Agent = AgentClient<Box<dyn AgentStream + Send + Unpin>>;
 
@@ -46,71 +46,109 @@ enum Signs {
     Locked(PathBuf),
 }
 
-/// All that can be offered, in the order in which ssh would do it, but what was named on the command line comes first.
+/// All that can be offered, in the order in which ssh would do it, but what was named on the command line comes before
+/// other keys. A key comes before its certificate: who it is must not depend on the client.
 pub(super) struct Keyring {
     pub(super) offers: Vec<Offer>,
     /// Why something is not offered.
     pub(super) notes: Vec<String>,
+    /// A passphrase is missing for something of it.
+    pub(super) is_locked: bool,
     agent: Option<Agent>,
 }
 
 impl Keyring {
     pub(super) async fn of(hop: &Hop, gate: &Gate, binding: Option<&AgentSessionBinding>) -> Self {
-        let mut ring = Self { offers: Vec::new(), notes: Vec::new(), agent: None };
+        let mut ring = Self { offers: Vec::new(), notes: Vec::new(), is_locked: false, agent: None };
         let in_agent = ring.open_agent(hop, binding).await;
         let mut files = Vec::new();
         for identity in &hop.identities {
             match KeyFile::read(identity, gate).await {
                 Ok(Some(file)) => files.push((identity.source, file)),
                 Ok(None) => {}
-                Err(why) => ring.notes.push(format!("{}: {why}", identity.path.display())),
+                Err(KeyError { why, is_locked }) => {
+                    ring.is_locked |= is_locked;
+                    ring.notes.push(format!("{}: {why}", identity.path.display()));
+                }
             }
+        }
+        for path in &hop.certificates {
+            ring.add_certificate(path, &files, &in_agent, hop.identities_only);
+        }
+        let mut entries = Vec::new();
+        for (source, file) in files {
+            entries.push((source, file.entry(None)));
+            // Certificates that are named are meant instead of those that lie beside the keys.
+            let beside = if hop.certificates.is_empty() { ring.beside(&file) } else { None };
+            entries.extend(beside.map(|certificate| (source, file.entry(Some(certificate)))));
         }
         let (typed, others): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|(source, _)| *source == IdentitySource::Option);
-        for (_, file) in typed {
-            ring.add(file, &in_agent, true);
+            entries.into_iter().partition(|(source, _)| *source == IdentitySource::Option);
+        let mut others: Vec<_> = others.into_iter().map(|(_, entry)| entry).collect();
+        for (_, entry) in typed {
+            ring.add(entry, &in_agent);
         }
-        let others: Vec<_> =
-            others.into_iter().filter_map(|(_, file)| ring.add(file, &in_agent, false)).collect();
-        if !hop.identities_only {
-            for identity in &in_agent {
-                ring.add_of_agent(identity);
+        for identity in &in_agent {
+            match others.iter().position(|entry| entry.is(identity)) {
+                Some(at) => ring.add(others.remove(at), &in_agent),
+                None if hop.identities_only => {}
+                None => ring.add_of_agent(identity),
             }
         }
-        for file in others {
-            ring.add(file, &in_agent, true);
+        for entry in others {
+            ring.add(entry, &in_agent);
         }
         ring
     }
 
-    /// Offers a file's key if it can be signed with at once, or `last` is set: otherwise it is given back.
-    fn add(&mut self, file: KeyFile, in_agent: &[AgentIdentity], last: bool) -> Option<KeyFile> {
-        let same = |identity: &&AgentIdentity| public(identity) == file.public.key_data();
-        // The certificate of a file is not the agent's, so it is asked for the key.
-        let is_key = |identity: &&AgentIdentity| matches!(identity, AgentIdentity::PublicKey { .. });
-        let held = in_agent.iter().filter(same).find(is_key).or_else(|| in_agent.iter().find(same));
-        let signs = match (held, &file.private) {
-            (Some(held), _) => Signs::Agent(Box::new(held.clone())),
-            (None, Some(signs)) if last => signs.clone(),
-            (None, None) if last => {
-                self.notes.push(format!("{}: ssh-agent does not have its private key", file.name));
-                return None;
+    /// Offers what there is a private key for.
+    fn add(&mut self, entry: Entry, in_agent: &[AgentIdentity]) {
+        let Entry { name, key, certificate, private } = entry;
+        match signs(&key, private, in_agent) {
+            Some(signs) => self.push(Offer { name, key, certificate, signs }),
+            None if certificate.is_none() => {
+                self.notes.push(format!("{name}: ssh-agent does not have its private key"));
             }
-            (None, _) => return Some(file),
-        };
-        let KeyFile { name, public: key, certificate, .. } = file;
-        if certificate.is_some() {
-            let offer = Offer {
-                name: format!("{name} (certificate)"),
-                key: key.clone(),
-                certificate,
-                signs: signs.clone(),
-            };
-            self.push(offer);
+            None => {}
         }
-        self.push(Offer { name, key, certificate: None, signs });
-        None
+    }
+
+    /// One that `CertificateFile` names, with the key that it is for.
+    fn add_certificate(
+        &mut self,
+        path: &Path,
+        files: &[(IdentitySource, KeyFile)],
+        in_agent: &[AgentIdentity],
+        identities_only: bool,
+    ) {
+        let name = path.display().to_string();
+        let read = read(path).map_err(|error| error.to_string());
+        let certificate = match read.and_then(|text| user_certificate(&text)) {
+            Ok(certificate) => certificate,
+            Err(why) => return self.notes.push(format!("{name}: {why}")),
+        };
+        let key = PublicKey::from(certificate.public_key().clone());
+        let its = |(_, file): &&(IdentitySource, KeyFile)| file.public.key_data() == key.key_data();
+        let private = files.iter().filter(its).find_map(|(_, file)| file.private.clone());
+        let is_named = files.iter().any(|file| its(&file));
+        let in_agent = if identities_only && !is_named { &[] } else { in_agent };
+        match signs(&key, private, in_agent) {
+            Some(signs) => self.push(Offer { name, key, certificate: Some(certificate), signs }),
+            None => self
+                .notes
+                .push(format!("{name}: its private key is in no file that is named, and not in ssh-agent")),
+        }
+    }
+
+    /// The certificate beside a key, if there is one that is good for a login.
+    fn beside(&mut self, file: &KeyFile) -> Option<Certificate> {
+        match user_certificate(&beside(&file.path, "-cert.pub")?) {
+            Ok(certificate) => Some(certificate),
+            Err(why) => {
+                self.notes.push(format!("{}-cert.pub: {why}", file.name));
+                None
+            }
+        }
     }
 
     fn add_of_agent(&mut self, identity: &AgentIdentity) {
@@ -126,8 +164,7 @@ impl Keyring {
 
     fn push(&mut self, offer: Offer) {
         let same = |known: &Offer| {
-            known.key.key_data() == offer.key.key_data()
-                && known.certificate.is_some() == offer.certificate.is_some()
+            known.key.key_data() == offer.key.key_data() && known.certificate == offer.certificate
         };
         if !self.offers.iter().any(same) {
             self.offers.push(offer);
@@ -213,92 +250,114 @@ fn failed(why: impl Into<String>) -> ConnectError {
     ConnectError::Ssh(russh::Error::IO(io::Error::other(why.into())))
 }
 
-/// The private key of a file for which a passphrase is needed: of an earlier question, or of one now.
-async fn unlock(path: &Path, gate: &Gate) -> Result<Arc<PrivateKey>, String> {
-    let questions = gate.questions();
-    let _open = gate.ask_open();
-    let mut unlocked = questions.turn().await;
-    if let Some(key) = unlocked.get(path) {
-        return Ok(Arc::clone(key));
-    }
-    if !questions.somebody_is_there() {
-        return Err("it needs a passphrase, and nobody can be asked; put it into ssh-agent".into());
-    }
-    let text = read(path).map_err(|error| error.to_string())?;
-    for _ in 0..TRIES {
-        let question = format!("Passphrase for {}: ", path.display());
-        let typed =
-            questions.ask(move |person| person.secret(&question)).await.map_err(|error| error.to_string())?;
-        if typed.expose().is_empty() {
-            break;
-        }
-        let (text, typed) = (text.clone(), typed);
-        // bcrypt takes its time.
-        let opened =
-            tokio::task::spawn_blocking(move || russh::keys::decode_secret_key(&text, Some(typed.expose())))
-                .await;
-        if let Ok(Ok(key)) = opened {
-            let key = Arc::new(key);
-            unlocked.insert(path.to_owned(), Arc::clone(&key));
-            return Ok(key);
-        }
-        let _ = questions.ask(|person| person.show("That does not open it.")).await;
-    }
-    Err("its passphrase was not given".into())
+/// Something that may be offered: a key, or a certificate for it.
+struct Entry {
+    name: String,
+    key: PublicKey,
+    certificate: Option<Certificate>,
+    private: Option<Signs>,
 }
 
-/// What stands in a key file and beside it.
+impl Entry {
+    /// Whether ssh-agent lists just this.
+    fn is(&self, identity: &AgentIdentity) -> bool {
+        match (identity, &self.certificate) {
+            (AgentIdentity::PublicKey { key, .. }, None) => key.key_data() == self.key.key_data(),
+            (AgentIdentity::Certificate { certificate, .. }, Some(ours)) => certificate == ours,
+            _ => false,
+        }
+    }
+}
+
+/// Who signs with a key: ssh-agent if it has it, as key rather than as certificate.
+fn signs(key: &PublicKey, private: Option<Signs>, in_agent: &[AgentIdentity]) -> Option<Signs> {
+    let same = |identity: &&AgentIdentity| public(identity) == key.key_data();
+    let is_key = |identity: &&AgentIdentity| matches!(identity, AgentIdentity::PublicKey { .. });
+    let held = in_agent.iter().filter(same).find(is_key).or_else(|| in_agent.iter().find(same));
+    held.map(|held| Signs::Agent(Box::new(held.clone()))).or(private)
+}
+
+/// # Errors
+/// It is no certificate that a user could show.
+fn user_certificate(text: &str) -> Result<Certificate, String> {
+    let certificate =
+        Certificate::from_openssh(text.trim()).map_err(|error| format!("it is no certificate: {error}"))?;
+    match certificate.cert_type() {
+        CertType::User => Ok(certificate),
+        CertType::Host => Err("it is a certificate of a host, not of a user".into()),
+    }
+}
+
+/// Why there is no key to offer in a file.
+struct KeyError {
+    why: String,
+    is_locked: bool,
+}
+
+impl From<String> for KeyError {
+    fn from(why: String) -> Self {
+        Self { why, is_locked: false }
+    }
+}
+
+/// What stands in a key file.
 struct KeyFile {
     name: String,
+    path: PathBuf,
     public: PublicKey,
-    certificate: Option<Certificate>,
     /// None where the file has only the public half, or needs a device.
     private: Option<Signs>,
 }
 
 impl KeyFile {
     /// None if it is not there and need not be.
-    async fn read(identity: &Identity, gate: &Gate) -> Result<Option<Self>, String> {
+    async fn read(identity: &Identity, gate: &Gate) -> Result<Option<Self>, KeyError> {
         let path = &identity.path;
-        let name = path.display().to_string();
         let text = match read(path) {
             Ok(text) => text,
             // The agent may have the private half all the same.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self::public_half(path, name));
+                return Ok(public_half(path).map(|public| Self::new(path, public, None)));
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.to_string().into()),
         };
         if let Ok(public) = PublicKey::from_openssh(text.trim()) {
-            return Ok(Some(Self { name, public, certificate: None, private: None }));
+            return Ok(Some(Self::new(path, public, None)));
         }
-        let certificate =
-            beside(path, "-cert.pub").and_then(|text| Certificate::from_openssh(text.trim()).ok());
-        let (public, private) = match PrivateKey::from_openssh(&text) {
-            Ok(key) if key.is_encrypted() => (key.public_key().clone(), Some(Signs::Locked(path.clone()))),
-            Ok(key) if needs_device(key.public_key()) => (key.public_key().clone(), None),
-            Ok(key) => (key.public_key().clone(), Some(Signs::Key(Arc::new(key)))),
-            Err(_) => match russh::keys::decode_secret_key(&text, None) {
-                Ok(key) => (key.public_key().clone(), Some(Signs::Key(Arc::new(key)))),
-                Err(russh::keys::Error::KeyIsEncrypted) => match Self::public_half(path, name.clone()) {
-                    Some(half) => (half.public, Some(Signs::Locked(path.clone()))),
+        let (public, private) = match PrivateFile::read(path, &text)? {
+            PrivateFile::Open(key) if needs_device(key.public_key()) => (key.public_key().clone(), None),
+            PrivateFile::Open(key) => (key.public_key().clone(), Some(Signs::Key(Arc::new(*key)))),
+            PrivateFile::Locked(public) => {
+                let public = match public.or_else(|| public_half(path)) {
+                    Some(public) => public,
                     None => {
-                        (unlock(path, gate).await?.public_key().clone(), Some(Signs::Locked(path.clone())))
+                        let unlocked = unlock(path, gate).await;
+                        unlocked.map_err(|why| KeyError { why, is_locked: true })?.public_key().clone()
                     }
-                },
-                Err(error) => return Err(format!("it is no private key: {error}")),
-            },
+                };
+                (public, Some(Signs::Locked(path.clone())))
+            }
         };
-        Ok(Some(Self { name, public, certificate, private }))
+        Ok(Some(Self::new(path, public, private)))
     }
 
-    /// `id_ed25519.pub` beside it.
-    fn public_half(path: &Path, name: String) -> Option<Self> {
-        let public = PublicKey::from_openssh(beside(path, ".pub")?.trim()).ok()?;
-        let certificate =
-            beside(path, "-cert.pub").and_then(|text| Certificate::from_openssh(text.trim()).ok());
-        Some(Self { name, public, certificate, private: None })
+    fn new(path: &Path, public: PublicKey, private: Option<Signs>) -> Self {
+        Self { name: path.display().to_string(), path: path.to_owned(), public, private }
     }
+
+    /// The key, or what certifies it.
+    fn entry(&self, certificate: Option<Certificate>) -> Entry {
+        let name = match certificate {
+            Some(_) => format!("{} (certificate)", self.name),
+            None => self.name.clone(),
+        };
+        Entry { name, key: self.public.clone(), certificate, private: self.private.clone() }
+    }
+}
+
+/// `id_ed25519.pub` beside `id_ed25519`.
+fn public_half(path: &Path) -> Option<PublicKey> {
+    PublicKey::from_openssh(beside(path, ".pub")?.trim()).ok()
 }
 
 fn needs_device(key: &PublicKey) -> bool {
@@ -318,11 +377,12 @@ fn beside(path: &Path, suffix: &str) -> Option<String> {
     read(Path::new(&name)).ok()
 }
 
-fn read(path: &Path) -> io::Result<String> {
+pub(super) fn read(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > MAX_FILE {
         return Err(io::Error::other("it is too large for a key"));
     }
-    fs::read_to_string(path)
+    // What is no text is no key either, and is told so.
+    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
 }
 
 #[cfg(unix)]

@@ -1,7 +1,7 @@
 //! The way to the server in the options of stock `ssh` (`--dry-run`), and in words what it has no option for.
 
 use super::proxy::Proxy;
-use super::{Hop, HostKeyPolicy, IdentitySource, Route, ServerOptions, SshConfigFile};
+use super::{Hop, HostKeyPolicy, IdentitySource, Route, ServerOptions, SshConfigFile, Way};
 
 /// What stands between `ssh` and the destination.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,12 +58,13 @@ impl Route {
             let jumps: Vec<_> = self.jumps.iter().map(|hop| format!("{}@{}", hop.user, hop.name())).collect();
             way.say(["-J", &jumps.join(",")]);
         }
-        match &self.proxy {
-            Some(_) if !self.jumps.is_empty() => way.note(
+        match &self.way {
+            Way::Proxy(_) if !self.jumps.is_empty() => way.note(
                 "ssh takes a jump host or a ProxyCommand: the proxy belongs into the Host entry of the first jump host",
             ),
-            Some(proxy) => proxy.ssh_way(&mut way),
-            None => {}
+            Way::Proxy(proxy) => proxy.ssh_way(&mut way),
+            // ssh reads the same in its own file.
+            Way::Command(_) | Way::Tcp => {}
         }
         way
     }

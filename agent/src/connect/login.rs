@@ -49,7 +49,7 @@ struct Login<'a, H: Handler> {
     /// What was tried, and what could not be.
     notes: Vec<String>,
     is_in: bool,
-    /// It would take a key with which nobody could sign.
+    /// It would take a key with which nobody could sign, or might.
     lacks_signature: bool,
 }
 
@@ -72,7 +72,7 @@ impl<H: Handler> Login<'_, H> {
         }
         if self.lacks_signature && !self.is_in && !self.gate.questions().somebody_is_there() {
             // What it would say now, that it does not know the key, is not true.
-            let advice = "Put the key into ssh-agent, or name one that needs no passphrase.";
+            let advice = "Put the key into ssh-agent with ssh-add, or name one that needs no passphrase.";
             return Err(self.refused(&self.notes.join("; "), vec![advice.into()]));
         }
         if !self.is_in && self.takes(MethodKind::KeyboardInteractive) {
@@ -145,6 +145,7 @@ impl<H: Handler> Login<'_, H> {
         }
         if !self.is_in {
             let beyond = ring.offers.len().saturating_sub(MAX_OFFERS);
+            self.lacks_signature |= ring.is_locked;
             self.notes.append(&mut ring.notes);
             self.note_refused(&refused, beyond);
         }

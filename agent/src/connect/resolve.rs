@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use hithe_cli_parser::printable;
 
-use super::address::Named;
+use super::address::{Named, host_port};
 use super::config::{Said, expand, without_repeats};
 use super::gate::Questions;
 use super::proxy::{Environment, Proxy};
 use super::{
-    ConnectError, Hop, HostKeyPolicy, Identity, IdentitySource, KnownHosts, Route, ServerOptions,
-    SshConfigFile,
+    ConnectError, Hop, HostKeyPolicy, Identity, IdentitySource, KnownHosts, ProxyCommand, Route,
+    ServerOptions, SshConfigFile, Way,
 };
 
 /// The user name that says: the command follows the current grammar.
@@ -95,20 +95,23 @@ pub(super) fn resolve(options: &ServerOptions, around: &Surroundings) -> Result<
     let mut resolver = Resolver { options, around, warnings: Vec::new() };
     let said = resolver.said(&named.host);
     let server = resolver.hop(&named, &said, true)?;
-    let jumps = resolver.jumps(&named.host, &said)?;
-    let first = jumps.first().unwrap_or(&server);
-    let proxy = match options.proxy.as_ref().map(|proxy| proxy.expose().trim()) {
-        Some("" | "none" | "direct") => None,
-        Some(url) => Some(Proxy::parse(url)?),
-        None => Environment::of(|name| around.variable(name)).for_host(&first.host, first.port)?,
-    };
+    let (jumps, command) = resolver.jumps(&named, &said)?;
+    let way = resolver.way(jumps.first().unwrap_or(&server), command)?;
     let limit = options.connect_timeout.or(said.params().connect_timeout).unwrap_or(CONNECT_TIMEOUT);
     for hop in jumps.iter().chain([&server]) {
         resolver.warnings.append(&mut hop.known_hosts.read().warnings);
     }
     let warnings = without_repeats(resolver.warnings);
     let (token, questions) = (options.token.clone(), Questions::default());
-    Ok(Route { server, jumps, proxy, token, limit, questions, warnings })
+    Ok(Route { server, jumps, way, token, limit, questions, warnings })
+}
+
+/// The first host on the way.
+struct First {
+    /// As it was typed, before ssh_config.
+    name: String,
+    /// Its ProxyCommand.
+    command: Option<String>,
 }
 
 struct Resolver<'a> {
@@ -159,6 +162,7 @@ impl Resolver<'_> {
             port,
             alias: said.word("HostKeyAlias").map(|alias| unquote(alias).to_owned()),
             identities: self.identities(said, tokens),
+            certificates: self.certificates(said, tokens),
             identities_only: said.is_yes("IdentitiesOnly"),
             agent: self.agent(said, tokens),
             known_hosts: self.known_hosts(said, tokens),
@@ -166,9 +170,6 @@ impl Resolver<'_> {
             user: user.clone(),
             host: host.clone(),
         };
-        if said.word("ProxyCommand").is_some_and(|word| word != "none") && params.proxy_jump.is_none() {
-            self.warnings.push(format!("ProxyCommand of ssh_config is not used for {}", named.host));
-        }
         Ok(hop)
     }
 
@@ -200,6 +201,11 @@ impl Resolver<'_> {
             }
         });
         all
+    }
+
+    fn certificates(&self, said: &Said, tokens: &[(char, &str)]) -> Vec<PathBuf> {
+        let named = said.certificates.iter().filter(|name| !name.eq_ignore_ascii_case("none"));
+        without_repeats(named.map(|name| self.around.path(&expand(name, tokens))).collect())
     }
 
     fn agent(&self, said: &Said, tokens: &[(char, &str)]) -> Option<PathBuf> {
@@ -262,12 +268,16 @@ impl Resolver<'_> {
         }
     }
 
-    /// The hosts of ProxyJump, and before the first of them those of its own.
-    fn jumps(&mut self, target: &str, said: &Said) -> Result<Vec<Hop>, ConnectError> {
+    /// The hosts of ProxyJump, and before the first of them those of its own. And the ProxyCommand of whatever host then
+    /// is the first, with the name that it has there.
+    fn jumps(&mut self, server: &Named, said: &Said) -> Result<(Vec<Hop>, First), ConnectError> {
         let mut hops: Vec<Hop> = Vec::new();
         let named = &self.options.proxy_jump;
-        let first = if named.is_empty() { jump_list(said) } else { named.clone() };
-        let (mut target, mut list) = (target.to_owned(), first);
+        let (mut list, mut command) = match named.is_empty() {
+            true => (jump_list(said), said.proxy_command.clone()),
+            false => (named.clone(), None),
+        };
+        let mut target = server.host.clone();
         while !list.is_empty() {
             let mut stretch = Vec::new();
             let mut before = Vec::new();
@@ -278,6 +288,7 @@ impl Resolver<'_> {
                 if at == 0 {
                     target = named.host;
                     before = jump_list(&said);
+                    command = said.proxy_command;
                 }
             }
             stretch.append(&mut hops);
@@ -289,7 +300,36 @@ impl Resolver<'_> {
             }
             list = before;
         }
-        Ok(hops)
+        Ok((hops, First { name: target, command }))
+    }
+
+    /// A proxy that was named for us comes before what ssh_config says, and that before the environment's.
+    fn way(&mut self, hop: &Hop, first: First) -> Result<Way, ConnectError> {
+        let command = first.command.filter(|line| !line.is_empty() && !line.eq_ignore_ascii_case("none"));
+        let proxy = self.options.proxy.as_ref().map(|proxy| proxy.expose().trim());
+        let proxy = match (proxy, &command) {
+            (Some("" | "none" | "direct"), _) => None,
+            (Some(url), _) => Some(Proxy::parse(url)?),
+            (None, Some(_)) => None,
+            (None, None) => {
+                Environment::of(|name| self.around.variable(name)).for_host(&hop.host, hop.port)?
+            }
+        };
+        match (proxy, command) {
+            (Some(proxy), None) => Ok(Way::Proxy(proxy)),
+            (Some(proxy), Some(line)) => {
+                let line = printable(&line).into_owned();
+                self.warnings
+                    .push(format!("ProxyCommand `{line}` of ssh_config gives way to the proxy {proxy}"));
+                Ok(Way::Proxy(proxy))
+            }
+            (None, None) => Ok(Way::Tcp),
+            (None, Some(line)) => {
+                let port = hop.port.to_string();
+                let tokens = [('h', &*hop.host), ('n', &*first.name), ('p', &*port), ('r', &*hop.user)];
+                ProxyCommand::expand(&line, &tokens, host_port(&hop.host, hop.port)).map(Way::Command)
+            }
+        }
     }
 }
 
@@ -419,18 +459,74 @@ mod tests {
         assert!(error.to_string().contains("circle"), "{error}");
     }
 
+    fn command(route: &Route) -> Option<String> {
+        match &route.way {
+            Way::Command(command) => Some(command.in_words()),
+            Way::Tcp | Way::Proxy(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_proxy_command_gets_its_tokens_and_is_the_first_hosts() {
+        let home = Home::with(
+            "Host t\n HostName real\n ProxyCommand nc -x \"a  b\" %h %p %n %r 100%% # no comment\nHost far\n ProxyJump t\nHost no\n \
+             ProxyCommand none\nHost *\n ProxyCommand usual",
+        );
+        let expected = "the ProxyCommand `nc -x \"a  b\" real 22 t v2 100% # no comment`";
+        assert_eq!(command(&home.route("t")).as_deref(), Some(expected));
+        assert_eq!(command(&home.route("far")), Some(expected.replace("v2", "ada")));
+        assert_eq!(home.route("no").way, Way::Tcp);
+        let mut options = ServerOptions { address: Some("t".into()), ..Default::default() };
+        let around = home.around(&[("http_proxy", "http://p:1")]);
+        assert!(command(&resolve(&options, &around).unwrap()).is_some());
+        options.proxy = Some(Secret::new("http://q:1".into()));
+        let route = resolve(&options, &around).unwrap();
+        assert!(matches!(route.way, Way::Proxy(_)));
+        assert!(route.warnings[0].contains("gives way to the proxy http://q:1"), "{:?}", route.warnings);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn of_proxy_command_and_proxy_jump_the_first_holds_as_with_ssh() {
+        for text in [
+            "ProxyCommand c\nProxyJump j",
+            "ProxyJump j\nProxyCommand c",
+            "ProxyCommand none\nProxyJump j",
+            "ProxyJump none\nProxyCommand c",
+            "ProxyCommand = c\nProxyCommand d",
+            "ProxyJump none\nProxyJump j",
+            "ProxyJump none\nProxyJump j\nProxyCommand c",
+        ] {
+            let home = Home::with(&format!("Host t\n{text}"));
+            let asked = std::process::Command::new("ssh")
+                .arg("-G")
+                .arg("-F")
+                .arg(home.ssh("config"))
+                .arg("t")
+                .output();
+            let asked = String::from_utf8(asked.unwrap().stdout).unwrap();
+            let told = |name: &str| asked.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            let route = home.route("t");
+            let ours = command(&route);
+            let theirs = told("proxycommand ").map(|line| format!("the ProxyCommand `{line}`"));
+            assert_eq!(ours, theirs, "{text}: {asked}");
+            assert_eq!(route.jumps.first().map(|hop| hop.host.clone()), told("proxyjump "), "{text}");
+        }
+    }
+
     #[test]
     fn the_environments_proxy_is_for_the_first_host_and_can_be_switched_off() {
         let home = Home::with("Host t\n ProxyJump jump.example.com");
         let around = home.around(&[("http_proxy", "http://p:1"), ("no_proxy", "example.com")]);
         let mut options = ServerOptions { address: Some("t".into()), ..Default::default() };
-        assert_eq!(resolve(&options, &around).unwrap().proxy, None);
+        assert_eq!(resolve(&options, &around).unwrap().way, Way::Tcp);
         options.address = Some("other".into());
-        assert!(resolve(&options, &around).unwrap().proxy.is_some());
+        assert!(matches!(resolve(&options, &around).unwrap().way, Way::Proxy(_)));
         options.proxy = Some(Secret::new("none".into()));
-        assert_eq!(resolve(&options, &around).unwrap().proxy, None);
+        assert_eq!(resolve(&options, &around).unwrap().way, Way::Tcp);
         options.proxy = Some(Secret::new("socks5://q".into()));
-        assert_eq!(resolve(&options, &around).unwrap().proxy.unwrap().to_string(), "socks5://q:1080");
+        let Way::Proxy(proxy) = resolve(&options, &around).unwrap().way else { panic!("there is a proxy") };
+        assert_eq!(proxy.to_string(), "socks5://q:1080");
     }
 
     #[test]
@@ -450,7 +546,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused_with_advice() {
-        let home = Home::with("Host t\n ProxyCommand nc %h %p");
+        let home = Home::with(
+            "Host t\n ProxyCommand nc %q\nHost a;b\n ProxyCommand nc %h\nHost a'b\n ProxyCommand nc %r",
+        );
         let refused = |options: ServerOptions| resolve(&options, &home.around(&[])).unwrap_err();
         let named = ServerOptions { address: Some("t".into()), ..Default::default() };
         for error in [
@@ -458,11 +556,11 @@ mod tests {
             refused(ServerOptions { identities: vec!["/nowhere/key".into()], ..named.clone() }),
             refused(ServerOptions { connect_timeout: Some(Duration::ZERO), ..named.clone() }),
             refused(ServerOptions { proxy: Some(Secret::new("gopher://x".into())), ..named.clone() }),
+            refused(named),
+            refused(ServerOptions { address: Some("a;b".into()), ..Default::default() }),
         ] {
             assert_eq!(error.exit_status(), crate::exit::USAGE, "{error}");
             assert!(!error.advice().is_empty());
         }
-        let warnings = resolve(&named, &home.around(&[])).unwrap().warnings;
-        assert_eq!(warnings, ["ProxyCommand of ssh_config is not used for t"]);
     }
 }

@@ -1,5 +1,9 @@
 //! Whole ways into servers that run in the test.
 
+#[cfg(unix)]
+mod offers;
+#[cfg(unix)]
+mod programs;
 pub(crate) mod server;
 
 use std::collections::VecDeque;
@@ -7,7 +11,7 @@ use std::fs;
 use std::io;
 use std::process::Command;
 #[cfg(unix)]
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
@@ -284,18 +288,6 @@ async fn a_host_certificate_of_a_trusted_authority_makes_a_server_known() {
 }
 
 #[tokio::test]
-async fn a_certificate_beside_a_key_is_shown_before_it() {
-    let home = Home::new();
-    let key = home.key("id_ed25519");
-    let certificate = certify(&new_key(), &key, CertType::User, "v2");
-    home.write("id_ed25519-cert.pub", certificate.to_openssh().unwrap());
-    let server = TestServer::start(Knows { certificates: true, ..Default::default() }).await;
-    home.knows(&server);
-    enter(&home.way_to(&server)).await.unwrap();
-    assert!(server.tried().contains(&"certificate id".to_owned()), "{:?}", server.tried());
-}
-
-#[tokio::test]
 async fn a_passphrase_is_asked_once_and_only_where_the_server_knows_the_key() {
     let home = Home::new();
     let key = new_key();
@@ -318,7 +310,76 @@ async fn a_passphrase_is_asked_once_and_only_where_the_server_knows_the_key() {
     let error = refused(&home.way_to(&server)).await;
     assert!(error.to_string().contains("needs a passphrase, and nobody can be asked"), "{error}");
     assert!(error.advice().starts_with("Put the key into ssh-agent"), "{}", error.advice());
+    assert!(error.to_string().contains("ssh-add"), "{error}");
     assert_eq!(error.exit_status(), exit::LOGIN);
+}
+
+#[tokio::test]
+async fn a_wrong_passphrase_is_asked_for_three_times_in_all_and_then_comes_the_next_key() {
+    let home = Home::new();
+    let locked = |name: &str| {
+        let key = new_key();
+        let locked = key.encrypt(&mut russh::keys::key::safe_rng(), "open sesame").unwrap();
+        write_key(&home.ssh(), name, &locked);
+        key
+    };
+    let (first, second) = (locked("id_ed25519"), locked("id_ecdsa"));
+    let certificate = certify(&new_key(), &first, CertType::User, "v2");
+    home.write("id_ed25519-cert.pub", certificate.to_openssh().unwrap());
+    let server = TestServer::start(Knows { certificates: true, ..knowing(&[&first, &second]) }).await;
+    home.knows(&server);
+    let person = Person::who_says(&["wrong"; 3]);
+    person.answers.lock().unwrap().push_back("open sesame");
+    let route = home.way_to(&server).asking(person.clone());
+    enter(&route).await.unwrap();
+    enter(&route).await.unwrap();
+    let questions = |name: &str| {
+        person.asked().matches(&format!("Passphrase for {}", home.ssh().join(name).display())).count()
+    };
+    assert_eq!((questions("id_ed25519:"), questions("id_ecdsa:")), (3, 1), "{}", person.asked());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn keys_of_other_forms_open_the_server_or_it_is_said_what_to_do() {
+    let home = Home::new();
+    let path = home.ssh().join("id_rsa");
+    let run = |line: &str| {
+        let line = line.replace("KEY", path.to_str().unwrap());
+        let done = Command::new("sh").arg("-c").arg(&line).stderr(Stdio::null()).status().unwrap();
+        assert!(done.success(), "{line}");
+    };
+    let unreadable = "`ssh-keygen -p -f ";
+    for (make, outcome) in [
+        ("openssl genpkey -algorithm ed25519 -aes256 -pass pass:sesame -out KEY", "opens"),
+        ("puttygen -q -t ed25519 -o KEY --new-passphrase KEY-pass", "opens"),
+        ("ssh-keygen -q -t ed25519 -N sesame -Z aes256-gcm@openssh.com -f KEY", "opens"),
+        ("ssh-keygen -q -t rsa -m PEM -N sesame -f KEY", "opens"),
+        ("ssh-keygen -q -t ecdsa -m PEM -N sesame -f KEY", unreadable),
+        ("ssh-keygen -q -t ed25519 -N sesame -Z 3des-cbc -f KEY", unreadable),
+        ("openssl genrsa -traditional -aes256 -passout pass:sesame -out KEY 2048", unreadable),
+        ("openssl ecparam -name secp256k1 -genkey -noout -out KEY", unreadable),
+        (
+            "openssl genpkey -algorithm ed25519 | openssl pkcs8 -topk8 -v2 des3 -passout pass:sesame -out KEY",
+            unreadable,
+        ),
+        ("head -c 300 /dev/urandom > KEY", "there is no private key in it"),
+        ("touch KEY", "there is no private key in it"),
+    ] {
+        home.write("id_rsa-pass", "sesame");
+        run(make);
+        let public = russh::keys::load_secret_key(&path, Some("sesame")).map(|key| key.public_key().clone());
+        let keys = public.into_iter().collect();
+        let server = TestServer::start(Knows { keys, ..Default::default() }).await;
+        home.knows(&server);
+        let person = Person::who_says(&["sesame"]);
+        let entered = enter(&home.way_to(&server).asking(person)).await;
+        match entered {
+            Ok(_) => assert_eq!(outcome, "opens", "{make}"),
+            Err(error) => assert!(error.to_string().contains(outcome), "{make}: {error}"),
+        }
+        run("rm -f KEY KEY.pub KEY-pass");
+    }
 }
 
 #[tokio::test]
@@ -387,64 +448,6 @@ async fn no_more_keys_are_offered_than_a_server_puts_up_with() {
     assert!(error.to_string().contains("4 more keys were not offered"), "{error}");
     assert!(error.advice().contains("Who are you?"), "the question comes after the keys: {error}");
     assert_eq!(server.tried().len(), 5);
-}
-
-/// OpenSSH's agent with a key in it.
-#[cfg(unix)]
-struct SshAgent(Child);
-
-#[cfg(unix)]
-impl SshAgent {
-    fn with(home: &Home, keys: &[&str]) -> Self {
-        let socket = home.0.path().join("agent");
-        let agent =
-            Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-        let agent = Self(agent);
-        let added = || {
-            let paths = keys.iter().map(|key| home.ssh().join(key));
-            let run = Command::new("ssh-add")
-                .args(paths)
-                .env("SSH_AUTH_SOCK", &socket)
-                .stderr(Stdio::null())
-                .status();
-            run.is_ok_and(|status| status.success())
-        };
-        let patience = std::iter::repeat_with(added).take(500);
-        assert!(patience.into_iter().any(|done| done), "ssh-add reaches ssh-agent");
-        agent
-    }
-}
-
-#[cfg(unix)]
-impl Drop for SshAgent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[cfg(unix)]
-#[tokio::test]
-async fn keys_of_ssh_agent_are_offered_and_with_identities_only_those_that_files_name() {
-    let home = Home::new();
-    let (known, other) = (home.key("known"), home.key("other"));
-    home.write("named.pub", known.public_key().to_openssh().unwrap());
-    let _agent = SshAgent::with(&home, &["other", "known"]);
-    fs::remove_file(home.ssh().join("known")).unwrap();
-    let socket = home.0.path().join("agent");
-    let variables = [("SSH_AUTH_SOCK", socket.to_str().unwrap())];
-    let server = TestServer::start(knowing(&[&known])).await;
-    home.knows(&server);
-    let fingerprint =
-        |key: &PrivateKey| format!("v2 ssh-ed25519 {}", known_hosts::fingerprint(key.public_key()));
-
-    enter(&home.route(&to(&server), &variables)).await.unwrap();
-    assert_eq!(server.tried()[0], fingerprint(&other));
-
-    home.write("config", "IdentityFile ~/.ssh/named.pub\nIdentitiesOnly yes\n");
-    let before = server.tried().len();
-    enter(&home.route(&to(&server), &variables)).await.unwrap();
-    assert!(!server.tried()[before..].contains(&fingerprint(&other)), "{:?}", server.tried());
 }
 
 #[tokio::test]

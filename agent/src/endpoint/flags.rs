@@ -55,6 +55,10 @@ fn grammar(command: clap::Command, kind: Kind) -> clap::Command {
     }
     if kind != Kind::Tcp {
         command = command
+            .mut_arg("upstream-protocol", |arg| {
+                arg.hide(false)
+                    .help("Speak HTTP/1.1 (http1), HTTP/2 (http2), or what the upstream chooses in its TLS handshake (auto); of tls endpoints with --terminate-at agent, what visitors have to speak: http1 or http2")
+            })
             .mut_arg(TERMINATE_AT, |arg| {
                 arg.value_parser(terminate_at)
                     .value_name("edge|agent|upstream")

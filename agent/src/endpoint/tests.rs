@@ -63,7 +63,15 @@ fn tls_that_ends_here_leaves_nothing_of_certificates_in_the_command() {
     let files = format!("--crt '{}' --key '{}'", crt.display(), key.display());
     let here = endpoint(Kind::Tls, &format!("8080 --terminate-at agent {files} --domain app")).unwrap();
     assert_eq!(here.command.to_string(), "tls --domain=app");
-    assert!(here.tls.is_some());
+    assert!(here.tls.unwrap().alpn().is_empty());
+    for (protocol, offered) in [("http1", "http/1.1"), ("http2", "h2")] {
+        let line = format!("8080 --terminate-at agent {files} --upstream-protocol {protocol}");
+        let here = endpoint(Kind::Tls, &line).unwrap();
+        assert_eq!(here.command.to_string(), "tls");
+        assert_eq!(here.tls.unwrap().alpn(), [offered.as_bytes()]);
+    }
+    let auto = format!("8080 --terminate-at agent {files} --upstream-protocol auto");
+    assert!(refused(Kind::Tls, &auto).contains("say http1 or http2"));
     let edge = endpoint(Kind::Tls, &format!("8080 {files}")).unwrap();
     assert!(edge.tls.is_none() && edge.command.to_string().contains("--crt=LS0tLS1CRUdJTi"));
     assert!(refused(Kind::Tls, "8080 --terminate-at agent").contains("--crt FILE --key FILE"));

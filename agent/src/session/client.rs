@@ -74,6 +74,7 @@ impl Shared {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(bind);
     }
 
+    /// The forward that was asked for, with the port that it was given.
     pub(super) fn expected(&self) -> Option<Bind> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

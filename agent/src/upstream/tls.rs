@@ -11,10 +11,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::tcp::Tcp;
 use crate::{TlsAtAgent, TlsToUpstream};
 
 /// How TLS with one upstream begins.
@@ -60,7 +60,7 @@ impl UpstreamTls {
         Ok(Self { name, config: Arc::new(config) })
     }
 
-    pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn connect(&self, stream: Tcp) -> io::Result<TlsStream<Tcp>> {
         TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), stream).await
     }
 }
@@ -87,7 +87,8 @@ pub(crate) fn acceptor(asked: &TlsAtAgent) -> Result<TlsAcceptor, TlsError> {
     };
     let key = PrivateKeyDer::from_pem_slice(text(asked.key.expose()).as_bytes());
     let key = key.map_err(|error| TlsError::Pem("--key", error.to_string()))?;
-    let config = builder.with_single_cert(certificates("--crt", &asked.certificate)?, key)?;
+    let mut config = builder.with_single_cert(certificates("--crt", &asked.certificate)?, key)?;
+    config.alpn_protocols = asked.alpn();
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -159,5 +160,59 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use hithe_cli_parser::{HttpVersion, Secret};
+    use tokio::net::TcpListener;
+    use tokio::process::Command;
+
+    use super::*;
+
+    /// What `openssl s_client` says of a handshake in which it offers these protocols.
+    async fn shake(protocol: Option<HttpVersion>, offered: &str) -> String {
+        let pair = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+        let asked = TlsAtAgent {
+            certificate: Pem::Inline(pair.cert.pem()),
+            key: Secret::new(Pem::Inline(pair.signing_key.serialize_pem())),
+            authorities: Vec::new(),
+            min_version: None,
+            protocol,
+        };
+        let acceptor = acceptor(&asked).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut client = Command::new("openssl");
+        client.args(["s_client", "-connect", &address]).stdin(Stdio::null());
+        if !offered.is_empty() {
+            client.args(["-alpn", offered]);
+        }
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            drop(acceptor.accept(stream).await);
+        };
+        let (said, ()) = tokio::join!(client.output(), serve);
+        let said = said.unwrap();
+        String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned()
+    }
+
+    #[tokio::test]
+    async fn visitors_are_offered_what_the_upstream_speaks_and_nothing_if_nobody_said() {
+        for (protocol, offered, agreed) in [
+            (None, "h2,http/1.1", "No ALPN negotiated"),
+            (None, "", "No ALPN negotiated"),
+            (Some(HttpVersion::Http1), "h2,http/1.1", "ALPN protocol: http/1.1"),
+            (Some(HttpVersion::Http1), "h2", "no application protocol"),
+            (Some(HttpVersion::Http2), "h2,http/1.1", "ALPN protocol: h2"),
+            (Some(HttpVersion::Http2), "http/1.1", "no application protocol"),
+            (Some(HttpVersion::Http2), "", "No ALPN negotiated"),
+        ] {
+            let said = shake(protocol, offered).await;
+            assert!(said.contains(agreed), "{protocol:?}, {offered}: {said}");
+        }
     }
 }

@@ -28,6 +28,7 @@ const TESTS: &[Need] = &[
     (Sign::Program("puttygen"), "putty-tools"),
     (Sign::Program("/usr/sbin/ip"), "iproute2"),
     (Sign::Program("unshare"), "util-linux"),
+    (Sign::Program("nc"), "netcat-openbsd"),
     (Sign::Program("curl"), "curl"),
     (Sign::Program("openssl"), "openssl"),
     (Sign::Program("zstd"), "zstd"),

@@ -7,6 +7,7 @@ mod addresses;
 mod agent;
 mod agent_ends;
 mod agent_files;
+mod agent_way;
 mod browser;
 mod cables;
 mod clients;

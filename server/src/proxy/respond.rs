@@ -149,14 +149,14 @@ impl ProxyError {
                 StatusCode::BAD_GATEWAY,
                 Side::Upstream,
                 "The service closed the connection before it answered",
-                "Publisher: did you give -R a target, as in -R 443:localhost:80, and does the service speak HTTP there?",
+                "Publisher: does the service speak HTTP there? With ssh: did you give -R a target, as in -R 443:localhost:80?",
             ),
             Self::Broken(_) | Self::UnaskedUpgrade | Self::ForeignCoding => Row::of(
                 Code::UPSTREAM_BROKE,
                 StatusCode::BAD_GATEWAY,
                 Side::Upstream,
                 "The service did not answer with valid HTTP",
-                "Publisher: check that the target in -R speaks plain HTTP; for a service with its own TLS use the command tls.",
+                "Publisher: check that the service speaks plain HTTP; for one with its own TLS use the command tls.",
             ),
         }
     }
@@ -258,14 +258,14 @@ fn row_of_dial(error: DialError) -> Row {
             StatusCode::BAD_GATEWAY,
             Side::Upstream,
             "The tunnel is up, but nothing listens where it leads to",
-            "Publisher: start the service, or correct the target in -R.",
+            "Publisher: start the service, or correct where the tunnel leads.",
         ),
         DialError::Prohibited => Row::of(
             Code::UPSTREAM_REFUSED,
             StatusCode::BAD_GATEWAY,
             Side::Publisher,
-            "The publisher's ssh client does not accept connections for this forward",
-            "Publisher: check -R, and PermitRemoteOpen and ClearAllForwardings in the ssh configuration.",
+            "The publisher's client does not accept connections for this forward",
+            "Publisher, with ssh: check -R, and PermitRemoteOpen and ClearAllForwardings in the ssh configuration.",
         ),
         DialError::Gone => Row::of(
             Code::ENDPOINT_OFFLINE,
@@ -279,7 +279,7 @@ fn row_of_dial(error: DialError) -> Row {
             StatusCode::GATEWAY_TIMEOUT,
             Side::Publisher,
             "The publisher did not open the connection in time",
-            "Try again. Publisher: check that the target in -R can be reached from your machine.",
+            "Try again. Publisher: check that the service can be reached from your machine.",
         ),
         DialError::Busy => Row::of(
             Code::TOO_BUSY,
@@ -482,7 +482,7 @@ mod tests {
         assert_eq!(
             text,
             "The tunnel is up, but nothing listens where it leads to.\n\
-             Publisher: start the service, or correct the target in -R.\nERR_HITHE_8012\n"
+             Publisher: start the service, or correct where the tunnel leads.\nERR_HITHE_8012\n"
         );
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Login {
     peer: IpAddr,
     pub(super) identity: Option<Arc<Identity>>,
     offered: Option<Fingerprint>,
+    /// A key that would do, for which there was no signature.
+    unsigned: Option<Fingerprint>,
     /// Rounds of questions that it was sent.
     rounds: u8,
     /// Whether it has shown anything. To ask which ways there are (the method `none`) is nothing.
@@ -30,7 +32,15 @@ pub(super) struct Login {
 
 impl Login {
     pub(super) fn from(peer: IpAddr) -> Self {
-        Self { user: String::new(), peer, identity: None, offered: None, rounds: 0, tried: Arc::default() }
+        Self {
+            user: String::new(),
+            peer,
+            identity: None,
+            offered: None,
+            unsigned: None,
+            rounds: 0,
+            tried: Arc::default(),
+        }
     }
 
     fn origin(&self, user: &str) -> Origin {
@@ -45,20 +55,24 @@ impl Login {
     /// Whether it is worth a signature.
     pub(super) fn offer(&mut self, access: &Access, user: &str, offer: &PublicKeyOffer<'_>) -> Auth {
         self.tried.store(true, Ordering::Relaxed);
-        self.offered = Some(Fingerprint::of(offer.public_key));
-        match access.may_know(offer.public_key, offer.algorithm, &self.origin(user)) {
-            true => Auth::Accept,
-            false => Auth::reject(),
+        let fingerprint = Fingerprint::of(offer.public_key);
+        let may_do = access.may_know(offer.public_key, offer.algorithm, &self.origin(user));
+        if may_do {
+            self.unsigned = Some(fingerprint);
         }
+        self.offered = Some(fingerprint);
+        if may_do { Auth::Accept } else { Auth::reject() }
     }
 
     /// The client has proved to hold the key.
     pub(super) fn key(&mut self, access: &Access, user: &str, key: &VerifiedPublicKey<'_>) -> Auth {
+        self.unsigned = None;
         self.is_in(user, access.by_key(key.public_key, key.algorithm, &self.origin(user)))
     }
 
     /// The client has proved to hold the certificate's key.
     pub(super) fn certificate(&mut self, access: &Access, user: &str, certificate: &Certificate) -> Auth {
+        self.unsigned = None;
         self.is_in(user, access.by_certificate(certificate, &self.origin(user)))
     }
 
@@ -77,7 +91,7 @@ impl Login {
         }
         self.rounds += 1;
         let instructions = match self.rounds {
-            1 => refusal_text(self.offered, asks),
+            1 => self.refusal_text(asks),
             _ => format!("{}: this is no token of this server, or it has expired.", Code::UNKNOWN_KEY),
         };
         let prompts = if asks { vec![("Access token: ".into(), false)] } else { Vec::new() };
@@ -94,6 +108,27 @@ impl Login {
         }
     }
 
+    /// In words that are right for ssh, the agent and other clients.
+    fn refusal_text(&self, asks: bool) -> String {
+        let or_token = if asks { " Or type an access token." } else { "" };
+        match (&self.unsigned, &self.offered) {
+            (Some(fingerprint), _) => format!(
+                "{}: your client offered the key {fingerprint} and then did not sign with it: perhaps its passphrase was not \
+                 given. Put it into ssh-agent with ssh-add, or name another key with -i.{or_token}",
+                Code::UNKNOWN_KEY
+            ),
+            (None, Some(fingerprint)) => format!(
+                "{}: your key {fingerprint} is not known to this server. Ask its operator to add the public key, or name \
+                 another key with -i.{or_token}",
+                Code::UNKNOWN_KEY
+            ),
+            (None, None) => format!(
+                "{}: your client offered no public key. Make one with ssh-keygen -t ed25519, or name one with -i.{or_token}",
+                Code::NO_KEY
+            ),
+        }
+    }
+
     fn is_in(&mut self, user: &str, identity: Option<Identity>) -> Auth {
         self.tried.store(true, Ordering::Relaxed);
         user.clone_into(&mut self.user);
@@ -106,21 +141,6 @@ impl Login {
 fn rejected_for_good() -> Auth {
     let only_keys = MethodSet::from([MethodKind::PublicKey].as_slice());
     Auth::Reject { proceed_with_methods: Some(only_keys), partial_success: false }
-}
-
-fn refusal_text(offered: Option<Fingerprint>, asks: bool) -> String {
-    let or_token = if asks { " Or type an access token." } else { "" };
-    match offered {
-        Some(fingerprint) => format!(
-            "{}: your key {fingerprint} is not known to this server. Ask its operator to add the public key, or name \
-             another key with ssh -i.{or_token}",
-            Code::UNKNOWN_KEY
-        ),
-        None => format!(
-            "{}: your client offered no public key. Make one with ssh-keygen -t ed25519, or name one with ssh -i.{or_token}",
-            Code::NO_KEY
-        ),
-    }
 }
 
 /// Rounds in which a token can be typed, as OpenSSH's NumberOfPasswordPrompts.

@@ -19,6 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct Knows {
     pub(crate) keys: Vec<PublicKey>,
     pub(crate) certificates: bool,
+    /// Has everything signed, so that keys can be told from their certificates, and takes nothing.
+    pub(crate) demands_signatures: bool,
     pub(crate) token: Option<String>,
     /// The instructions of its question, and the right answer if it has a prompt.
     pub(crate) question: Option<(String, Option<String>)>,
@@ -133,6 +135,7 @@ impl server::Handler for One {
         ));
         verdict(
             self.knows.certificates
+                || self.knows.demands_signatures
                 || self.knows.keys.iter().any(|key| key.key_data() == offer.public_key.key_data()),
         )
     }
@@ -142,6 +145,9 @@ impl server::Handler for One {
         _user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, russh::Error> {
+        if self.knows.demands_signatures {
+            self.note("the key itself".into());
+        }
         verdict(self.knows.keys.iter().any(|known| known.key_data() == key.public_key.key_data()))
     }
 
