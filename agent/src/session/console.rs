@@ -24,7 +24,8 @@ pub(crate) enum Heard {
 
 /// Reads until the channel ends, whether anybody listens or not: what is not read would hold up all visits.
 pub(super) async fn read(mut channel: Channel<Msg>, heard: mpsc::Sender<Heard>) {
-    let (mut output, mut errors) = (Lines::default(), Lines::default());
+    let skips_visits = !tracing::enabled!(tracing::Level::DEBUG);
+    let (mut output, mut errors) = (Lines { skips_visits, ..Lines::default() }, Lines::default());
     while let Some(message) = channel.wait().await {
         match message {
             ChannelMsg::Data { data } => output.push(&data, |line| tell(&heard, out(line))),
@@ -59,11 +60,21 @@ fn out(line: String) -> Heard {
 #[derive(Debug, Default)]
 struct Lines {
     begun: Vec<u8>,
+    /// Nobody reads what the server says of each visit, of which there may be thousands a second.
+    skips_visits: bool,
+}
+
+/// A whole line with the time of day at its beginning.
+fn is_of_a_visit(line: &[u8]) -> bool {
+    matches!(line, [b'0'..=b'2', b'0'..=b'9', b':', .., b'\n'])
 }
 
 impl Lines {
     fn push(&mut self, data: &[u8], mut each: impl FnMut(String)) {
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
+            if self.skips_visits && self.begun.is_empty() && is_of_a_visit(piece) {
+                continue;
+            }
             let room = LONGEST.saturating_sub(self.begun.len());
             self.begun.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or_default());
             if piece.ends_with(b"\n") {
@@ -107,6 +118,17 @@ mod tests {
                 Heard::Line("12:00 GET /".to_owned()),
             ]
         );
+    }
+
+    #[test]
+    fn lines_about_visits_are_skipped_where_nobody_reads_them() {
+        let (mut lines, mut all) = (Lines { skips_visits: true, ..Lines::default() }, Vec::new());
+        let text = "12:00:00Z  GET /  200\n0 names\nForwarding  https://a -> 443\n23:59:59Z  GET";
+        for piece in [text, " /later\nWithdrawn  a\n"] {
+            lines.push(piece.as_bytes(), |line| all.push(line));
+        }
+        // One that comes in two pieces is not worth the trouble.
+        assert_eq!(all, ["0 names", "Forwarding  https://a -> 443", "23:59:59Z  GET /later", "Withdrawn  a"]);
     }
 
     #[test]

@@ -111,11 +111,16 @@ impl Inbox {
         })
     }
 
-    /// Everything that is there.
-    pub(crate) fn poll_take_all(self: &Arc<Self>, cx: &mut Context<'_>) -> Poll<Taken<VecDeque<Bytes>>> {
+    /// Everything that is there, into an empty queue.
+    pub(crate) fn poll_take_all(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        all: &mut VecDeque<Bytes>,
+    ) -> Poll<Taken<()>> {
         self.poll_taking(cx, |state| {
             state.bytes = 0;
-            Some(std::mem::take(&mut state.waiting)).filter(|all| !all.is_empty())
+            std::mem::swap(&mut state.waiting, all);
+            (!all.is_empty()).then_some(())
         })
     }
 

@@ -172,11 +172,15 @@ async fn to_upstream(
     mut upstream: impl AsyncWrite + Unpin,
     recording: &Recording,
 ) -> io::Result<()> {
+    let mut pieces = Pieces::default();
     loop {
-        match poll_fn(|cx| inbox.poll_take_all(cx)).await {
-            Taken::Data(pieces) => {
-                pieces.iter().for_each(|piece| recording.request(piece));
-                upstream.write_all_buf(&mut Pieces::from(pieces)).await?;
+        match poll_fn(|cx| inbox.poll_take_all(cx, &mut pieces.0)).await {
+            Taken::Data(()) => {
+                pieces.0.iter().for_each(|piece| recording.request(piece));
+                match pieces.only() {
+                    Some(one) => upstream.write_all(&one).await?,
+                    None => upstream.write_all_buf(&mut pieces).await?,
+                }
                 // TLS may have kept something.
                 upstream.flush().await?;
             }
@@ -214,40 +218,42 @@ async fn to_visitor(
 }
 
 /// Several messages that are written as one.
-struct Pieces {
-    all: VecDeque<Bytes>,
-    left: usize,
-}
+#[derive(Default)]
+struct Pieces(VecDeque<Bytes>);
 
-impl From<VecDeque<Bytes>> for Pieces {
-    fn from(all: VecDeque<Bytes>) -> Self {
-        Self { left: all.iter().map(Bytes::len).sum(), all }
+impl Pieces {
+    /// Takes the one that is there. A plain write is cheaper than one of a list.
+    fn only(&mut self) -> Option<Bytes> {
+        if self.0.len() == 1 { self.0.pop_front() } else { None }
     }
 }
 
 impl Buf for Pieces {
     fn remaining(&self) -> usize {
-        self.left
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn has_remaining(&self) -> bool {
+        !self.0.is_empty()
     }
 
     fn chunk(&self) -> &[u8] {
-        self.all.front().map_or(&[], |piece| piece)
+        self.0.front().map_or(&[], |piece| piece)
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let pairs = slices.iter_mut().zip(&self.all);
+        let pairs = slices.iter_mut().zip(&self.0);
         pairs.map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
     }
 
     fn advance(&mut self, mut count: usize) {
-        self.left = self.left.saturating_sub(count);
-        while let Some(first) = self.all.front_mut() {
+        while let Some(first) = self.0.front_mut() {
             if count < first.len() {
                 first.advance(count);
                 return;
             }
             count -= first.len();
-            self.all.pop_front();
+            self.0.pop_front();
         }
     }
 }
