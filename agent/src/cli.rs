@@ -159,6 +159,10 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             });
             Ok(ExitCode::from(report.map_err(usage)?.exit_status))
         }
+        #[cfg(windows)]
+        Other::Service { command: ServiceCommand::Run(run) } => {
+            service::answer(&run.name, move || start_as_service(&run.log, &files)).map_err(usage)
+        }
         Other::Service { command } => service::run(&command, &mut io::stdout()).map_err(usage),
         Other::Completions { shell } => {
             let _ = completions::write(shell, &mut grammar(), &mut io::stdout());
@@ -217,4 +221,20 @@ fn start(
     let route = Route::resolve(&server.over(&settings))?;
     run.over(&mut settings);
     run::run(endpoints, route, &settings)
+}
+
+/// Publishes what the files have; why that ended stands in `log`.
+#[cfg(windows)]
+fn start_as_service(log: &std::path::Path, files: &[PathBuf]) -> u8 {
+    let target = config::LogTarget::File(log.to_owned());
+    match start(&[], &ServerArgs::default(), RunArgs::logging_to(target.clone()), files) {
+        Ok(_) => 0,
+        Err(failure) => {
+            let (format, level) = (config::LogFormat::Term, config::LogLevel::Info);
+            // If it had not come to that.
+            let _ = crate::logging::start(&crate::logging::Log { target, format, level });
+            tracing::error!("{failure}");
+            failure.exit_status()
+        }
+    }
 }

@@ -179,8 +179,19 @@ pub(crate) async fn asked_to_end() {
         _ = interrupt.recv() => {}
         _ = leave.recv() => {}
         _ = close.recv() => {}
+        () = END.cancelled() => {}
     }
 }
+
+/// What a signal does elsewhere: the service control manager sends none.
+#[cfg(windows)]
+pub(crate) fn ask_to_end() {
+    END.cancel();
+}
+
+#[cfg(windows)]
+static END: std::sync::LazyLock<tokio_util::sync::CancellationToken> =
+    std::sync::LazyLock::new(Default::default);
 
 /// More often than ten times a second nobody reads.
 const BETWEEN_FRAMES: Duration = Duration::from_millis(100);
