@@ -373,7 +373,8 @@ async fn links_are_followed_only_inside_the_folder() {
 #[tokio::test]
 async fn pipes_and_sockets_are_no_files() {
     let served = Served::new();
-    rustix::fs::mkfifoat(rustix::fs::CWD, served.path("pipe"), rustix::fs::Mode::RUSR).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(served.path("pipe")).status().unwrap();
+    assert!(made.success());
     let _socket = std::os::unix::net::UnixListener::bind(served.path("socket")).unwrap();
     assert_eq!(served.status("/pipe").await, 404);
     assert_eq!(served.status("/socket").await, 404);

@@ -98,6 +98,7 @@ SystemCallErrorNumber=EPERM
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
     fn args(args: &[&str]) -> Vec<OsString> {
         args.iter().map(Into::into).collect()
     }

@@ -45,19 +45,54 @@ impl Service {
         if install.config.is_empty() {
             return Err(ServiceError::NeedsConfig);
         }
-        let account = install.run_as.clone().unwrap_or_else(|| ACCOUNT.to_owned());
+        let files = install.config.iter().map(|path| readable(path)).collect::<Result<Vec<_>, _>>()?;
+        let account = install.run_as.as_deref().unwrap_or(ACCOUNT);
         let folder = log_folder()?;
         let log = folder.join(format!("{}.log", self.name));
-        let mut arguments: Vec<OsString> =
-            vec!["service".into(), "run".into(), "--name".into(), self.name.clone().into()];
-        arguments.extend(["--log".into(), log.clone().into()]);
-        let mut files = Vec::new();
-        for path in &install.config {
-            let path = readable(path)?;
-            arguments.extend(["--config".into(), path.clone().into()]);
-            files.push(path);
+        let service = self.create(&self.describe(account, &log, &files)?)?;
+        service.set_description("Publishes local services through a server of hithed").map_err(told)?;
+        writeln!(out, "The service {} has been installed", self.name)?;
+        if failure_actions(&service).is_err() {
+            writeln!(out, "It will not be started again when it fails: this Windows does not take that")?;
         }
-        let info = ServiceInfo {
+        match keep_folder(&folder, account) {
+            Ok(()) => writeln!(out, "It will log to {}", shown(&log))?,
+            Err(error) => writeln!(
+                out,
+                "It will log to {}, which others can read, or it cannot write, until you restrict its folder: {error}",
+                shown(&log)
+            )?,
+        }
+        self.tell(account, &files, out)
+    }
+
+    /// What has to be done next.
+    fn tell(&self, account: &str, files: &[PathBuf], out: &mut impl Write) -> Result<(), ServiceError> {
+        if is_system(account) {
+            writeln!(out, "It runs as LocalSystem, who may read and change everything on this machine")?;
+        } else {
+            writeln!(out, "It runs as {}, who must be able to read its files and keys:", printable(account))?;
+            for file in files {
+                writeln!(out, "  icacls \"{}\" /grant \"{}:R\"", shown(file), printable(account))?;
+            }
+        }
+        writeln!(
+            out,
+            "Nobody can be asked: its file names a key without a passphrase (ssh.identity_files) or a token, and known hosts \
+             (ssh.known_hosts), which are not looked for in your folder"
+        )?;
+        let name = if self.name == "hithe" { String::new() } else { format!(" --name {}", self.name) };
+        Ok(writeln!(out, "Start it now: hithe service start{name}")?)
+    }
+
+    fn describe(&self, account: &str, log: &Path, files: &[PathBuf]) -> Result<ServiceInfo, ServiceError> {
+        let mut arguments: Vec<OsString> =
+            ["service", "run", "--name", &self.name, "--log"].map(Into::into).into();
+        arguments.push(log.into());
+        for file in files {
+            arguments.extend(["--config".into(), file.into()]);
+        }
+        Ok(ServiceInfo {
             name: self.name.clone().into(),
             display_name: format!("Hithe agent ({})", self.name).into(),
             service_type: ServiceType::OWN_PROCESS,
@@ -66,36 +101,9 @@ impl Service {
             executable_path: std::env::current_exe()?,
             launch_arguments: arguments,
             dependencies: Vec::new(),
-            account_password: password(&account)?,
-            account_name: Some(account.clone().into()),
-        };
-        let service = self.create(&info)?;
-        service.set_description("Publishes local services through a server of hithed").map_err(told)?;
-        let restarts = failure_actions(&service);
-        writeln!(out, "The service {} has been installed", self.name)?;
-        if restarts.is_err() {
-            writeln!(out, "It will not be started again when it fails: this Windows does not take that")?;
-        }
-        match keep_folder(&folder, &account) {
-            Ok(()) => writeln!(out, "It will log to {}", shown(&log))?,
-            Err(error) => writeln!(
-                out,
-                "It will log to {}, which others can read, or it cannot write, until you restrict its folder: {error}",
-                shown(&log)
-            )?,
-        }
-        writeln!(out, "It runs as {}, who must be able to read its files and keys:", printable(&account))?;
-        for file in &files {
-            writeln!(out, "  icacls \"{}\" /grant \"{}:R\"", shown(file), printable(&account))?;
-        }
-        writeln!(
-            out,
-            "Nobody can be asked: its file names a key without a passphrase (ssh.identity_files) or a token, and known hosts \
-             (ssh.known_hosts), which are not looked for in your folder"
-        )?;
-        let name = if self.name == "hithe" { String::new() } else { format!(" --name {}", self.name) };
-        writeln!(out, "Start it now: hithe service start{name}")?;
-        Ok(())
+            account_password: password(account)?,
+            account_name: Some(account.into()),
+        })
     }
 
     fn create(&self, info: &ServiceInfo) -> Result<Handle, ServiceError> {
@@ -206,8 +214,8 @@ fn failure_actions(service: &Handle) -> windows_service::Result<()> {
 /// Accounts of Windows itself have no password.
 fn password(account: &str) -> io::Result<Option<OsString>> {
     let (domain, name) = account.rsplit_once('\\').unwrap_or(("", account));
-    let is_own = name.eq_ignore_ascii_case("LocalSystem")
-        || ["NT AUTHORITY", "NT SERVICE"].iter().any(|own| domain.eq_ignore_ascii_case(own));
+    let is_own =
+        is_system(name) || ["NT AUTHORITY", "NT SERVICE"].iter().any(|own| domain.eq_ignore_ascii_case(own));
     if is_own {
         return Ok(None);
     }
@@ -221,18 +229,34 @@ fn log_folder() -> Result<PathBuf, ServiceError> {
     Ok(Path::new(&base).join("hithe"))
 }
 
-/// Makes the folder one of administrators, the system and the account: there anybody may read and write otherwise.
+/// Makes the folder one of administrators, the system and the account, whoever made it: where it lies anybody may make
+/// folders, and read and write in them.
 fn keep_folder(folder: &Path, account: &str) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    let system = std::env::var_os("SystemRoot").unwrap_or_else(|| "C:\\Windows".into());
-    let mut icacls = Command::new(Path::new(&system).join("System32").join("icacls.exe"));
-    icacls.arg(folder).args(["/inheritance:r", "/grant:r", "*S-1-5-32-544:(OI)(CI)F"]);
-    icacls.args(["/grant:r", "*S-1-5-18:(OI)(CI)F"]);
-    if !account.to_ascii_lowercase().ends_with("localsystem") {
-        icacls.arg("/grant").arg(format!("{account}:(OI)(CI)M"));
+    icacls(folder, &["/setowner", ADMINISTRATORS])?;
+    icacls(folder, &["/reset"])?;
+    let (administrators, system) = (format!("{ADMINISTRATORS}:(OI)(CI)F"), format!("{SYSTEM}:(OI)(CI)F"));
+    let writer = format!("{account}:(OI)(CI)M");
+    let mut arguments = vec!["/inheritance:r", "/grant", &administrators, "/grant", &system];
+    if !is_system(account) {
+        arguments.extend(["/grant", &writer]);
     }
+    icacls(folder, &arguments)
+}
+
+/// The program of Windows for access control lists.
+fn icacls(path: &Path, arguments: &[&str]) -> io::Result<()> {
+    let windows = std::env::var_os("SystemRoot").unwrap_or_else(|| "C:\\Windows".into());
+    let mut icacls = Command::new(Path::new(&windows).join("System32").join("icacls.exe"));
+    icacls.arg(path).args(arguments);
     let done = icacls.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     if done.success() { Ok(()) } else { Err(io::Error::other(format!("icacls.exe ended with {done}"))) }
+}
+
+/// Whether it may read and write everything.
+fn is_system(account: &str) -> bool {
+    let name = account.rsplit_once('\\').map_or(account, |(_, name)| name);
+    ["LocalSystem", "SYSTEM"].iter().any(|system| name.eq_ignore_ascii_case(system))
 }
 
 fn shown(path: &Path) -> String {
@@ -355,6 +379,9 @@ static STATUS: OnceLock<ServiceStatusHandle> = OnceLock::new();
 
 /// It reads no files but those that everybody may, and those that it is given.
 const ACCOUNT: &str = "NT AUTHORITY\\LocalService";
+/// Well-known SIDs, since names are translated.
+const ADMINISTRATORS: &str = "*S-1-5-32-544";
+const SYSTEM: &str = "*S-1-5-18";
 /// Goodbyes to the server take five seconds at most.
 const FAREWELL: Duration = Duration::from_secs(10);
 const TURN: Duration = Duration::from_millis(100);
