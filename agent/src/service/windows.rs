@@ -198,7 +198,7 @@ fn wait(service: &Handle, is_done: impl Fn(ServiceState) -> bool) -> Result<Serv
     Err(ServiceError::Manager(format!("it does not get there within {} s", (TURN * TURNS).as_secs())))
 }
 
-/// Once after five seconds, as systemd does it, and more seldom if that does not help.
+/// Soon, and more seldom if that does not help: a server that refuses it for a while is not to be bothered.
 fn failure_actions(service: &Handle) -> windows_service::Result<()> {
     let restart = |delay| ServiceAction { action_type: ServiceActionType::Restart, delay };
     service.update_failure_actions(ServiceFailureActions {
