@@ -71,9 +71,15 @@ impl Service {
         if is_system(account) {
             writeln!(out, "It runs as LocalSystem, who may read and change everything on this machine")?;
         } else {
-            writeln!(out, "It runs as {}, who must be able to read its files and keys:", printable(account))?;
-            for file in files {
-                writeln!(out, "  icacls \"{}\" /grant \"{}:R\"", shown(file), printable(account))?;
+            let account = printable(account);
+            writeln!(
+                out,
+                "It runs as {account}, who must be able to read its files and keys, and this program:"
+            )?;
+            // What cargo installs lies in the folder of who called it.
+            let program = std::env::current_exe()?;
+            for (file, right) in files.iter().map(|file| (file, "R")).chain([(&program, "RX")]) {
+                writeln!(out, "  icacls \"{}\" /grant \"{account}:{right}\"", shown(file))?;
             }
         }
         writeln!(
