@@ -209,6 +209,10 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             });
             out.end(report.map(|report| ExitCode::from(report.exit_status)).map_err(usage))
         }
+        #[cfg(windows)]
+        Other::Service { command: ServiceCommand::Run(run) } => {
+            service::answer(&run.name, move || start_as_service(&run.log, &files)).map_err(usage)
+        }
         Other::Service { command } => {
             let mut out = Output::standard();
             let code = service::run(&command, &mut out).map_err(usage);
@@ -281,4 +285,20 @@ fn start(
     let route = Route::resolve(&server.over(&settings))?;
     run.over(&mut settings);
     run::run(endpoints, route, &settings)
+}
+
+/// Publishes what the files have; why that ended stands in `log`.
+#[cfg(windows)]
+fn start_as_service(log: &std::path::Path, files: &[PathBuf]) -> u8 {
+    let target = config::LogTarget::File(log.to_owned());
+    match start(&[], true, &ServerArgs::default(), RunArgs::logging_to(target.clone()), files) {
+        Ok(_) => 0,
+        Err(failure) => {
+            let (format, level) = (config::LogFormat::Term, config::LogLevel::Info);
+            // If it had not come to that.
+            let _ = crate::logging::start(&crate::logging::Log { target, format, level });
+            tracing::error!("{failure}");
+            failure.exit_status()
+        }
+    }
 }

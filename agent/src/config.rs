@@ -394,7 +394,9 @@ fn exposed(_path: &Path) -> Option<Fault> {
 /// `~/.config/hithe/hithe.yml`, `~/Library/Application Support/hithe/hithe.yml` or `%APPDATA%\hithe\hithe.yml`.
 pub fn default_path() -> Option<PathBuf> {
     let strategy = etcetera::base_strategy::choose_native_strategy().ok()?;
-    Some(strategy.config_dir().join("hithe").join("hithe.yml"))
+    // What Apple calls preferences are files of its own form.
+    let base = if cfg!(target_vendor = "apple") { strategy.data_dir() } else { strategy.config_dir() };
+    Some(base.join("hithe").join("hithe.yml"))
 }
 
 #[cfg(test)]

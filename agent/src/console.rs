@@ -179,8 +179,18 @@ pub(crate) async fn asked_to_end() {
         _ = interrupt.recv() => {}
         _ = leave.recv() => {}
         _ = close.recv() => {}
+        () = END.notified() => {}
     }
 }
+
+/// What a signal does elsewhere: the service control manager sends none.
+#[cfg(windows)]
+pub(crate) fn ask_to_end() {
+    END.notify_one();
+}
+
+#[cfg(windows)]
+static END: tokio::sync::Notify = tokio::sync::Notify::const_new();
 
 /// More often than ten times a second nobody reads.
 const BETWEEN_FRAMES: Duration = Duration::from_millis(100);

@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod generate;
 mod order;
+mod platforms;
 mod setup;
 mod soak;
 
@@ -32,7 +33,8 @@ enum Action {
         #[arg(long)]
         bench: bool,
     },
-    /// Check the house rules: file docs and lengths, order of dependencies, generated files
+    /// Check the house rules (file docs and lengths, order of dependencies, generated files), and that the agent compiles
+    /// for Windows and macOS
     Check,
     /// Write the generated files of docs/
     Generate {

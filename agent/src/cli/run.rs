@@ -44,6 +44,12 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
+    /// Where nobody sees what is printed.
+    #[cfg(windows)]
+    pub(super) fn logging_to(log: LogTarget) -> Self {
+        Self { log: Some(log), ..Self::default() }
+    }
+
     /// Over what the file says.
     pub(super) fn over(self, settings: &mut Settings) {
         let Self { log, log_format, log_level, plain, web_addr } = self;

@@ -1,6 +1,6 @@
 //! Why there is no way into the server: whose fault it is, what to do about it, and whether to try again.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::exit;
@@ -35,16 +35,16 @@ pub enum ConnectError {
     #[error("{server} ended the connection: {why}")]
     Lost { server: String, why: String },
     #[error("the {algorithm} key of {host}, {fingerprint}, is not known, and nobody can be asked")]
-    HostKeyUnknown { host: String, port: u16, algorithm: String, fingerprint: String, file: PathBuf },
+    HostKeyUnknown { host: String, port: u16, algorithm: String, fingerprint: String, file: Box<Path> },
     #[error("the {algorithm} key of {host}, {fingerprint}, was not confirmed")]
     HostKeyRefused { host: String, algorithm: String, fingerprint: String },
     #[error(
         "THE HOST KEY OF {host} HAS CHANGED: it shows the {algorithm} key {fingerprint}, but line {line} of {} has another",
         file.display()
     )]
-    HostKeyChanged { host: String, algorithm: String, fingerprint: String, file: PathBuf, line: usize },
+    HostKeyChanged { host: String, algorithm: String, fingerprint: String, file: Box<Path>, line: usize },
     #[error("the {algorithm} key of {host}, {fingerprint}, is revoked by line {line} of {}", file.display())]
-    HostKeyRevoked { host: String, algorithm: String, fingerprint: String, file: PathBuf, line: usize },
+    HostKeyRevoked { host: String, algorithm: String, fingerprint: String, file: Box<Path>, line: usize },
     /// The server does not let us in. `said` is what it wrote about that, in lines.
     #[error("{server} does not let {user} in: {why}")]
     Login { server: String, user: String, why: String, said: Vec<String> },

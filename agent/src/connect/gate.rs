@@ -170,12 +170,20 @@ impl Gate {
         let host = printable(&self.hop.name()).into_owned();
         match verdict {
             Verdict::Known => Ok(true),
-            Verdict::Changed { file, line } => {
-                Err(ConnectError::HostKeyChanged { host, algorithm: kind, fingerprint, file, line })
-            }
-            Verdict::Revoked { file, line } => {
-                Err(ConnectError::HostKeyRevoked { host, algorithm: kind, fingerprint, file, line })
-            }
+            Verdict::Changed { file, line } => Err(ConnectError::HostKeyChanged {
+                host,
+                algorithm: kind,
+                fingerprint,
+                file: file.into(),
+                line,
+            }),
+            Verdict::Revoked { file, line } => Err(ConnectError::HostKeyRevoked {
+                host,
+                algorithm: kind,
+                fingerprint,
+                file: file.into(),
+                line,
+            }),
             Verdict::Unknown { .. } => self.meet(shown, key).await,
         }
     }
@@ -214,6 +222,7 @@ impl Gate {
             HostKeyPolicy::Ask | HostKeyPolicy::Strict => {
                 let file = self.hop.known_hosts.user.first().cloned().unwrap_or_else(|| "known_hosts".into());
                 let (host, port) = (self.hop.host.clone(), self.hop.port);
+                let file = file.into();
                 return Err(ConnectError::HostKeyUnknown { host, port, algorithm, fingerprint, file });
             }
         }
@@ -226,7 +235,8 @@ impl Gate {
         let (host, port) = self.hop.known_as();
         let Some(file) = self.hop.known_hosts.user.first() else { return };
         if let Err(error) = known_hosts::learn(file, host, port, &key, self.hop.known_hosts.hashed) {
-            let text = format!("The key cannot be added to {}: {error}", file.display());
+            let text = format!("The key of {host} cannot be added to {}: {error}", file.display());
+            tracing::warn!("{text}");
             let _ = self.questions.ask(move |person| person.show(&text)).await;
         }
     }

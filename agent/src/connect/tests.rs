@@ -9,6 +9,7 @@ pub(crate) mod server;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+#[cfg(unix)]
 use std::process::Command;
 #[cfg(unix)]
 use std::process::Stdio;
@@ -157,6 +158,8 @@ async fn a_usual_key_opens_a_known_server() {
     assert!(server.tried()[0].starts_with("v2 ssh-ed25519 "));
 }
 
+// Windows has ssh-keygen where OpenSSH was installed.
+#[cfg(unix)]
 #[tokio::test]
 async fn an_rsa_key_signs_with_sha_2() {
     let home = Home::new();

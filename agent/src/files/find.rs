@@ -213,7 +213,23 @@ impl Root {
         let inside = full.strip_prefix(&self.path).map_err(|_| io::ErrorKind::NotFound)?;
         let is_seen =
             inside.iter().enumerate().all(|(depth, name)| is_plain(name) && !is_hidden(name, depth == 0));
+        #[cfg(windows)]
+        let is_seen = is_seen && self.is_shown_by_windows(inside)?;
         if is_seen { Ok(inside.to_owned()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// There an attribute hides files and folders: `$RECYCLE.BIN`, `System Volume Information`, `desktop.ini`. What begins
+    /// with a dot has been judged.
+    #[cfg(windows)]
+    fn is_shown_by_windows(&self, inside: &Path) -> io::Result<bool> {
+        use std::os::windows::fs::MetadataExt as _;
+        let has_dot = |part: &Path| part.file_name().is_some_and(|name| is_hidden(name, false));
+        for part in inside.ancestors().filter(|part| !part.as_os_str().is_empty() && !has_dot(part)) {
+            if std::fs::metadata(self.path.join(part))?.file_attributes() & HIDDEN_OR_SYSTEM != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn open_file(&self, inside: &Path, name: OsString) -> io::Result<Opened> {
@@ -266,6 +282,10 @@ impl Root {
 fn or_dot(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
+
+/// winnt.h: `FILE_ATTRIBUTE_HIDDEN` and `FILE_ATTRIBUTE_SYSTEM`.
+#[cfg(windows)]
+const HIDDEN_OR_SYSTEM: u32 = 0x2 | 0x4;
 
 const INDEX: &str = "index.html";
 

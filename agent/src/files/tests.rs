@@ -373,7 +373,8 @@ async fn links_are_followed_only_inside_the_folder() {
 #[tokio::test]
 async fn pipes_and_sockets_are_no_files() {
     let served = Served::new();
-    rustix::fs::mkfifoat(rustix::fs::CWD, served.path("pipe"), rustix::fs::Mode::RUSR).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(served.path("pipe")).status().unwrap();
+    assert!(made.success());
     let _socket = std::os::unix::net::UnixListener::bind(served.path("socket")).unwrap();
     assert_eq!(served.status("/pipe").await, 404);
     assert_eq!(served.status("/socket").await, 404);
@@ -413,4 +414,53 @@ async fn a_folder_that_is_none_is_refused_at_the_start() {
     let served = Served::with(&[("a.txt", "")]);
     assert_eq!(Folder::open(&served.path("a.txt")).unwrap_err().kind(), io::ErrorKind::NotADirectory);
     assert_eq!(Folder::open(&served.path("missing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[cfg(windows)]
+#[tokio::test]
+async fn what_windows_takes_for_more_than_a_name_is_not_there() {
+    let served = Served::with(&[("a.txt", "a"), ("sub/b.txt", "b"), ("x.php", "source"), (".env", "secret")]);
+    for path in [
+        "/x.php::$DATA",
+        "/x.php%3A%3A$DATA",
+        "/a.txt:stream",
+        "/..%5coutside.txt",
+        "/sub%5cb.txt",
+        "/sub%5c..%5c..%5coutside.txt",
+        "/C:/windows/win.ini",
+        "/C%3A",
+        "/%5c%5c?%5cC:%5cwindows%5cwin.ini",
+        "/%5c%5c.%5cC:",
+        "/con",
+        "/NUL.txt",
+        "/COM1",
+        "/a.txt.",
+        "/a.txt%20",
+        "/a.t?t",
+        "/a.tx%3Ft",
+        "/a.%3C",
+        "/.env",
+    ] {
+        assert_eq!(served.status(path).await, 404, "{path}");
+    }
+    assert_eq!(served.status("/sub/b.txt").await, 200);
+    // Names have no case there.
+    assert_eq!(served.status("/A.TXT").await, 200);
+}
+
+#[cfg(windows)]
+#[tokio::test]
+async fn what_windows_hides_is_neither_served_nor_listed() {
+    let served = Served::with(&[("a.txt", "a"), ("desktop.ini", "b"), ("$RECYCLE.BIN/c.txt", "c")]);
+    assert_eq!(served.status("/desktop.ini").await, 200);
+    for name in ["desktop.ini", "$RECYCLE.BIN"] {
+        let hidden = std::process::Command::new("attrib").arg("+h").arg(served.path(name)).status().unwrap();
+        assert!(hidden.success());
+    }
+    for path in ["/desktop.ini", "/$RECYCLE.BIN/", "/$RECYCLE.BIN/c.txt"] {
+        assert_eq!(served.status(path).await, 404, "{path}");
+    }
+    let listing = served.get("/").await;
+    assert!(listing.text().contains("a.txt"));
+    assert!(!listing.text().contains("desktop.ini") && !listing.text().contains("RECYCLE"));
 }

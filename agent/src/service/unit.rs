@@ -26,7 +26,8 @@ pub(super) fn systemd(program: &Path, args: &[OsString], user: Option<&str>) -> 
          Type=exec\n\
          ExecStart={command}\n\
          Restart=on-failure\n\
-         RestartSec=5\n\
+         # A server that refuses it for a while, and takes it again, is not to be bothered more often.\n\
+         RestartSec=30\n\
          # What the command line or a file gets wrong is not better at the next start.\n\
          RestartPreventExitStatus=2\n\
          # Visits finish.\n\
@@ -98,6 +99,7 @@ SystemCallErrorNumber=EPERM
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
     fn args(args: &[&str]) -> Vec<OsString> {
         args.iter().map(Into::into).collect()
     }

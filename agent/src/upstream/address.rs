@@ -49,6 +49,9 @@ fn take_apart(said: &str, kind: Kind) -> Result<Parts, &'static str> {
         return Err("ADDR is empty");
     }
     if let Some(path) = said.strip_prefix("unix:") {
+        if !cfg!(unix) {
+            return Err("Unix sockets cannot be reached on this system");
+        }
         return absolute(path.strip_prefix("//").unwrap_or(path))
             .map(|path| (Place::Unix(path), Scheme::Plain));
     }
@@ -155,6 +158,14 @@ mod tests {
         assert_eq!(place("file:///srv/www", Kind::Http), "Files(\"/srv/www\")");
     }
 
+    #[cfg(windows)]
+    #[test]
+    fn an_address_is_a_folder_of_a_drive_and_no_socket() {
+        assert_eq!(place("file:///C:/srv/www", Kind::Http), "Files(\"C:/srv/www\")");
+        assert_eq!(place(r"file://C:\srv\www", Kind::Http), r#"Files("C:\\srv\\www")"#);
+        assert!(Upstream::parse("unix:/C:/app.sock", Kind::Http).is_err());
+    }
+
     #[test]
     fn what_cannot_be_reached_is_refused_with_the_forms_that_can() {
         for (said, kind) in [
@@ -183,6 +194,6 @@ mod tests {
         assert_eq!(authority("80").as_deref(), Some("localhost"));
         assert_eq!(authority("https://a:443").as_deref(), Some("a"));
         assert_eq!(authority("https://[::1]:80").as_deref(), Some("[::1]:80"));
-        assert_eq!(authority("unix:/a"), None);
+        assert_eq!(authority(if cfg!(windows) { "file:///C:/a" } else { "unix:/a" }), None);
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::{generate, order, root, say, tracked_files};
+use super::{generate, order, platforms, root, say, tracked_files};
 
 /// Longer files are split.
 const MOST_LINES: usize = 600;
@@ -32,7 +32,7 @@ pub(super) fn run() -> anyhow::Result<()> {
         bail!("{} fault(s):\n{}", faults.len(), faults.join("\n"));
     }
     say(&format!("check: {} files keep the house rules", files.len()));
-    Ok(())
+    platforms::check()
 }
 
 /// Each source opens with its module doc and has a length one can read.

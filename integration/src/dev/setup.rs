@@ -1,12 +1,12 @@
 //! `cargo dev setup`: the clients and tools that the tests drive, and with `--bench` what the benchmarks compare
-//! with, from Debian's packages; and Autobahn's websocket test suite, from PyPI.
+//! with, from Debian's packages; Autobahn's websocket test suite, from PyPI; and Rust for Windows and macOS.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-use super::{run as succeed, tell};
+use super::{platforms, run as succeed, tell};
 use crate::autobahn;
 use crate::clients::PYTHON;
 
@@ -60,6 +60,7 @@ const BENCH: &[Need] = &[
 pub(super) fn run(bench: bool) -> anyhow::Result<()> {
     install(TESTS)?;
     fetch_autobahn()?;
+    platforms::install()?;
     if bench { install(BENCH) } else { Ok(()) }
 }
 

@@ -85,7 +85,6 @@ impl Supervisor {
             let every = supervisor.watchdog.map_or(STATUS, |limit| (limit / 3).min(STATUS));
             let mut ticks = interval(every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut said = None;
             let telling = async {
                 loop {
                     ticks.tick().await;
@@ -93,9 +92,11 @@ impl Supervisor {
                         all_get_on(&workers, &watch).await;
                         supervisor.tell("WATCHDOG=1");
                     }
-                    let now = registry.count();
-                    if !visitors.is_draining() && said.replace(now) != Some(now) {
-                        supervisor.tell(&format!("STATUS=Serving {} sessions, {} endpoints", now.0, now.1));
+                    // Also when nothing has changed: since a reload it may show something else.
+                    if !visitors.is_draining() {
+                        let (sessions, endpoints) = registry.count();
+                        supervisor
+                            .tell(&format!("STATUS=Serving {sessions} sessions, {endpoints} endpoints"));
                     }
                 }
             };
@@ -175,6 +176,27 @@ mod tests {
         let told = Some(Supervisor::reach(&format!("@{name}")).unwrap());
         Supervisor { told, watchdog: None }.ready();
         assert!(hear(&socket).unwrap().starts_with("READY=1"));
+    }
+
+    #[tokio::test]
+    async fn after_a_reload_the_supervisor_shows_again_how_many_there_are() {
+        let (supervisor, socket, _folder) = supervised(Some(Duration::from_millis(60)));
+        let workers = Workers::start(NonZeroUsize::new(1).unwrap()).unwrap();
+        let (drain, watch) = Drain::new();
+        supervisor.attend(Registry::for_test(), workers, watch.clone(), &watch);
+        let until = |wanted: &'static str| {
+            let socket = socket.try_clone().unwrap();
+            tokio::task::spawn_blocking(move || {
+                std::iter::from_fn(|| hear(&socket)).take(100).find(|it| it == wanted)
+            })
+        };
+        let figures = "STATUS=Serving 0 sessions, 0 endpoints";
+        assert!(until(figures).await.unwrap().is_some());
+        supervisor.reloading();
+        supervisor.ready();
+        assert!(until("READY=1\nSTATUS=Serving").await.unwrap().is_some());
+        assert!(until(figures).await.unwrap().is_some());
+        drain.drain(Duration::from_secs(5), std::future::pending()).await;
     }
 
     #[tokio::test]
