@@ -89,7 +89,7 @@ pub(crate) struct Inspector {
 #[derive(Debug)]
 struct Inner {
     store: Arc<Store>,
-    metrics: Arc<AllMetrics>,
+    metrics: AllMetrics,
     connections: AtomicU64,
 }
 
@@ -133,6 +133,7 @@ enum What {
 struct About {
     connection: u64,
     endpoint: Arc<str>,
+    metrics: Arc<Metrics>,
     visitor: SocketAddr,
     start: SystemTime,
     since: Instant,
@@ -148,14 +149,14 @@ impl Inspector {
         let store = Arc::new(Store::new(limits));
         let inner = Arc::new(Inner {
             store: Arc::clone(&store),
-            metrics: Arc::default(),
+            metrics: AllMetrics::default(),
             connections: AtomicU64::new(1),
         });
         if limits.memory == 0 {
             return Self { inner, queue: None };
         }
         let (teller, hearer) = queue(limits.queue);
-        let collector = collect::Collector::new(store, Arc::clone(&inner.metrics), limits);
+        let collector = collect::Collector::new(store, limits);
         if let Err(error) = start(collector, hearer) {
             tracing::warn!(%error, "the inspector records nothing: it has no thread");
             return Self { inner, queue: None };
@@ -302,6 +303,7 @@ impl Tap {
         About {
             connection: self.inspector.inner.connections.fetch_add(1, Ordering::Relaxed),
             endpoint: Arc::clone(&self.endpoint),
+            metrics: Arc::clone(&self.metrics),
             visitor,
             start: SystemTime::now(),
             since: Instant::now(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::connection::{Connection, Piece};
 use super::entry::{Entry, Id, Kind};
 use super::store::Store;
-use super::{About, AllMetrics, Limits, Note, What};
+use super::{About, Limits, Note, What};
 
 /// Most connections that are looked into at a time.
 const CONNECTIONS: usize = 4096;
@@ -27,7 +27,6 @@ pub(super) struct Collector {
 #[derive(Debug)]
 pub(super) struct Desk {
     store: Arc<Store>,
-    metrics: Arc<AllMetrics>,
     /// Of each message, in bytes.
     pub(super) message: usize,
 }
@@ -63,19 +62,17 @@ impl Desk {
             entry.is_cut |= is_cut;
         });
         if is_http && about.replay_of.is_none() {
-            self.metrics.of(&about.endpoint).http.record(duration);
-            if let Some(entry) = self.store.get(id) {
-                self.store.tell_finished(entry);
-            }
+            about.metrics.http.record(duration);
+            self.store.tell_finished(id);
         }
     }
 }
 
 impl Collector {
-    pub(super) fn new(store: Arc<Store>, metrics: Arc<AllMetrics>, limits: Limits) -> Self {
+    pub(super) fn new(store: Arc<Store>, limits: Limits) -> Self {
         // A message that is the whole memory would push out everything else.
         let message = limits.message.min(limits.memory / 4);
-        Self { desk: Desk { store, metrics, message }, connections: HashMap::new() }
+        Self { desk: Desk { store, message }, connections: HashMap::new() }
     }
 
     pub(super) fn note(&mut self, note: Note) {

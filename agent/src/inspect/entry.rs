@@ -100,8 +100,10 @@ pub(super) struct Message {
 }
 
 impl Message {
-    pub(super) fn new(head: Vec<u8>, framing: Framing) -> Self {
-        Self { head: head.len(), size: head.len() as u64, raw: head, framing, trailers: Vec::new() }
+    /// With the beginning of its body, as far as that is there.
+    pub(super) fn new(head: &[u8], framing: Framing, body: &[u8]) -> Self {
+        let raw = [head, body].concat();
+        Self { head: head.len(), size: raw.len() as u64, raw, framing, trailers: Vec::new() }
     }
 
     /// More of the body; kept up to that many bytes of the message.

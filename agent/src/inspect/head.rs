@@ -1,6 +1,8 @@
 //! Heads of HTTP/1.1 messages: where they end, what they say, and how the body behind them is framed
 //! (RFC 9112 §6.3).
 
+use std::mem::MaybeUninit;
+
 /// Longest head that is looked at, in bytes.
 pub(super) const HEAD: usize = 64 * 1024;
 
@@ -63,24 +65,19 @@ impl From<httparse::Error> for Malformed {
 pub(super) fn end_of(bytes: &[u8], searched: usize) -> Option<usize> {
     let from = searched.saturating_sub(3);
     let rest = bytes.get(from..)?;
-    let mut at = 0;
-    while let Some(found) = rest.get(at..)?.iter().position(|byte| *byte == b'\n') {
-        at += found + 1;
-        match rest.get(at..)? {
-            [b'\n', ..] => return Some(from + at + 1),
-            [b'\r', b'\n', ..] => return Some(from + at + 2),
-            _ => {}
-        }
-    }
-    None
+    memchr::memchr_iter(b'\n', rest).map(|found| found + 1).find_map(|at| match rest.get(at..)? {
+        [b'\n', ..] => Some(from + at + 1),
+        [b'\r', b'\n', ..] => Some(from + at + 2),
+        _ => None,
+    })
 }
 
 /// # Errors
 /// It is no head of a request, or its body has no knowable end.
 pub(super) fn request(head: &[u8]) -> Result<RequestHead, Malformed> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
-    let mut parsed = httparse::Request::new(&mut fields);
-    if parsed.parse(head)?.is_partial() {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    if parsed.parse_with_uninit_headers(head, &mut fields)?.is_partial() {
         return Err(Malformed);
     }
     let framing = match coding(parsed.headers)? {
@@ -103,9 +100,10 @@ pub(super) fn request(head: &[u8]) -> Result<RequestHead, Malformed> {
 /// # Errors
 /// It is no head of a response.
 pub(super) fn response(head: &[u8], method: &str) -> Result<ResponseHead, Malformed> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
-    let mut parsed = httparse::Response::new(&mut fields);
-    if parsed.parse(head)?.is_partial() {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    if parser.parse_response_with_uninit_headers(&mut parsed, head, &mut fields)?.is_partial() {
         return Err(Malformed);
     }
     let status = parsed.code.ok_or(Malformed)?;

@@ -29,7 +29,8 @@ pub(super) struct Http1 {
 #[derive(Debug)]
 struct Waiting {
     since: Since,
-    method: String,
+    /// If that matters for its response: HEAD or CONNECT.
+    method: &'static str,
     may_upgrade: bool,
 }
 
@@ -70,6 +71,11 @@ impl Side {
         }
     }
 
+    /// Behind a request that may be answered by an upgrade.
+    fn next_request(may_upgrade: bool) -> Self {
+        if may_upgrade { Self::Held(Vec::new()) } else { Self::default() }
+    }
+
     fn memory(&self) -> usize {
         match self {
             Self::Head { bytes, .. } | Self::Held(bytes) => bytes.capacity(),
@@ -89,7 +95,7 @@ struct Call<'a> {
 
 impl Http1 {
     pub(super) fn memory(&self) -> usize {
-        let waiting = self.waiting.capacity() * (size_of::<Waiting>() + 16);
+        let waiting = self.waiting.capacity() * size_of::<Waiting>();
         let readers = self.upgrade.as_ref().and_then(|it| it.readers.as_ref());
         let readers = readers.map_or(0, |both| both.0.memory() + both.1.memory());
         size_of::<Self>() + self.request.memory() + self.response.memory() + waiting + readers
@@ -147,70 +153,94 @@ impl Http1 {
             }
         }
         let since = *since.get_or_insert(call.at);
-        let searched = bytes.len();
-        let most = (HEAD - searched).min(rest.len());
-        bytes.extend_from_slice(rest.get(..most).unwrap_or_default());
-        let Some(end) = head::end_of(bytes, searched) else {
-            if bytes.len() >= HEAD {
-                *rest = &[];
-                return Err("a head of more than 64 KiB");
-            }
-            *rest = &[];
-            return Ok(());
-        };
-        let mut head = std::mem::take(bytes);
-        head.truncate(end);
-        head.shrink_to_fit();
-        let behind = rest.get(end - searched..).unwrap_or_default();
-        let outcome = if is_request {
-            self.request_head(call, head, since)
+        let all = *rest;
+        let held;
+        let whole = if bytes.is_empty() { head::end_of(all.get(..HEAD).unwrap_or(all), 0) } else { None };
+        let (head, behind) = if let Some(end) = whole {
+            all.split_at_checked(end).unwrap_or((all, &[]))
         } else {
-            self.response_head(call, head, since)
+            let searched = bytes.len();
+            let most = (HEAD - searched).min(all.len());
+            bytes.extend_from_slice(all.get(..most).unwrap_or_default());
+            let Some(end) = head::end_of(bytes, searched) else {
+                *rest = &[];
+                return if bytes.len() < HEAD { Ok(()) } else { Err("a head of more than 64 KiB") };
+            };
+            held = std::mem::take(bytes);
+            (held.get(..end).unwrap_or(&held), all.get(end - searched..).unwrap_or_default())
         };
-        if outcome.is_ok() {
-            *rest = behind;
-        }
-        outcome
+        let taken = if is_request {
+            self.request_head(call, head, since)?;
+            0
+        } else {
+            self.response_head(call, head, behind, since)?
+        };
+        *rest = behind.get(taken..).unwrap_or_default();
+        Ok(())
     }
 
-    fn request_head(&mut self, call: Call<'_>, raw: Vec<u8>, since: Duration) -> Result<(), &'static str> {
-        let head = head::request(&raw).map_err(|_| "no head of an HTTP/1.1 request")?;
+    fn request_head(&mut self, call: Call<'_>, raw: &[u8], since: Duration) -> Result<(), &'static str> {
+        let head = head::request(raw).map_err(|_| "no head of an HTTP/1.1 request")?;
         if self.waiting.len() >= PIPELINE {
             return Err("too many requests without an answer");
         }
+        let is_over = head.framing == Framing::Length(0);
+        let method = match head.method.as_str() {
+            "HEAD" => "HEAD",
+            "CONNECT" => "CONNECT",
+            _ => "",
+        };
         let http = Http {
-            method: head.method.clone(),
+            method: head.method,
             target: head.target,
             version: head.version,
-            request: Message::new(raw, head.framing),
+            request: Message::new(raw, head.framing, &[]),
             response: None,
-            sent: None,
+            sent: is_over.then(|| call.at.saturating_sub(since)),
             answered: None,
             upgrade: None,
         };
         let id = call.desk.add(call.about, since, Kind::Http(Box::new(http)));
         let since = Since { id, at: since };
-        self.waiting.push_back(Waiting { since, method: head.method, may_upgrade: head.may_upgrade });
-        self.sending = Some((since, head.may_upgrade));
-        self.request = Side::body(head.framing);
-        if head.framing == Framing::Length(0) {
-            self.request_is_over(call);
+        self.waiting.push_back(Waiting { since, method, may_upgrade: head.may_upgrade });
+        if is_over {
+            self.request = Side::next_request(head.may_upgrade);
+        } else {
+            self.sending = Some((since, head.may_upgrade));
+            self.request = Side::body(head.framing);
         }
         Ok(())
     }
 
-    fn response_head(&mut self, call: Call<'_>, raw: Vec<u8>, since: Duration) -> Result<(), &'static str> {
+    /// Says how many bytes behind the head it has taken with it: they are the body, or its beginning.
+    fn response_head(
+        &mut self,
+        call: Call<'_>,
+        raw: &[u8],
+        behind: &[u8],
+        since: Duration,
+    ) -> Result<usize, &'static str> {
         let Some(first) = self.waiting.front() else { return Err("a response without a request") };
-        let head = head::response(&raw, &first.method).map_err(|_| "no head of an HTTP/1.1 response")?;
-        let is_switch = first.may_upgrade
-            && matches!((first.method.as_str(), head.status), (_, 101) | ("CONNECT", 200..300));
+        let head = head::response(raw, first.method).map_err(|_| "no head of an HTTP/1.1 response")?;
+        let is_switch =
+            first.may_upgrade && matches!((first.method, head.status), (_, 101) | ("CONNECT", 200..300));
         if head.status < 200 && !is_switch {
             self.response = Side::default();
-            return Ok(());
+            return Ok(0);
         }
         let began = first.since;
         let framing = if is_switch { Framing::Length(0) } else { head.framing };
-        let message = Message::new(raw, framing);
+        let (body, left) = match framing {
+            Framing::Length(length) => {
+                let body =
+                    usize::try_from(length).ok().and_then(|length| behind.get(..length)).unwrap_or(behind);
+                (body, Framing::Length(length - body.len() as u64))
+            }
+            framing => (&[][..], framing),
+        };
+        let kept = body.get(..call.desk.message.saturating_sub(raw.len())).unwrap_or(body);
+        let mut message = Message::new(raw, framing, kept);
+        message.size += (body.len() - kept.len()) as u64;
         let readers = if is_switch { Reader::pair(&message) } else { None };
         let upgrade = is_switch.then(|| match readers {
             Some(_) => Upgrade::WebSocket(Talk::default()),
@@ -224,15 +254,15 @@ impl Http1 {
                 http.upgrade = upgrade;
             }
         });
-        self.response = Side::body(framing);
+        self.response = Side::body(left);
         if is_switch {
             self.waiting.pop_front();
             self.response = Side::default();
             self.upgrade = Some(Switched { since: began, readers: readers.map(Box::new) });
-        } else if framing == Framing::Length(0) {
+        } else if left == Framing::Length(0) {
             self.response_is_over(call);
         }
-        Ok(())
+        Ok(body.len())
     }
 
     /// Takes from these bytes what belongs to a body.
@@ -280,7 +310,7 @@ impl Http1 {
                 http.sent = Some(sent);
             }
         });
-        self.request = if may_upgrade { Side::Held(Vec::new()) } else { Side::default() };
+        self.request = Side::next_request(may_upgrade);
     }
 
     fn response_is_over(&mut self, call: Call<'_>) {

@@ -114,9 +114,13 @@ impl Store {
         Changes { entries, revision: inner.revision, cleared: inner.cleared }
     }
 
-    pub(super) fn tell_finished(&self, entry: Arc<Entry>) {
-        // Without a console nobody listens.
-        let _ = self.finished.send(entry);
+    /// Hands it to the console, if there is one.
+    pub(super) fn tell_finished(&self, id: Id) {
+        if self.finished.receiver_count() > 0
+            && let Some(entry) = self.get(id)
+        {
+            let _ = self.finished.send(entry);
+        }
     }
 
     pub(super) fn finished(&self) -> broadcast::Receiver<Arc<Entry>> {
