@@ -18,6 +18,7 @@ mod http2;
 mod listener;
 mod page;
 mod queue;
+mod recording;
 mod replay;
 mod show;
 mod store;
@@ -31,23 +32,24 @@ mod websocket;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-#[cfg(test)]
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::console::Line;
-use crate::metrics::{Metrics, Running};
+use crate::metrics::Metrics;
 use entry::{Entry, Id};
 use queue::{Hearer, Teller, queue};
+use recording::About;
+#[cfg(test)]
+use recording::{Note, What};
 use store::Store;
 
 pub(crate) use api::{ApiError, BoxFuture, Local};
 pub(crate) use listener::bind;
+pub(crate) use recording::Recording;
 pub(crate) use web::{Access, serve};
 
 /// Bounds of what is kept.
@@ -105,42 +107,6 @@ impl AllMetrics {
             None => Arc::clone(all.entry(endpoint.into()).or_default()),
         }
     }
-}
-
-/// What the data path tells the thread.
-#[derive(Debug)]
-struct Note {
-    about: Arc<About>,
-    at: Instant,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Open,
-    Request(Bytes),
-    Response(Bytes),
-    RequestEnd,
-    ResponseEnd,
-    Closed,
-    /// The thread tells that it came here, and goes on when the other sender is dropped.
-    #[cfg(test)]
-    Held(std::sync::mpsc::Sender<()>, Receiver<()>),
-}
-
-/// What is known of a connection from its beginning.
-#[derive(Debug)]
-struct About {
-    connection: u64,
-    endpoint: Arc<str>,
-    metrics: Arc<Metrics>,
-    visitor: SocketAddr,
-    start: SystemTime,
-    since: Instant,
-    replay_of: Option<Id>,
-    /// Bytes were dropped: what came after them cannot be understood.
-    lost: AtomicBool,
-    closed: AtomicBool,
 }
 
 impl Inspector {
@@ -287,16 +253,10 @@ impl Tap {
 
     fn begin(&self, visitor: SocketAddr, replay_of: Option<Id>) -> Recording {
         let about = Arc::new(self.about(visitor, replay_of));
-        let mut recording = Recording {
-            about,
-            queue: self.inspector.queue.clone().filter(|_| self.records),
-            // Replays are no visits.
-            _running: replay_of.is_none().then(|| self.metrics.connection()),
-        };
-        if !recording.tell(What::Open) {
-            recording.queue = None;
-        }
-        recording
+        let queue = self.inspector.queue.clone().filter(|_| self.records);
+        // Replays are no visits.
+        let running = replay_of.is_none().then(|| self.metrics.connection());
+        Recording::begin(about, queue, running)
     }
 
     fn about(&self, visitor: SocketAddr, replay_of: Option<Id>) -> About {
@@ -310,58 +270,7 @@ impl Tap {
             replay_of,
             lost: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            needless: Default::default(),
         }
-    }
-}
-
-/// One connection to the upstream. It ends when this is dropped.
-///
-/// The bytes of a request are recorded *before* they go to the upstream, so that they come before their response.
-#[derive(Debug)]
-pub(crate) struct Recording {
-    about: Arc<About>,
-    queue: Option<Arc<Teller>>,
-    _running: Option<Running>,
-}
-
-impl Recording {
-    /// Bytes on their way to the upstream.
-    pub(crate) fn request(&self, bytes: &Bytes) {
-        self.bytes(bytes, What::Request);
-    }
-
-    /// Bytes from the upstream.
-    pub(crate) fn response(&self, bytes: &Bytes) {
-        self.bytes(bytes, What::Response);
-    }
-
-    /// The visitor sends no more.
-    pub(crate) fn request_end(&self) {
-        self.tell(What::RequestEnd);
-    }
-
-    /// The upstream sends no more.
-    pub(crate) fn response_end(&self) {
-        self.tell(What::ResponseEnd);
-    }
-
-    fn bytes(&self, bytes: &Bytes, what: fn(Bytes) -> What) {
-        if self.queue.is_none() || bytes.is_empty() || self.about.lost.load(Ordering::Relaxed) {
-            return;
-        }
-        self.tell(what(bytes.clone()));
-    }
-
-    /// Whether the note found room.
-    fn tell(&self, what: What) -> bool {
-        let Some(queue) = &self.queue else { return false };
-        queue.tell(Note { about: Arc::clone(&self.about), at: Instant::now(), what })
-    }
-}
-
-impl Drop for Recording {
-    fn drop(&mut self) {
-        self.about.closed.store(true, Ordering::Relaxed);
-        self.tell(What::Closed);
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::Limits;
 use super::connection::{Connection, Piece};
 use super::entry::{Entry, Id, Kind};
+use super::recording::{About, Note, What};
 use super::store::Store;
-use super::{About, Limits, Note, What};
 
 /// Most connections that are looked into at a time.
 const CONNECTIONS: usize = 4096;
@@ -16,11 +17,26 @@ const CONNECTIONS: usize = 4096;
 /// What a connection costs beside its bytes and entries.
 const CONNECTION: usize = 512;
 
+/// What belongs to a direction.
+fn of<T>([request, response]: &mut [T; 2], is_request: bool) -> &mut T {
+    if is_request { request } else { response }
+}
+
 /// Takes connections apart.
 #[derive(Debug)]
 pub(super) struct Collector {
     desk: Desk,
-    connections: HashMap<u64, (Arc<About>, Connection, usize)>,
+    connections: HashMap<u64, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    about: Arc<About>,
+    connection: Connection,
+    /// What it takes now, in bytes.
+    counted: usize,
+    /// How many bytes came in each direction, the request's first.
+    passed: [u64; 2],
 }
 
 /// Where a connection's entries go.
@@ -82,15 +98,24 @@ impl Collector {
             What::Open => {
                 if self.connections.len() < CONNECTIONS && self.desk.store.has_room() {
                     self.desk.store.reserve(0, CONNECTION);
-                    let connection = Connection::default();
-                    self.connections.insert(about.connection, (about, connection, CONNECTION));
+                    let (connection, counted, passed) = (Connection::default(), CONNECTION, [0; 2]);
+                    let known = Known { about, connection, counted, passed };
+                    self.connections.insert(known.about.connection, known);
                 }
             }
             What::Request(bytes) => self.feed(about.connection, &bytes, true, at),
             What::Response(bytes) => self.feed(about.connection, &bytes, false, at),
             What::RequestEnd | What::ResponseEnd => {
-                if let Some((about, connection, _)) = self.connections.get_mut(&about.connection) {
+                if let Some(Known { about, connection, .. }) = self.connections.get_mut(&about.connection) {
                     connection.end(&self.desk, about, matches!(what, What::RequestEnd), at);
+                }
+            }
+            What::Skipped { bytes, is_request } => {
+                if let Some(Known { about, connection, passed, .. }) =
+                    self.connections.get_mut(&about.connection)
+                {
+                    *of(passed, is_request) += bytes;
+                    connection.skip(&self.desk, about, bytes, is_request);
                 }
             }
             What::Closed => self.close(about.connection, at),
@@ -103,7 +128,8 @@ impl Collector {
     }
 
     fn feed(&mut self, number: u64, bytes: &[u8], is_request: bool, at: Duration) {
-        let Some((about, connection, counted)) = self.connections.get_mut(&number) else { return };
+        let Some(known) = self.connections.get_mut(&number) else { return };
+        let Known { about, connection, counted, passed } = known;
         if !self.desk.store.has_room() {
             connection.give_up(&self.desk, about, "too many connections to look into all");
         }
@@ -117,10 +143,15 @@ impl Collector {
             self.desk.store.reserve(*counted, now);
             *counted = now;
         }
+        let passed = of(passed, is_request);
+        *passed += bytes.len() as u64;
+        let needless = passed.saturating_add(connection.needless(&self.desk, is_request));
+        about.needless(is_request).store(needless, Ordering::Relaxed);
     }
 
     fn close(&mut self, number: u64, at: Duration) {
-        let Some((about, mut connection, counted)) = self.connections.remove(&number) else { return };
+        let Some(known) = self.connections.remove(&number) else { return };
+        let Known { about, mut connection, counted, .. } = known;
         self.desk.store.reserve(counted, 0);
         if about.lost.load(Ordering::Relaxed) {
             connection.give_up(&self.desk, &about, LOST);
@@ -136,7 +167,7 @@ impl Collector {
     /// Something found no room in the queue: looks for it.
     pub(super) fn sweep(&mut self) {
         let mut closed = Vec::new();
-        for (number, (about, connection, _)) in &mut self.connections {
+        for (number, Known { about, connection, .. }) in &mut self.connections {
             if about.closed.load(Ordering::Relaxed) {
                 closed.push((*number, about.since.elapsed()));
             } else if about.lost.load(Ordering::Relaxed) {

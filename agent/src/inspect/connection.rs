@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::About;
 use super::collect::Desk;
-use super::entry::{Flow, Id, Kind};
+use super::entry::{FIRST, Flow, Id, Kind};
 use super::http1::Http1;
 use super::http2::{Http2, PREFACE};
+use super::recording::About;
 
 /// Bytes that passed.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Piece<'a> {
 pub(super) struct Connection {
     mode: Mode,
     request_has_ended: bool,
+    /// Bytes of a flow, the request's first.
+    flowed: [u64; 2],
 }
 
 #[derive(Debug)]
@@ -54,7 +56,7 @@ pub(super) struct Strange {
 
 impl Default for Connection {
     fn default() -> Self {
-        Self { mode: Mode::Undecided(Vec::new()), request_has_ended: false }
+        Self { mode: Mode::Undecided(Vec::new()), request_has_ended: false, flowed: [0; 2] }
     }
 }
 
@@ -105,6 +107,8 @@ impl Connection {
             Mode::Http1(http) => http.feed(desk, about, piece),
             Mode::Http2(http) => http.feed(desk, about, piece),
             Mode::Flow(since) => {
+                let [request, response] = &mut self.flowed;
+                *(if is_request { request } else { response }) += bytes.len() as u64;
                 desk.change(since.id, |entry| {
                     if let Kind::Connection(flow) = &mut entry.what {
                         let way = if is_request { &mut flow.request } else { &mut flow.response };
@@ -122,6 +126,35 @@ impl Connection {
         }
         self.mode = flow(desk, about, &[], at, "");
         self.pass(desk, about, Piece { bytes: &strange.rest, ..piece });
+    }
+
+    /// Of how many bytes that come next in this direction nothing is kept and only their number is wanted.
+    pub(super) fn needless(&self, desk: &Desk, is_request: bool) -> u64 {
+        let [request, response] = self.flowed;
+        match &self.mode {
+            Mode::Http1(http) => http.needless(desk, is_request),
+            Mode::Flow(_) if (if is_request { request } else { response }) >= FIRST as u64 => u64::MAX,
+            Mode::Deaf(_) => u64::MAX,
+            Mode::Undecided(_) | Mode::Http2(_) | Mode::Flow(_) => 0,
+        }
+    }
+
+    /// So many bytes came, as [`Connection::needless`] allows.
+    pub(super) fn skip(&mut self, desk: &Desk, about: &About, bytes: u64, is_request: bool) {
+        match &mut self.mode {
+            Mode::Http1(http) => {
+                if !http.skip(desk, bytes, is_request) {
+                    self.give_up(desk, about, "bytes are missing");
+                }
+            }
+            Mode::Flow(since) => desk.change(since.id, |entry| {
+                if let Kind::Connection(flow) = &mut entry.what {
+                    let way = if is_request { &mut flow.request } else { &mut flow.response };
+                    way.total += bytes;
+                }
+            }),
+            Mode::Undecided(_) | Mode::Http2(_) | Mode::Deaf(_) => {}
+        }
     }
 
     /// Nobody sends more in this direction.

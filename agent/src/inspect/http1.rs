@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::About;
 use super::chunks::Chunks;
 use super::collect::Desk;
 use super::connection::{Piece, Since, Strange};
 use super::entry::{Flow, Http, Kind, Message, Response, Talk, Upgrade};
 use super::head::{self, Framing, HEAD};
+use super::recording::About;
 use super::websocket::Reader;
 
 /// Most requests that wait for their response; more would be a flood.
@@ -23,6 +23,8 @@ pub(super) struct Http1 {
     waiting: VecDeque<Waiting>,
     /// Whose body the visitor sends; it may be answered already.
     sending: Option<(Since, bool)>,
+    /// How much there was so far of the request that is sent, and of the response, in bytes.
+    sizes: [u64; 2],
     upgrade: Option<Switched>,
 }
 
@@ -208,6 +210,7 @@ impl Http1 {
         } else {
             self.sending = Some((since, head.may_upgrade));
             self.request = Side::body(head.framing);
+            self.sizes[0] = raw.len() as u64;
         }
         Ok(())
     }
@@ -255,6 +258,7 @@ impl Http1 {
             }
         });
         self.response = Side::body(left);
+        self.sizes[1] = (raw.len() + body.len()) as u64;
         if is_switch {
             self.waiting.pop_front();
             self.response = Side::default();
@@ -285,6 +289,8 @@ impl Http1 {
         };
         let (bytes, behind) = rest.split_at_checked(taken).unwrap_or((rest, &[]));
         let most = call.desk.message;
+        let [request, response] = &mut self.sizes;
+        *(if is_request { request } else { response }) += bytes.len() as u64;
         call.desk.change(id, |entry| {
             let Some(http) = entry.http_mut() else { return };
             let response = http.response.as_mut().map(|it| &mut it.message);
@@ -300,6 +306,40 @@ impl Http1 {
             _ => {}
         }
         Ok(())
+    }
+
+    /// See [`Connection::needless`](super::connection::Connection::needless).
+    pub(super) fn needless(&self, desk: &Desk, is_request: bool) -> u64 {
+        let [request, response] = self.sizes;
+        let (side, size) = if is_request { (&self.request, request) } else { (&self.response, response) };
+        match side {
+            Side::Length(left) if size >= desk.message as u64 => *left,
+            Side::Close if size >= desk.message as u64 => u64::MAX,
+            _ => 0,
+        }
+    }
+
+    /// So many bytes came of a body. False if that cannot be.
+    pub(super) fn skip(&mut self, desk: &Desk, bytes: u64, is_request: bool) -> bool {
+        let (side, since) = if is_request {
+            (&mut self.request, self.sending.map(|it| it.0))
+        } else {
+            (&mut self.response, self.waiting.front().map(|it| it.since))
+        };
+        match side {
+            Side::Length(left) if *left > bytes => *left -= bytes,
+            Side::Close => {}
+            _ => return false,
+        }
+        let Some(Since { id, .. }) = since else { return false };
+        desk.change(id, |entry| {
+            let Some(http) = entry.http_mut() else { return };
+            let response = http.response.as_mut().map(|it| &mut it.message);
+            if let Some(message) = if is_request { Some(&mut http.request) } else { response } {
+                message.size += bytes;
+            }
+        });
+        true
     }
 
     fn request_is_over(&mut self, call: Call<'_>) {

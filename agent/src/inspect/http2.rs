@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use loona_hpack::Decoder;
 
-use super::About;
 use super::collect::Desk;
 use super::connection::{Piece, Since, Strange};
 use super::entry::{Http, Id, Kind, Message, Response};
 use super::head::{Framing, HEAD};
+use super::recording::About;
 
 /// What a visitor with prior knowledge begins with.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

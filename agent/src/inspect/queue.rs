@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Note, What};
+use super::recording::{Note, What};
 
 /// How many notes may wait; half of them may carry bytes, so that beginnings and ends find room.
 pub(super) const NOTES: usize = 4096;
@@ -169,6 +169,7 @@ impl Note {
     fn size(&self) -> usize {
         match &self.what {
             What::Request(bytes) | What::Response(bytes) => bytes.len() + NOTE,
+            What::Skipped { .. } => NOTE,
             _ => 0,
         }
     }

@@ -345,3 +345,68 @@ proptest! {
         prop_assert!(inspector.store().all().iter().all(|entry| entry.duration.is_some()));
     }
 }
+
+/// A body that is passed in pieces of 32 KiB after `head`, slowly enough for the thread to follow.
+fn passed_in_bulk(inspector: &Inspector, head: &str, body: usize) -> Recording {
+    let recording = inspector.tap("web").open(visitor());
+    recording.request(&Bytes::from_static(b"GET /large HTTP/1.1\r\n\r\n"));
+    recording.response(&Bytes::from(head.to_owned()));
+    let piece = Bytes::from(vec![b'b'; 32 * 1024]);
+    let mut left = body;
+    while left > 0 {
+        let now = piece.slice(..left.min(piece.len()));
+        recording.response(&now);
+        left -= now.len();
+        if left % 7 == 0 {
+            inspector.settle();
+        }
+    }
+    recording
+}
+
+#[test]
+fn of_a_large_body_only_what_is_kept_is_handed_over_and_all_is_counted() {
+    const BODY: usize = 5_000_000;
+    for head in
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n"), "HTTP/1.1 200 OK\r\n\r\n".to_owned()]
+    {
+        let inspector = Inspector::new(Limits { message: 100_000, ..Limits::default() });
+        let recording = passed_in_bulk(&inspector, &head, BODY);
+        let is_closed_by_its_end = !head.contains("Length");
+        inspector.settle();
+        let entry = only(&inspector);
+        // Before the connection ends, where the length says so.
+        assert_eq!(entry.duration.is_some(), !is_closed_by_its_end, "{head}");
+        if is_closed_by_its_end {
+            recording.response_end();
+            inspector.settle();
+        } else {
+            recording.request(&Bytes::from_static(b"GET /next HTTP/1.1\r\n\r\n"));
+            recording.response(&Bytes::from_static(b"HTTP/1.1 204 No Content\r\n\r\n"));
+            inspector.settle();
+            assert_eq!(https(&inspector)[1].1.status(), Some(204));
+        }
+        let (entry, http) = https(&inspector).remove(0);
+        let message = http.response.unwrap().message;
+        assert!(entry.duration.is_some() && !entry.is_cut && entry.incomplete.is_none(), "{head}");
+        assert_eq!((message.size, message.raw.len()), ((head.len() + BODY) as u64, 100_000));
+        assert!(recording.skipped_ever() > (BODY / 2) as u64, "{}", recording.skipped_ever());
+    }
+}
+
+#[test]
+fn of_what_is_no_http_only_the_first_bytes_are_handed_over() {
+    let inspector = inspector();
+    let recording = inspector.tap("web").open(visitor());
+    recording.request(&Bytes::from_static(b"\x16\x03\x01\x02\x00"));
+    let piece = Bytes::from(vec![7; 32 * 1024]);
+    for _ in 0..100 {
+        recording.response(&piece);
+        inspector.settle();
+    }
+    recording.response(&Bytes::from_static(b"end"));
+    inspector.settle();
+    let Kind::Connection(flow) = only(&inspector).what.clone() else { panic!() };
+    assert_eq!((flow.response.total, flow.response.first.len()), (100 * 32 * 1024 + 3, 4096));
+    assert!(recording.skipped_ever() > 90 * 32 * 1024);
+}
