@@ -3,6 +3,8 @@
 
 use std::mem::MaybeUninit;
 
+use httparse::Status;
+
 /// Longest head that is looked at, in bytes.
 pub(super) const HEAD: usize = 64 * 1024;
 
@@ -65,59 +67,73 @@ impl From<httparse::Error> for Malformed {
 pub(super) fn end_of(bytes: &[u8], searched: usize) -> Option<usize> {
     let from = searched.saturating_sub(3);
     let rest = bytes.get(from..)?;
-    memchr::memchr_iter(b'\n', rest).map(|found| found + 1).find_map(|at| match rest.get(at..)? {
+    let lines = rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    lines.map(|(found, _)| found + 1).find_map(|at| match rest.get(at..)? {
         [b'\n', ..] => Some(from + at + 1),
         [b'\r', b'\n', ..] => Some(from + at + 2),
         _ => None,
     })
 }
 
+/// A head, its bytes and those behind them.
+type Split<'a, H> = (H, &'a [u8], &'a [u8]);
+
+/// None if the head does not end in these bytes.
+///
 /// # Errors
 /// It is no head of a request, or its body has no knowable end.
-pub(super) fn request(head: &[u8]) -> Result<RequestHead, Malformed> {
+pub(super) fn request(bytes: &[u8]) -> Result<Option<Split<'_, RequestHead>>, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
-    if parsed.parse_with_uninit_headers(head, &mut fields)?.is_partial() {
-        return Err(Malformed);
-    }
+    let Status::Complete(end) = parsed.parse_with_uninit_headers(bytes, &mut fields)? else {
+        return Ok(None);
+    };
     let framing = match coding(parsed.headers)? {
         Some(Framing::Close) => return Err(Malformed),
         framing => framing.unwrap_or(Framing::Length(0)),
     };
     let method = parsed.method.ok_or(Malformed)?;
     let may_upgrade = method == "CONNECT" || values(parsed.headers, "upgrade").next().is_some();
-    Ok(RequestHead {
+    let head = RequestHead {
         method: method.to_owned(),
         target: parsed.path.ok_or(Malformed)?.to_owned(),
         version: version(parsed.version),
         framing,
         may_upgrade,
-    })
+    };
+    let (raw, behind) = bytes.split_at_checked(end).ok_or(Malformed)?;
+    Ok(Some((head, raw, behind)))
 }
 
-/// Of a response to a request of that method.
+/// Of a response to a request of that method. None if the head does not end in these bytes.
 ///
 /// # Errors
 /// It is no head of a response.
-pub(super) fn response(head: &[u8], method: &str) -> Result<ResponseHead, Malformed> {
+pub(super) fn response<'a>(
+    bytes: &'a [u8],
+    method: &str,
+) -> Result<Option<Split<'a, ResponseHead>>, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
-    if parser.parse_response_with_uninit_headers(&mut parsed, head, &mut fields)?.is_partial() {
-        return Err(Malformed);
-    }
+    let Status::Complete(end) = parser.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields)?
+    else {
+        return Ok(None);
+    };
     let status = parsed.code.ok_or(Malformed)?;
     let framing = if method == "HEAD" || status < 200 || status == 204 || status == 304 {
         Framing::Length(0)
     } else {
         coding(parsed.headers)?.unwrap_or(Framing::Close)
     };
-    Ok(ResponseHead {
+    let head = ResponseHead {
         status,
         reason: parsed.reason.unwrap_or_default().to_owned(),
         version: version(parsed.version),
         framing,
-    })
+    };
+    let (raw, behind) = bytes.split_at_checked(end).ok_or(Malformed)?;
+    Ok(Some((head, raw, behind)))
 }
 
 fn version(minor: Option<u8>) -> &'static str {
@@ -190,7 +206,7 @@ mod tests {
     #[test]
     fn the_body_of_a_response_is_framed_as_the_standard_says() {
         let framing = |head: &str, method| {
-            response(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes(), method).unwrap().framing
+            response(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes(), method).unwrap().unwrap().0.framing
         };
         assert_eq!(framing("200 OK\r\nContent-Length: 5", "GET"), Framing::Length(5));
         assert_eq!(framing("200 OK\r\nContent-Length: 5", "HEAD"), Framing::Length(0));

@@ -155,34 +155,51 @@ impl Http1 {
             }
         }
         let since = *since.get_or_insert(call.at);
-        let all = *rest;
-        let held;
-        let whole = if bytes.is_empty() { head::end_of(all.get(..HEAD).unwrap_or(all), 0) } else { None };
-        let (head, behind) = if let Some(end) = whole {
-            all.split_at_checked(end).unwrap_or((all, &[]))
-        } else {
-            let searched = bytes.len();
-            let most = (HEAD - searched).min(all.len());
-            bytes.extend_from_slice(all.get(..most).unwrap_or_default());
-            let Some(end) = head::end_of(bytes, searched) else {
-                *rest = &[];
-                return if bytes.len() < HEAD { Ok(()) } else { Err("a head of more than 64 KiB") };
-            };
-            held = std::mem::take(bytes);
-            (held.get(..end).unwrap_or(&held), all.get(end - searched..).unwrap_or_default())
-        };
-        let taken = if is_request {
-            self.request_head(call, head, since)?;
-            0
-        } else {
-            self.response_head(call, head, behind, since)?
-        };
-        *rest = behind.get(taken..).unwrap_or_default();
+        let searched = bytes.len();
+        let next = rest.get(..HEAD - searched).unwrap_or(rest);
+        if searched == 0
+            && let Some(taken) = self.whole_head(call, next, since, is_request)?
+        {
+            *rest = rest.get(taken..).unwrap_or_default();
+            return Ok(());
+        }
+        let side = if is_request { &mut self.request } else { &mut self.response };
+        let Side::Head { bytes, .. } = side else { return Ok(()) };
+        bytes.extend_from_slice(next);
+        if head::end_of(bytes, searched).is_none() {
+            *rest = &[];
+            return if bytes.len() < HEAD { Ok(()) } else { Err("a head of more than 64 KiB") };
+        }
+        let held = std::mem::take(bytes);
+        let taken = self.whole_head(call, &held, since, is_request)?.ok_or("a head that does not end")?;
+        *rest = rest.get(taken.saturating_sub(searched)..).unwrap_or_default();
         Ok(())
     }
 
-    fn request_head(&mut self, call: Call<'_>, raw: &[u8], since: Duration) -> Result<(), &'static str> {
-        let head = head::request(raw).map_err(|_| "no head of an HTTP/1.1 request")?;
+    /// Takes the head with which these bytes begin and, of a response, what there is of its body. Says how many bytes those
+    /// are; None if the head is not there as a whole.
+    fn whole_head(
+        &mut self,
+        call: Call<'_>,
+        bytes: &[u8],
+        since: Duration,
+        is_request: bool,
+    ) -> Result<Option<usize>, &'static str> {
+        if is_request {
+            self.request_head(call, bytes, since)
+        } else {
+            self.response_head(call, bytes, since)
+        }
+    }
+
+    fn request_head(
+        &mut self,
+        call: Call<'_>,
+        bytes: &[u8],
+        since: Duration,
+    ) -> Result<Option<usize>, &'static str> {
+        let head = head::request(bytes).map_err(|_| "no head of an HTTP/1.1 request")?;
+        let Some((head, raw, _)) = head else { return Ok(None) };
         if self.waiting.len() >= PIPELINE {
             return Err("too many requests without an answer");
         }
@@ -212,24 +229,23 @@ impl Http1 {
             self.request = Side::body(head.framing);
             self.sizes[0] = raw.len() as u64;
         }
-        Ok(())
+        Ok(Some(raw.len()))
     }
 
-    /// Says how many bytes behind the head it has taken with it: they are the body, or its beginning.
     fn response_head(
         &mut self,
         call: Call<'_>,
-        raw: &[u8],
-        behind: &[u8],
+        bytes: &[u8],
         since: Duration,
-    ) -> Result<usize, &'static str> {
+    ) -> Result<Option<usize>, &'static str> {
         let Some(first) = self.waiting.front() else { return Err("a response without a request") };
-        let head = head::response(raw, first.method).map_err(|_| "no head of an HTTP/1.1 response")?;
+        let head = head::response(bytes, first.method).map_err(|_| "no head of an HTTP/1.1 response")?;
+        let Some((head, raw, behind)) = head else { return Ok(None) };
         let is_switch =
             first.may_upgrade && matches!((first.method, head.status), (_, 101) | ("CONNECT", 200..300));
         if head.status < 200 && !is_switch {
             self.response = Side::default();
-            return Ok(0);
+            return Ok(Some(raw.len()));
         }
         let began = first.since;
         let framing = if is_switch { Framing::Length(0) } else { head.framing };
@@ -266,7 +282,7 @@ impl Http1 {
         } else if left == Framing::Length(0) {
             self.response_is_over(call);
         }
-        Ok(body.len())
+        Ok(Some(raw.len() + body.len()))
     }
 
     /// Takes from these bytes what belongs to a body.

@@ -357,7 +357,7 @@ fn passed_in_bulk(inspector: &Inspector, head: &str, body: usize) -> Recording {
         let now = piece.slice(..left.min(piece.len()));
         recording.response(&now);
         left -= now.len();
-        if left % 7 == 0 {
+        if left.is_multiple_of(7) {
             inspector.settle();
         }
     }
