@@ -31,6 +31,8 @@ struct State {
     waiting: VecDeque<Bytes>,
     bytes: usize,
     finished: bool,
+    /// The server said that what has come is not all, whatever comes next.
+    aborted: bool,
     /// By the server.
     closed: bool,
     /// By us.
@@ -84,7 +86,9 @@ impl Inbox {
                     state.waiting.push_back(data);
                 }
                 // Of what was not taken to its end there is none.
+                Some(ChannelMsg::Eof) if state.aborted => state.end(),
                 Some(ChannelMsg::Eof) => state.finished |= !state.over,
+                Some(ChannelMsg::ExitSignal { .. }) => state.aborted = true,
                 Some(ChannelMsg::Close) | None => {
                     state.close();
                     break;

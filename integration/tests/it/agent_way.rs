@@ -159,8 +159,18 @@ async fn curl_speaks_to_a_service_of_http1_or_http2_behind_tls_that_ends_at_the_
     assert!(!refused.contains("hello"), "{refused}");
 }
 
-/// An upstream that reads until the end, and says whether that was one.
-async fn upload(cut: bool) -> std::io::Result<usize> {
+/// How an upload comes to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Orderly,
+    /// The visitor resets its connection.
+    Reset,
+    /// The server is gone.
+    Lost,
+}
+
+/// What an upstream sees that reads until the end.
+async fn upload(end: End) -> std::io::Result<usize> {
     let mut server = TestServer::start().await;
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let words = format!("tcp {}", upstream.local_addr().unwrap());
@@ -171,17 +181,23 @@ async fn upload(cut: bool) -> std::io::Result<usize> {
     let (mut upload, _) = within("a connection to the upstream", upstream.accept()).await.unwrap();
     let mut heard = [0; 4];
     within("what was sent", upload.read_exact(&mut heard)).await.unwrap();
-    match cut {
-        true => server.kill(),
-        false => visitor.shutdown().await.unwrap(),
+    match end {
+        End::Orderly => visitor.shutdown().await.unwrap(),
+        End::Reset => {
+            visitor.set_zero_linger().unwrap();
+            drop(visitor);
+        }
+        End::Lost => server.kill(),
     }
     within("the end of the upload", upload.read(&mut heard)).await
 }
 
 #[tokio::test]
-async fn an_upload_that_is_lost_with_the_server_reaches_the_upstream_as_a_reset_and_a_whole_one_as_an_end() {
-    assert_eq!(upload(false).await.unwrap(), 0);
-    assert_eq!(upload(true).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+async fn an_upload_that_is_cut_reaches_the_upstream_as_a_reset_and_a_whole_one_as_an_end() {
+    assert_eq!(upload(End::Orderly).await.unwrap(), 0);
+    for cut in [End::Reset, End::Lost] {
+        assert_eq!(upload(cut).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
 }
 
 #[tokio::test]

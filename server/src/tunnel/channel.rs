@@ -18,7 +18,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hithe_cli_parser::Bind;
 use russh::server::{Handle, Msg};
-use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf};
+use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Sig};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::unconstrained;
@@ -346,6 +346,7 @@ impl ChannelStream {
             control: Arc::clone(&control),
             elastic: Arc::clone(&elastic),
             tasks: dialer.tasks.clone(),
+            tells_aborts: regulates.then(|| dialer.handle.clone()),
         };
         Self {
             elastic,
@@ -493,13 +494,15 @@ impl Drop for ChannelStream {
 /// How a channel ends when the visit is over.
 ///
 /// russh 0.65 never forgets a channel that *we* close first: it keeps its queue until the session ends. So the client
-/// gets the EOF and some time to close by itself, as it does once its upstream has closed too.
+/// gets the EOF and some time to close by itself, as it does once its upstream has closed too. A client of ours is told
+/// before if that EOF is not the visitor's, so that its upstream does not take a part for the whole.
 struct Parting {
     channel: ChannelId,
     inboxes: Arc<Inboxes>,
     control: Arc<ChannelWriteHalf<Msg>>,
     elastic: Arc<Elastic>,
     tasks: DrainWatch,
+    tells_aborts: Option<Handle>,
 }
 
 impl Parting {
@@ -514,7 +517,7 @@ impl Parting {
         tasks.spawn(async move {
             if patient {
                 if !said_eof {
-                    let _ = timeout(LINGER, self.control.eof()).await;
+                    let _ = timeout(LINGER, self.end_early()).await;
                 }
                 let _ = timeout(LINGER, poll_fn(|cx| self.elastic.poll_parted(cx))).await;
             }
@@ -524,6 +527,15 @@ impl Parting {
             }
             self.inboxes.leave(self.channel);
         });
+    }
+
+    /// As for a command that was killed: `exit-signal` (RFC 4254 §6.10).
+    async fn end_early(&self) {
+        if let Some(handle) = &self.tells_aborts {
+            let (nothing, language) = (String::new(), String::new());
+            let _ = handle.exit_signal_request(self.channel, Sig::ABRT, false, nothing, language).await;
+        }
+        let _ = self.control.eof().await;
     }
 }
 
