@@ -23,13 +23,23 @@ pub struct Agent {
     words: Vec<OsString>,
     server_flags: bool,
     environment: Vec<(String, OsString)>,
+    /// In place of the one of the tests' own profile.
+    program: Option<PathBuf>,
 }
 
 impl Agent {
     /// One that will connect to this address with this key, and trusts whom it finds there.
     pub fn to(server: SocketAddr, key: impl Into<PathBuf>, home: impl Into<PathBuf>) -> Self {
         let (key, home) = (key.into(), home.into());
-        Self { server, key, home, words: Vec::new(), server_flags: true, environment: Vec::new() }
+        Self {
+            server,
+            key,
+            home,
+            words: Vec::new(),
+            server_flags: true,
+            environment: Vec::new(),
+            program: None,
+        }
     }
 
     /// `http|tls|tcp` with the upstream.
@@ -74,6 +84,12 @@ impl Agent {
         self
     }
 
+    /// Another build of it.
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
+    }
+
     /// Starts it.
     pub fn spawn(self) -> Child {
         Child::spawn(self.build(), None)
@@ -94,7 +110,7 @@ impl Agent {
     }
 
     fn build(self) -> Command {
-        let mut command = Command::new(program::hithe());
+        let mut command = Command::new(self.program.unwrap_or_else(|| program::hithe().to_owned()));
         command.args(&self.words);
         if self.server_flags {
             command.arg("--server").arg(self.server.to_string()).arg("--identity").arg(&self.key);

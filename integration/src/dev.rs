@@ -50,6 +50,8 @@ enum Action {
     },
     /// Compare hithed with sandhole, sshd and nginx, as ratios of one run
     Bench(bench::Options),
+    /// Compare the agent with stock ssh as publishers of one hithed
+    Duel(bench::duel::Options),
     /// Attack hithed, and nginx beside it, and measure what other visitors notice
     Siege(bench::siege::Options),
     /// Let publishers and visitors of all kinds come and go for a while, and look at what is left of it
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Action::Generate { check } => generate::run(check),
         Action::Test { arguments } => test(&arguments),
         Action::Bench(options) => bench::run(&options),
+        Action::Duel(options) => bench::duel::run(&options),
         Action::Siege(options) => bench::siege::run(&options),
         Action::Soak(options) => soak::run(&options),
     };

@@ -30,8 +30,13 @@ pub fn try_hithe() -> Result<&'static Path, &'static str> {
 /// The path of `hithed` with optimisations, for benchmarks, or why it could not be built.
 pub fn try_hithed_release() -> Result<&'static Path, &'static str> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let release = || Profile { folder: "release".into(), ..Profile::running() };
-    path(BUILT.get_or_init(|| build("hithed", &release())))
+    path(BUILT.get_or_init(|| build("hithed", &Profile::release())))
+}
+
+/// The same of the agent `hithe`.
+pub fn try_hithe_release() -> Result<&'static Path, &'static str> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    path(BUILT.get_or_init(|| build("hithe", &Profile::release())))
 }
 
 /// The target directory in which the running program was built.
@@ -59,6 +64,10 @@ impl Profile {
         }
         let name = folder.file_name().expect("a profile's folder has a name").to_string_lossy().into_owned();
         Self { target: folder.parent().expect("a target directory").to_owned(), folder: name }
+    }
+
+    fn release() -> Self {
+        Self { folder: "release".into(), ..Self::running() }
     }
 
     /// The name that `cargo --profile` knows it by.

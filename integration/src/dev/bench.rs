@@ -4,6 +4,7 @@
 //! short time. Machines are noisy, so what counts are the ratios within a round, and CPU for the work rather
 //! than time. Whatever happens, every process that was started is ended.
 
+pub(super) mod duel;
 mod facts;
 mod figures;
 mod measure;

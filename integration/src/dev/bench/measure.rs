@@ -79,7 +79,7 @@ impl Measure {
         matches!(self, Self::TunnelMemory | Self::VisitorMemory)
     }
 
-    async fn take(self, peer: &mut Peer, stage: &Stage, seconds: u64) -> anyhow::Result<Values> {
+    pub(super) async fn take(self, peer: &mut Peer, stage: &Stage, seconds: u64) -> anyhow::Result<Values> {
         match self {
             Self::TunnelMemory => idle::tunnels(peer, stage.web_port).await,
             Self::VisitorMemory => idle::visitors(peer).await,

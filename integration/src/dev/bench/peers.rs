@@ -104,6 +104,8 @@ pub(super) struct Peer {
 enum Server {
     Process(Process),
     Hithed(Box<TestServer>),
+    /// A client of a server that stands elsewhere.
+    Client(Box<Child>),
 }
 
 /// How stock ssh publishes at a peer.
@@ -133,6 +135,20 @@ pub(super) enum Http2 {
 }
 
 impl Peer {
+    /// A publisher under measure, at a server whose HTTP port this is.
+    pub(super) fn of_client(client: Child, http: u16) -> Self {
+        Self {
+            tunnel: None,
+            servers: vec![Server::Client(Box::new(client))],
+            http,
+            https: None,
+            bulk: http,
+            publisher: None,
+            http2: Http2::None,
+            _ports: PortBlock::reserve(),
+        }
+    }
+
     /// Of the server: its processes and theirs.
     pub(super) fn cpu(&self) -> Duration {
         cpu(&self.roots())
@@ -146,6 +162,7 @@ impl Peer {
         let pid = |server: &Server| match server {
             Server::Process(process) => process.pid(),
             Server::Hithed(server) => server.pid(),
+            Server::Client(client) => client.pid(),
         };
         self.servers.iter().map(pid).collect()
     }
