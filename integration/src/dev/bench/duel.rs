@@ -157,11 +157,11 @@ fn table(rounds: &[Round]) -> String {
             Some(round.get(&(figure, publisher))? / ssh)
         }))
     };
-    let mut text = format!("{:52}", "of the publisher, where it is CPU or memory");
-    Publisher::ALL.iter().for_each(|it| text += &format!("{:>22}", it.name()));
+    let mut text = format!("{:50}", "of the publisher, where it is CPU or memory");
+    Publisher::ALL.iter().for_each(|it| text += &format!("{:>24}", it.name()));
     text.push('\n');
     for figure in figures {
-        text += &format!("{:52}", figure.label());
+        text += &format!("{:50}", figure.label());
         for publisher in Publisher::ALL {
             let median = Spread::of(value(figure, publisher)).map(|it| number(it.median)).unwrap_or_default();
             let cell = match ratio(figure, publisher).filter(|_| publisher != Publisher::Ssh) {
