@@ -170,7 +170,9 @@ impl Config {
         }
         match settings {
             Ok(mut settings) if faults.is_empty() => {
-                settings.web_addr_is_said = all.settings.iter().any(|entry| entry.key == "web_addr");
+                let is_said = |key: &str| all.settings.iter().any(|entry| entry.key == key);
+                settings.web_addr_is_said = is_said("web_addr");
+                settings.connect_timeout_is_said = is_said("connect_timeout");
                 Ok(Self { settings, endpoints, notes, files: files.iter().map(|it| it.0.clone()).collect() })
             }
             _ => Err(ConfigError { faults }),
