@@ -47,6 +47,7 @@ use queue::{Hearer, Teller, queue};
 use store::Store;
 
 pub(crate) use api::{ApiError, BoxFuture, Local};
+pub(crate) use guard::AllowedHost;
 pub(crate) use listener::bind;
 pub(crate) use web::{Access, serve};
 
