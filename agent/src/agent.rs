@@ -61,6 +61,16 @@ pub(crate) enum StartError {
     Thread(std::io::Error),
 }
 
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let status = match error {
+            StartError::Thread(_) => exit::HERE,
+            StartError::Name(_) | StartError::Tls(_) | StartError::Folder(..) => exit::USAGE,
+        };
+        Self::lasting(status, error.to_string())
+    }
+}
+
 impl Agent {
     pub(crate) fn new(
         route: Arc<Route>,
@@ -240,5 +250,17 @@ pub(crate) fn first_status(endpoint: &Endpoint) -> EndpointStatus {
         account: None,
         latency: None,
         phase: Phase::Connecting,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_this_machine_is_not_one_of_who_typed() {
+        let status = |error| Failure::from(error).exit_status();
+        assert_eq!(status(StartError::Thread(std::io::ErrorKind::OutOfMemory.into())), exit::HERE);
+        assert_eq!(status(StartError::Name("web".to_owned())), exit::USAGE);
     }
 }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args as _, FromArgMatches as _, Subcommand};
 use clap_complete::Shell;
-use hithe_cli_parser::Kind;
+use hithe_cli_parser::{Kind, printable};
 
 use self::output::{Output, print};
 use self::run::RunArgs;
@@ -252,8 +252,8 @@ fn publish(kind: Kind, matches: &ArgMatches, files: &[PathBuf]) -> Result<ExitCo
             let _ = writeln!(io::stderr(), "{warning}");
         }
         let way = route.ssh_way(&options);
-        let destination = format!("{}@{}", route.user(), route.host());
-        let notes: String = way.notes.iter().map(|note| format!("# {note}\n")).collect();
+        let destination = format!("{}@{}", route.user(), route.typed_host());
+        let notes: String = way.notes.iter().map(|note| format!("# {}\n", printable(note))).collect();
         return print(&format!("{notes}{}", endpoint.ssh_line(&destination, &way.options)));
     }
     run.over(&mut settings);

@@ -25,6 +25,7 @@ use hithe_cli_parser::{Secret, printable};
 
 use crate::connect::{Route, ServerOptions, SshConfigFile};
 use crate::endpoint::Endpoint;
+use crate::inspect::AllowedHost;
 use keys::List;
 use tree::{Entry, Node, Value};
 
@@ -170,7 +171,9 @@ impl Config {
         }
         match settings {
             Ok(mut settings) if faults.is_empty() => {
-                settings.web_addr_is_said = all.settings.iter().any(|entry| entry.key == "web_addr");
+                let is_said = |key: &str| all.settings.iter().any(|entry| entry.key == key);
+                settings.web_addr_is_said = is_said("web_addr");
+                settings.connect_timeout_is_said = is_said("connect_timeout");
                 Ok(Self { settings, endpoints, notes, files: files.iter().map(|it| it.0.clone()).collect() })
             }
             _ => Err(ConfigError { faults }),
@@ -298,12 +301,18 @@ impl Parts {
             settings.push(entry);
         }
         self.settings = settings;
-        for Entry { node, .. } in self.settings.iter().filter(|it| it.key == "connect_url") {
-            let path = format!("{prefix}connect_url");
-            let checked = node.text(&path).and_then(|text| {
-                server_address(text).map_err(|why| node.fault(&path, why.replace("\n  ", "; ")))
-            });
-            faults.extend(checked.err().filter(|_| !node.is_null()));
+        for Entry { key, node, .. } in &self.settings {
+            let check = match key.as_str() {
+                "connect_url" => server_address,
+                "proxy_url" => proxy_address,
+                "web_allow_hosts" => allowed_host,
+                _ => continue,
+            };
+            let path = format!("{prefix}{key}");
+            // What is no text is told below.
+            for (node, text) in node.list().iter().filter_map(|node| Some((node, node.text(&path).ok()?))) {
+                faults.extend(check(text).err().map(|why| node.fault(&path, why.replace("\n  ", "; "))));
+            }
         }
         if let Err(mut fault) = decode::decode::<Settings>(&self.settings()) {
             fault.path = format!("{prefix}{}", fault.path);
@@ -364,6 +373,22 @@ fn server_address(address: &str) -> Result<(), String> {
         ..ServerOptions::default()
     };
     Route::resolve(&options).map(drop).map_err(|error| error.in_full())
+}
+
+/// Whether a proxy can be meant. Not repeated, since it may hold a password.
+fn proxy_address(url: &str) -> Result<(), String> {
+    let options = ServerOptions {
+        address: Some("server".to_owned()),
+        ssh_config: SshConfigFile::None,
+        proxy: Some(Secret::new(url.to_owned())),
+        ..ServerOptions::default()
+    };
+    Route::resolve(&options).map(drop).map_err(|error| error.in_full())
+}
+
+/// Whether it is something under which the inspector may be called.
+fn allowed_host(host: &str) -> Result<(), String> {
+    host.parse::<AllowedHost>().map(drop).map_err(|error| error.to_string())
 }
 
 /// Not more than is too much.

@@ -31,7 +31,7 @@ use std::time::Duration;
 use hithe_cli_parser::{Secret, printable};
 use russh::client::{self, Handle, Handler};
 
-use self::address::host_port;
+use self::address::{Named, host_port};
 use self::gate::Questions;
 use self::preamble::Preamble;
 use self::proxy::Proxy;
@@ -97,6 +97,8 @@ pub enum HostKeyPolicy {
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     server: Hop,
+    /// As it was typed, by which ssh_config knows it.
+    named: Named,
     /// Hosts on the way, the nearest first.
     jumps: Vec<Hop>,
     /// How the first host is reached.
@@ -197,8 +199,9 @@ impl Route {
         host_port(&self.server.host, self.server.port)
     }
 
-    pub(crate) fn host(&self) -> &str {
-        &self.server.host
+    /// As it was typed: ssh finds the rest in its own files by that.
+    pub(crate) fn typed_host(&self) -> &str {
+        &self.named.host
     }
 
     /// As whom the agent logs in.

@@ -48,6 +48,7 @@ use recording::{Note, What};
 use store::Store;
 
 pub(crate) use api::{ApiError, BoxFuture, Local};
+pub(crate) use guard::AllowedHost;
 pub(crate) use listener::bind;
 pub(crate) use recording::Recording;
 pub(crate) use web::{Access, serve};

@@ -243,9 +243,8 @@ fn config(host: HostKeys, ciphers: &'static [cipher::Name], macs: &'static [mac:
         },
         max_auth_attempts: 10,
         inactivity_timeout: None,
-        // Dead at (max + 1) intervals of silence: 15 s.
-        keepalive_interval: Some(Duration::from_secs(5)),
-        keepalive_max: 2,
+        // It would begin before the login; see `Publisher::watch_over`.
+        keepalive_interval: None,
         nodelay: true,
         ..Config::default()
     }

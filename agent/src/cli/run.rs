@@ -12,7 +12,6 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::asker::Asker;
 use super::usage;
-use crate::Endpoint;
 use crate::agent::{Agent, Ended, Served};
 use crate::config::{ConsoleUi, LogFormat, LogLevel, LogTarget, Settings, WebAddress};
 use crate::connect::Route;
@@ -20,6 +19,7 @@ use crate::console::{self, Left, Line, Look, Numbers, Sources, plain};
 use crate::inspect::{self, Access, Inspector, Limits};
 use crate::logging::{self, Log};
 use crate::publisher::{FINISH, Failure, Heartbeat};
+use crate::{Endpoint, exit};
 use crate::{Phase, Status};
 
 /// What is shown and kept of a run. What is not said stands in the file.
@@ -68,7 +68,8 @@ impl RunArgs {
 
 /// One thread: each endpoint brings its own.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(usage)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::lasting(exit::HERE, format!("no runtime: {error}")))
 }
 
 /// Publishes until all endpoints have ended or somebody ends them.
@@ -99,7 +100,8 @@ pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -
         let agent = Arc::new(agent);
         let inspected = inspect(&agent, settings).await?;
         let names: Vec<_> = endpoints.iter().map(|it| it.name.clone()).collect();
-        let started = endpoints.into_iter().try_for_each(|endpoint| agent.start(endpoint).map_err(usage));
+        let started =
+            endpoints.into_iter().try_for_each(|endpoint| agent.start(endpoint).map_err(Failure::from));
         let mut failures = Failures::of(names);
         let over = match started {
             Ok(()) => tokio::select! {

@@ -67,9 +67,10 @@ impl ServerArgs {
                 .or_else(|| file.ssh.known_hosts.as_ref().map(|path| path.0.clone())),
             ssh_config: self.ssh_config(file),
             host_key_policy: policy,
-            connect_timeout: Some(
-                self.connect_timeout.map_or_else(|| file.connect_timeout.get(), Duration::from_secs),
-            ),
+            connect_timeout: self
+                .connect_timeout
+                .map(Duration::from_secs)
+                .or_else(|| file.connect_timeout_is_said.then(|| file.connect_timeout.get())),
         }
     }
 
@@ -82,5 +83,26 @@ impl ServerArgs {
             (None, Some(config::SshConfig::Nothing)) => SshConfigFile::None,
             (None, None) => SshConfigFile::Usual,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_connect_timeout_that_nobody_said_leaves_it_to_ssh_config() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |text: &str| {
+            let path = folder.path().join("a.yml");
+            std::fs::write(&path, text).unwrap();
+            Config::load(&[path]).unwrap().settings
+        };
+        let (silent, said) = (file("version: 3\n"), file("version: 3\nagent:\n  connect_timeout: 3s\n"));
+        let typed = ServerArgs { connect_timeout: Some(5), ..ServerArgs::default() };
+        assert_eq!(ServerArgs::default().over(&silent).connect_timeout, None);
+        assert_eq!(ServerArgs::default().over(&said).connect_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(typed.over(&said).connect_timeout, Some(Duration::from_secs(5)));
     }
 }

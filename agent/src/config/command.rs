@@ -310,6 +310,17 @@ mod tests {
             !good && wrong.contains("hithe.yml:3:16: agent.connect_url: \"@@\" names no server"),
             "{wrong}"
         );
+        std::fs::write(
+            &file,
+            "version: 3\nagent:\n  proxy_url: 'http://ada:secret@'\n  web_allow_hosts: [a, b/c]\n",
+        )
+        .unwrap();
+        let (good, _, wrong) = ran(&ConfigCommand::Check, &file);
+        assert!(
+            !good && wrong.contains("hithe.yml:3:14: agent.proxy_url: ") && !wrong.contains("secret"),
+            "{wrong}"
+        );
+        assert!(wrong.contains("hithe.yml:4:24: agent.web_allow_hosts: “b/c” is no"), "{wrong}");
         std::fs::write(&file, "version: 3\nagent:\n  tokn: x\n").unwrap();
         let (good, _, wrong) = ran(&ConfigCommand::Check, &file);
         assert!(!good && wrong.contains("hithe.yml:3:3: agent.tokn: not known"), "{wrong}");

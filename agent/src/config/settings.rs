@@ -23,6 +23,9 @@ pub struct Settings {
     pub ssh: Ssh,
     /// How long a connection to the server may take, and then the login
     pub connect_timeout: Time,
+    /// Somebody said so: otherwise that of ssh_config counts.
+    #[serde(skip)]
+    pub connect_timeout_is_said: bool,
     /// How often the server is asked for a sign of life
     pub heartbeat_interval: Time,
     /// How long that sign may take before the connection counts as lost
@@ -61,6 +64,7 @@ impl Default for Settings {
             connect_url: None,
             ssh: Ssh::default(),
             connect_timeout: Time::of_seconds(10),
+            connect_timeout_is_said: false,
             heartbeat_interval: Time::of_seconds(10),
             heartbeat_tolerance: Time::of_seconds(15),
             proxy_url: None,

@@ -321,6 +321,8 @@ impl Gate {
         let server = self.hop.name();
         let error = match error {
             ConnectError::Ssh(russh::Error::IO(error)) => match proxy_command::its_own_words(error) {
+                // What came through the program says more than that it has ended.
+                Ok(ours) if !ours.is_final() && !preamble.is_empty() => russh::Error::HUP,
                 Ok(ours) => return ours,
                 Err(error) => russh::Error::IO(error),
             },

@@ -34,7 +34,7 @@ impl Route {
             SshConfigFile::File(path) => way.say(["-F", &path.display().to_string()]),
             SshConfigFile::Usual => {}
         }
-        if self.server.port != 22 {
+        if self.server.port != 22 || self.named.port.is_some() {
             way.say(["-p", &self.server.port.to_string()]);
         }
         self.server.log_in(&mut way);
@@ -55,7 +55,7 @@ impl Route {
             HostKeyPolicy::Strict => way.set("StrictHostKeyChecking", "yes"),
         }
         if !self.jumps.is_empty() {
-            let jumps: Vec<_> = self.jumps.iter().map(|hop| format!("{}@{}", hop.user, hop.name())).collect();
+            let jumps: Vec<_> = self.jumps.iter().map(Hop::as_jump).collect();
             way.say(["-J", &jumps.join(",")]);
         }
         match &self.way {
@@ -74,10 +74,23 @@ impl Hop {
     /// Keys that ssh would not find by itself.
     fn log_in(&self, way: &mut SshWay) {
         for identity in self.identities.iter().filter(|it| it.source != IdentitySource::Usual) {
-            way.say(["-i", &identity.path.display().to_string()]);
+            let path = identity.path.display().to_string();
+            match path.contains('%') {
+                // -i looks for the file before it takes tokens for what they stand for.
+                true => way.set("IdentityFile", &quoted(&path)),
+                false => way.say(["-i", &path]),
+            }
         }
         if self.identities_only {
             way.set("IdentitiesOnly", "yes");
+        }
+    }
+
+    /// As `-J` has it.
+    fn as_jump(&self) -> String {
+        match self.host.contains(':') && self.port == 22 {
+            true => format!("{}@[{}]", self.user, self.host),
+            false => format!("{}@{}", self.user, self.name()),
         }
     }
 }
@@ -98,9 +111,13 @@ impl Proxy {
     }
 }
 
-/// As one word of an option's value.
-fn quoted(value: &str) -> String {
-    if value.contains([' ', '"']) { format!("\"{}\"", value.replace('"', "\\\"")) } else { value.to_owned() }
+/// A path as one word of an option's value, without tokens (ssh_config(5), TOKENS). A variable (`${NAME}`) cannot be quoted.
+fn quoted(path: &str) -> String {
+    let path = path.replace('%', "%%");
+    match path.contains([' ', '\t', '"', '\'', '\\']) {
+        true => format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\"")),
+        false => path,
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +172,42 @@ mod tests {
             assert_eq!(line, expected, "{url}");
             assert!(notes.contains(noted) && notes.is_empty() == noted.is_empty(), "{url}: {notes}");
             assert!(!line.contains("secret") && !notes.contains("secret"), "{url}");
+        }
+    }
+
+    #[test]
+    fn paths_mean_themselves_and_addresses_of_jump_hosts_stand_in_brackets() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("50%h");
+        std::fs::write(&key, "").unwrap();
+        let (line, _) = way(|options| {
+            options.identities.push(key.clone());
+            options.known_hosts = Some(r#"/tmp/ada's "50%h"\x"#.into());
+            options.proxy_jump = vec!["ada@::1".into(), "ada@[::2]:2022".into()];
+        });
+        let key = key.display().to_string().replace('%', "%%");
+        let known_hosts = r#""/tmp/ada's \"50%%h\"\\x""#;
+        let expected = format!(
+            "-F none -o IdentityFile={key} -o UserKnownHostsFile={known_hosts} -J ada@[::1],ada@[::2]:2022"
+        );
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn what_stands_in_ssh_config_by_a_name_is_found_by_ssh_under_that_name() {
+        let config = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(config.path(), "Host tun\n HostName real.example.com\n Port 2222\n").unwrap();
+        for (address, port) in [("tun", "-p 2222"), ("tun:22", "-p 22")] {
+            let options = ServerOptions {
+                address: Some(address.into()),
+                ssh_config: SshConfigFile::File(config.path().into()),
+                proxy: Some(Secret::new("none".into())),
+                ..ServerOptions::default()
+            };
+            let route = Route::resolve(&options).unwrap();
+            assert_eq!(route.typed_host(), "tun");
+            let line = route.ssh_way(&options).options.join(" ");
+            assert!(line.ends_with(port), "{line}");
         }
     }
 

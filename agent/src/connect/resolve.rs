@@ -103,7 +103,7 @@ pub(super) fn resolve(options: &ServerOptions, around: &Surroundings) -> Result<
     }
     let warnings = without_repeats(resolver.warnings);
     let (token, questions) = (options.token.clone(), Questions::default());
-    Ok(Route { server, jumps, way, token, limit, questions, warnings })
+    Ok(Route { server, named, jumps, way, token, limit, questions, warnings })
 }
 
 /// The first host on the way.

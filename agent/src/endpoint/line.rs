@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use hithe_cli_parser::{Bind, Command, Kind, Scheme};
+use hithe_cli_parser::{Bind, Command, Kind, Scheme, printable};
 
 use super::Endpoint;
 use crate::upstream::Place;
@@ -31,7 +31,8 @@ impl Endpoint {
                 let _ = writeln!(
                     notes,
                     "# ssh serves no files: start a web server first, such as\n#   python3 -m http.server --bind localhost --directory {} 8000",
-                    shell_words::quote(&folder)
+                    // Whatever it is, it stays a comment.
+                    printable(&shell_words::quote(&folder))
                 );
                 "localhost:8000".to_owned()
             }

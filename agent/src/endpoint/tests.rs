@@ -113,4 +113,6 @@ fn the_equivalent_ssh_command_survives_a_shell() {
     assert!(https.contains("-R '443:[::1]:8443'") && https.contains("http --upstream-tls"), "{https}");
     let folder = if cfg!(windows) { "file:///C:/srv" } else { "file:///srv" };
     assert!(line(Kind::Http, folder).starts_with("# ssh serves no files"));
+    let odd = Endpoint::from_words("a", Kind::Http, ["file:///srv/a\nrm"]).unwrap().ssh_line("host", &[]);
+    assert!(odd.lines().all(|line| line.starts_with('#') || line.starts_with("ssh ")), "{odd}");
 }

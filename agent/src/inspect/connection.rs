@@ -81,6 +81,7 @@ impl Connection {
             let is_odd = !is_request && first.is_empty();
             let first = std::mem::take(first);
             self.mode = match guess(&first) {
+                _ if is_odd && are_settings(bytes) => Mode::Http2(Box::default()),
                 _ if is_odd => flow(desk, about, &[], at, banner(bytes)),
                 Guess::Short if is_request => Mode::Undecided(first.clone()),
                 Guess::Http1 => Mode::Http1(Box::default()),
@@ -90,10 +91,10 @@ impl Connection {
                 Guess::Other(protocol) => flow(desk, about, &first, at, protocol),
             };
             match &self.mode {
-                Mode::Http1(_) | Mode::Http2(_) => {
+                Mode::Http1(_) | Mode::Http2(_) if is_request => {
                     self.pass(desk, about, Piece { bytes: &first, is_request: true, at });
                 }
-                Mode::Flow(_) if !is_request => self.pass(desk, about, piece),
+                Mode::Http2(_) | Mode::Flow(_) if !is_request => self.pass(desk, about, piece),
                 _ => {}
             }
             return;
@@ -242,6 +243,12 @@ fn guess(first: &[u8]) -> Guess {
         None if method < METHOD => Guess::Short,
         _ => Guess::Other(banner(first)),
     }
+}
+
+/// Whether an upstream begins with the settings of HTTP/2, which it may do before the visitor has said anything (RFC 9113
+/// §3.4, §6.5).
+fn are_settings(first: &[u8]) -> bool {
+    matches!(first, [0, 0, length, 0x4, 0, 0, 0, 0, 0, ..] if length % 6 == 0)
 }
 
 fn banner(first: &[u8]) -> &'static str {

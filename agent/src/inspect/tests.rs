@@ -199,7 +199,8 @@ async fn http_2_is_taken_apart_as_a_real_client_and_server_speak_it() {
         };
         tokio::select! { () = requests => {}, _ = connection => panic!("the connection ended") }
     };
-    tokio::select! { () = asking => {}, () = up => {}, () = down => {}, _ = serving => {} }
+    // The upstream is nearer than the visitor, and says its settings at once (RFC 9113 §3.4).
+    tokio::select! { biased; _ = serving => {}, () = down => {}, () = up => {}, () = asking => {} }
     inspector.settle();
     let all = https(&inspector);
     assert_eq!(all.len(), 3);

@@ -87,9 +87,8 @@ async fn a_program_that_leads_nowhere_is_told_from_a_server_that_does() {
     assert!(said.contains("The fault is the program's"), "{said}");
 }
 
-#[tokio::test]
-async fn who_offers_a_key_and_does_not_sign_is_not_told_that_it_is_unknown() {
-    let server = TestServer::start().await;
+/// A key that may publish, with the passphrase `open sesame`.
+async fn locked_key(server: &TestServer) -> PathBuf {
     let locked = server.another_key("locked", "ed25519");
     server.authorize(&locked);
     server.logged("authorized keys read again").await;
@@ -98,6 +97,34 @@ async fn who_offers_a_key_and_does_not_sign_is_not_told_that_it_is_unknown() {
         .arg(&locked)
         .status();
     assert!(changed.unwrap().success());
+    locked
+}
+
+/// Before the login a question of the server whether the client is there is an error (RFC 4252 §6), which ends the connection.
+#[tokio::test]
+async fn who_takes_long_to_type_a_passphrase_gets_in_all_the_same() {
+    let server = TestServer::start().await;
+    let locked = locked_key(&server).await;
+    let config = ssh_config(&server, &format!(" IdentityFile {}", locked.display()));
+    let slow_person = server.prompter("open sesame");
+    let typed = std::fs::read_to_string(&slow_person).unwrap();
+    std::fs::write(&slow_person, typed.replace("printf", "sleep 6; printf")).unwrap();
+    let ssh = tokio::process::Command::new("ssh")
+        .arg("-F")
+        .arg(&config)
+        .args(["-T", "v2@tunnel", "whoami"])
+        .env("SSH_ASKPASS", slow_person)
+        .env("SSH_ASKPASS_REQUIRE", "force")
+        .output();
+    let done = within("a slow login", ssh).await.unwrap();
+    let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+    assert!(said.contains("Account   "), "{said}");
+}
+
+#[tokio::test]
+async fn who_offers_a_key_and_does_not_sign_is_not_told_that_it_is_unknown() {
+    let server = TestServer::start().await;
+    let locked = locked_key(&server).await;
     let config =
         ssh_config(&server, &format!(" IdentityFile {}\n NumberOfPasswordPrompts 1", locked.display()));
     let typed = Command::new("ssh")

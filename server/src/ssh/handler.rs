@@ -191,6 +191,7 @@ impl State {
         publisher.record("login", publisher.identity.credential.to_string(), "ok");
         let _ = self.publisher.set(Arc::clone(&publisher));
         publisher.registry.enter(Arc::clone(&publisher) as _);
+        self.context.tasks.spawn(Arc::clone(&publisher).watch_over());
         let (events, queue) = mpsc::channel(EVENTS);
         let context = Arc::clone(&self.context);
         let actor = Session::new(context, Arc::clone(&publisher), user_command.clone(), queue);

@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,23 +14,44 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::stall::StallGuard;
 
 /// Signs of life of a client: any byte that arrives is one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pulse {
     asked: AtomicBool,
     heard: Notify,
+    began: Instant,
+    /// From the beginning to the last sign, in milliseconds.
+    last: AtomicU64,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            asked: AtomicBool::default(),
+            heard: Notify::default(),
+            began: Instant::now(),
+            last: AtomicU64::default(),
+        }
+    }
 }
 
 impl Pulse {
     fn beat(&self) {
+        let last = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(last, Ordering::Relaxed);
         if self.asked.swap(false, Ordering::Relaxed) {
             self.heard.notify_waiters();
         }
+    }
+
+    /// When the last byte arrived.
+    pub(super) fn last_beat(&self) -> Instant {
+        self.began + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
 
     /// Whether a byte arrives within `limit` from now.

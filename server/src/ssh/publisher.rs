@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use russh::Disconnect;
 use russh::server::Handle;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::console::Ended;
@@ -106,6 +106,37 @@ impl Publisher {
         })
     }
 
+    /// Cuts a client of which nothing is heard for three intervals; before that it is asked for a sign of life. russh's own
+    /// keepalive begins before the login, where its request is an error (RFC 4252 §6): it would end the connection of
+    /// everybody who takes longer than that for a passphrase or a token.
+    pub(super) async fn watch_over(self: Arc<Self>) {
+        let (mut heard, mut silent) = (Instant::now(), 0);
+        loop {
+            tokio::select! {
+                () = self.kill.cancelled() => return,
+                () = sleep_until(heard + SILENCE * (silent + 1)) => {}
+            }
+            let last = self.pulse.last_beat();
+            if last > heard {
+                (heard, silent) = (last, 0);
+            } else if self.reads_nothing() {
+                (heard, silent) = (Instant::now(), 0);
+            } else if silent < QUESTIONS {
+                silent += 1;
+                self.ask();
+            } else {
+                tracing::debug!(session = %self.session, "the client gives no sign of life: cut");
+                self.kill.cancel();
+                return;
+            }
+        }
+    }
+
+    /// Nothing is read, and so nothing heard, while the session waits for the disk or is slowed.
+    fn reads_nothing(&self) -> bool {
+        self.inboxes.is_full() || self.usage.owed().is_some()
+    }
+
     fn ask(&self) {
         if self.asking.swap(true, Ordering::AcqRel) {
             return;
@@ -169,9 +200,7 @@ impl Holder for Publisher {
     fn is_alive(&self) -> BoxFuture<'_, bool> {
         Box::pin(async move {
             self.ask();
-            // Nothing is read, and so nothing heard, while the session waits for the disk or is slowed.
-            let waits = || self.inboxes.is_full() || self.usage.owed().is_some();
-            let beats = self.pulse.beats_within(ANSWER_WAIT).await || waits();
+            let beats = self.pulse.beats_within(ANSWER_WAIT).await || self.reads_nothing();
             !self.kill.is_cancelled() && beats
         })
     }
@@ -201,5 +230,9 @@ pub(super) fn disconnect_text(text: &str) -> String {
 const MAX_DISCONNECT: usize = 299;
 /// How long a client may take to answer whether it is still there.
 const ANSWER_WAIT: Duration = Duration::from_millis(700);
+/// Without a byte from a client, after which it is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(5);
+/// So often, before the next such silence is its end.
+const QUESTIONS: u32 = 2;
 /// Time for a disconnect to reach the client before the connection is cut.
 const FAREWELL: Duration = Duration::from_secs(2);

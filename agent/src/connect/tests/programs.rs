@@ -69,6 +69,16 @@ async fn a_proxy_command_that_ends_is_to_blame_and_its_words_are_told() {
 }
 
 #[tokio::test]
+async fn what_a_server_says_through_a_program_before_it_turns_us_away_is_told() {
+    let home = Home::new();
+    let server = TestServer::start(knowing(&[])).await;
+    let error =
+        refused(&home.route(&by_program(&home, &server, "echo too many of you, try later"), &[])).await;
+    assert!(matches!(error, ConnectError::Lost { .. }), "{error}");
+    assert!(error.to_string().contains("too many of you, try later"), "{error}");
+}
+
+#[tokio::test]
 async fn a_proxy_command_leads_to_a_jump_host() {
     let home = Home::new();
     let key = home.key("id_ed25519");
