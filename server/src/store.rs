@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ring::rand::{SecureRandom, SystemRandom};
 use tempfile::NamedTempFile;
 
-pub(crate) use audit::{AuditQuery, Entry};
+pub(crate) use audit::{AuditQuery, Class, Entry};
 pub(crate) use database::{Database, DatabaseError};
 pub(crate) use names::{Changes, PastOwners, Reservations};
 pub(crate) use people::{Key, NewToken, People, PeopleError, Person, Token};

@@ -11,7 +11,8 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// Steps from an empty database to this version's. A step that was released is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
 /// Why the database cannot be used: the operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -309,5 +310,32 @@ mod tests {
         let before = one.version_of_data().unwrap();
         other.lock().execute("INSERT INTO names (name, account, seen) VALUES ('a', 'ada', 0)", []).unwrap();
         assert_ne!(one.version_of_data().unwrap(), before);
+    }
+
+    /// A database as the first `steps` made it.
+    fn of_version(path: &Path, steps: usize) -> Connection {
+        let connection = Connection::open(path).unwrap();
+        MIGRATIONS.iter().take(steps).for_each(|step| connection.execute_batch(step).unwrap());
+        connection.pragma_update(None, "user_version", u32::try_from(steps).unwrap()).unwrap();
+        connection
+    }
+
+    #[test]
+    fn what_admins_changed_before_audit_entries_had_classes_is_told_from_what_anybody_did() {
+        let (_folder, path) = place();
+        let before = of_version(&path, 2);
+        let told = [("login", "ok"), ("keys add", "only an admin may do that"), ("keys remove", "ok")];
+        for (action, result) in told {
+            let add = "INSERT INTO audit (at, account, source, action, object, result) VALUES (1, 'ada', '', ?1, '', ?2)";
+            before.execute(add, [action, result]).unwrap();
+        }
+        drop(before);
+        let database = Database::open(&path).unwrap();
+        let classes: Vec<u8> = {
+            let connection = database.lock();
+            let mut classes = connection.prepare("SELECT class FROM audit ORDER BY id").unwrap();
+            classes.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        assert_eq!(classes, [0, 0, 2]);
     }
 }
