@@ -278,7 +278,9 @@ impl Registry {
             true => Leave::Given,
             false => self.0.rules.check(name)?,
         };
-        ledger.check_name(holder.account(), name, self.domain(), SystemTime::now())?;
+        let now = SystemTime::now();
+        ledger.check_name(holder.account(), name, self.domain(), now)?;
+        ledger.check_doubt(holder.account(), name, self.domain(), now)?;
         let key = Key::from(name);
         self.check_quota(&ledger, holder, Some(&key))?;
         let proved = proof.is_some_and(|proof| proof.is_for(holder.account(), name));
@@ -334,7 +336,9 @@ impl Registry {
         if self.0.rules.open {
             return Err(ports::not_chosen_when_open());
         }
-        ledger.check_port(holder.account(), port, SystemTime::now())?;
+        let now = SystemTime::now();
+        ledger.check_port(holder.account(), port, now)?;
+        ledger.check_port_doubt(holder.account(), port, now)?;
         let key = Key::Port(port);
         // Held by another session of this key: who has the port is settled when publishing.
         let is_open = ledger.is_held(&key) || self.0.routes.is_open(port);
@@ -348,12 +352,17 @@ impl Registry {
         let now = SystemTime::now();
         let mut remembered = Vec::new();
         let mut any_allowed = false;
+        let mut in_doubt = None;
         for port in self.0.range.candidates(&self.0.rules.secret, holder.account()) {
             if !holder.rights().allow_port(port, self.domain()) {
                 continue;
             }
             any_allowed = true;
-            if ledger.is_held(&Key::Port(port)) {
+            if ledger.is_held(&Key::Port(port)) || ledger.is_port_of_another(holder.account(), port) {
+                continue;
+            }
+            if let Err(refusal) = ledger.check_port_doubt(holder.account(), port, now) {
+                in_doubt = Some(refusal);
                 continue;
             }
             if ledger.check_port(holder.account(), port, now).is_err() {
@@ -368,7 +377,7 @@ impl Registry {
         // Those who have gone must not keep the range from those who are here.
         remembered.sort_by_key(|port| ledger.last_seen(*port));
         let claim = remembered.into_iter().find_map(|port| self.bind_port(ledger, holder, port).ok());
-        claim.ok_or_else(|| ports::range_exhausted(self.0.range.ports()))
+        claim.ok_or_else(|| in_doubt.unwrap_or_else(|| ports::range_exhausted(self.0.range.ports())))
     }
 
     fn bind_port(&self, ledger: &mut Ledger, holder: &dyn Holder, port: u16) -> Result<Claim, Refusal> {
@@ -450,6 +459,11 @@ impl Registry {
     /// What the operator keeps for whom, from now on.
     pub(crate) fn set_reservations(&self, reserved: Reservations) {
         self.ledger().reserved = reserved;
+    }
+
+    /// Whether not all of that could be read.
+    pub(crate) fn doubts_reservations(&self) -> bool {
+        self.ledger().reserved.are_incomplete()
     }
 
     /// Forgets who had `what` last, if nobody has it now. Whether that was known.

@@ -7,6 +7,7 @@ mod database;
 mod names;
 mod people;
 mod recorder;
+mod reservations;
 mod traffic;
 
 use std::io::{self, Write};
@@ -19,9 +20,10 @@ use tempfile::NamedTempFile;
 
 pub(crate) use audit::{AuditQuery, Class, Entry};
 pub(crate) use database::{Database, DatabaseError};
-pub(crate) use names::{Changes, PastOwners, Reservations};
+pub(crate) use names::{Changes, PastOwners};
 pub(crate) use people::{Key, NewToken, People, PeopleError, Person, Token};
 pub(crate) use recorder::Recorder;
+pub(crate) use reservations::Reservations;
 
 /// Why the state directory cannot be used: the operator's to mend.
 #[derive(Debug, thiserror::Error)]

@@ -282,6 +282,28 @@ async fn accounts_outlive_a_crash() {
 }
 
 #[tokio::test]
+async fn a_server_that_cannot_read_its_reservations_starts_and_gives_nobody_what_may_be_reserved() {
+    let mut server = server_of_ada().await;
+    let origin = Origin::replying("hello").await;
+    ask(&server, "accounts add bob").await;
+    ask(&server, "names reserve app bob").await;
+    let path = server.state_dir().join("hithe.db");
+    server.sigterm();
+    server.wait().await;
+    let mut bytes = std::fs::read(&path).unwrap();
+    let row = b"app.localhostbob";
+    let at = bytes.windows(row.len()).position(|it| it == row).unwrap();
+    let page = at / 4096 * 4096;
+    bytes[page..page + 4096].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    server.start_again().await;
+    server.logged("reservations cannot be read").await;
+    let refused = server.ssh().forward_to("app:443", &origin).command("http").run().await;
+    assert!(refused.stdout.contains("ERR_HITHE_320"), "{}", refused.output());
+    let _random = server.ssh().forward_to("443", &origin).command("http").publish().await;
+}
+
+#[tokio::test]
 async fn a_key_of_the_file_keeps_to_its_rules_in_the_database() {
     let server = TestServer::start().await;
     let origin = Origin::replying("hello").await;

@@ -355,8 +355,43 @@ impl Ledger {
         }
     }
 
+    /// Whether `account` may have `name` although not all that the operator keeps can be read: what it had lately.
+    pub(super) fn check_doubt(
+        &self,
+        account: &Account,
+        name: &HostPattern,
+        domain: &HostName,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let key = Key::from(name);
+        let above = above(name, domain).into_iter().map(|above| above.to_string());
+        match self.reserved.are_in_doubt(&key.to_string(), above) && !self.belongs_to(account, &key, now) {
+            true => Err(in_doubt(&key)),
+            false => Ok(()),
+        }
+    }
+
+    /// The same of a port.
+    pub(super) fn check_port_doubt(
+        &self,
+        account: &Account,
+        port: u16,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let key = Key::Port(port);
+        match self.reserved.are_in_doubt(&key.to_string(), []) && !self.belongs_to(account, &key, now) {
+            true => Err(in_doubt(&key)),
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn check_port(&self, account: &Account, port: u16, now: SystemTime) -> Result<(), Refusal> {
         self.check_holder(account, &Key::Port(port), now)
+    }
+
+    /// Whether the operator keeps a port for another account.
+    pub(super) fn is_port_of_another(&self, account: &Account, port: u16) -> bool {
+        self.reserved.get(&Key::Port(port).to_string()).is_some_and(|kept_for| kept_for != account)
     }
 
     /// When a port that nobody holds was given back, as far as that is remembered.
@@ -406,8 +441,8 @@ impl Ledger {
         let foreign = self.entries.iter().filter(|(_, entry)| entry.account != *account);
         let live = foreign.map(|(key, _)| key.to_string()).find(|what| is_below(what));
         live.or_else(|| {
-            let reserved = self.reserved.iter().map(|(what, kept_for)| (what.as_str(), kept_for));
-            let mut kept = self.past.all(now).chain(reserved).filter(|(_, kept_for)| *kept_for != account);
+            let mut kept =
+                self.past.all(now).chain(self.reserved.iter()).filter(|(_, kept_for)| *kept_for != account);
             kept.find(|(what, _)| is_below(what)).map(|(what, _)| what.to_owned())
         })
     }
@@ -441,6 +476,14 @@ fn above(name: &HostPattern, domain: &HostName) -> Vec<Key> {
 fn taken(what: &str, why: &str) -> Refusal {
     let hint = "choose another one, or leave it out to be given a free one (-R 0:...)";
     Refusal::new(Code::NAME_IN_USE, format!("{what} is not available: {why}"), hint)
+}
+
+/// The operator may keep it for somebody, and nobody knows.
+fn in_doubt(key: &Key) -> Refusal {
+    let message = format!("{key} may be reserved: this server cannot read what its operator keeps for whom");
+    let hint =
+        "take a random name (-R 443:...), or one that you had within the last day; and tell the operator";
+    Refusal::new(Code::NAME_RESERVED, message, hint)
 }
 
 fn other_rules(key: &Key) -> Refusal {

@@ -384,3 +384,40 @@ async fn what_lies_above_the_servers_domain_rules_over_none_of_its_names() {
     assert!(registry.claim_random_name(&*bob).is_ok());
     assert_eq!(refused(&registry, &ada, "*.corp.custom.test"), Code::WILDCARD_NOT_GRANTED);
 }
+
+#[tokio::test]
+async fn a_port_that_is_kept_for_another_is_no_random_one_even_when_there_are_no_more() {
+    let (registry, _opened) = Registry::for_test_on("w.test", 30130..=30131);
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    registry.set_reservations(Reservations::for_test("port 30130", &bob.account));
+    let adas = registry.claim_port(&*ada, None).unwrap();
+    assert_eq!(adas.port(), Some(30131));
+    assert_eq!(registry.claim_port(&*ada, None).unwrap_err().code, Code::NAME_IN_USE);
+    assert_eq!(registry.claim_port(&*bob, None).unwrap().port(), Some(30130));
+}
+
+#[tokio::test]
+async fn nobody_takes_what_may_be_reserved_while_reservations_cannot_be_read() {
+    let (registry, _opened) = Registry::for_test_on("w.test", 30132..=30135);
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    drop(publish(&registry, &ada, "lately.w.test").unwrap());
+    let live = publish(&registry, &ada, "live.w.test").unwrap();
+    registry.set_reservations(Reservations::incomplete_for_test("known.w.test", &ada.account));
+    for name in ["new.w.test", "*.new.w.test", "shop.custom.test"] {
+        assert_eq!(refused(&registry, &ada, name), Code::NAME_RESERVED, "{name}");
+    }
+    let shop = name("shop.example.net");
+    let proof = Proof::for_test(&ada.account, &shop);
+    let proved = registry.claim_proved_name(&*ada, &shop, &proof);
+    assert_eq!(proved.unwrap_err().code, Code::NAME_RESERVED);
+    assert_eq!(registry.claim_port(&*ada, Some(30132)).unwrap_err().code, Code::NAME_RESERVED);
+    assert_eq!(registry.claim_port(&*ada, None).unwrap_err().code, Code::NAME_RESERVED);
+    for known in ["lately.w.test", "live.w.test", "known.w.test"] {
+        let _claim = registry.claim_name(&*ada, &name(known)).unwrap().unwrap();
+        assert_eq!(refused(&registry, &bob, known), Code::NAME_IN_USE, "{known}");
+    }
+    assert!(registry.claim_random_name(&*bob).is_ok());
+    drop(live);
+    registry.set_reservations(Reservations::default());
+    assert!(registry.claim_name(&*bob, &name("new.w.test")).unwrap().is_some());
+}

@@ -103,7 +103,7 @@ impl Upkeep {
     /// Who would not be let in any more goes.
     fn look_at_logins(&self) {
         let complaints = match self.access.refresh() {
-            Ok((false, _)) => return,
+            Ok((false, _)) => return self.resolve_doubts(),
             Ok((true, complaints)) => complaints,
             Err(error) => {
                 tracing::error!(error = with_causes(&error), "keeping the keys and accounts of before");
@@ -117,6 +117,17 @@ impl Upkeep {
         }
         self.accounts.apply(|account| self.access.limits(account));
         reconsider(&self.registry);
+    }
+
+    /// Reservations that could not be read at the start: the database may have been held, or the disk have failed, for a
+    /// moment.
+    fn resolve_doubts(&self) {
+        if self.registry.doubts_reservations()
+            && let Ok(reservations) = self.store.database.reservations()
+        {
+            tracing::info!("reservations can be read again");
+            self.registry.set_reservations(reservations);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who had which name or port last, and what the operator keeps for whom.
+//! Who had which name or port last.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -117,9 +117,6 @@ impl PastOwners {
     }
 }
 
-/// Names and ports that the operator keeps for accounts.
-pub(crate) type Reservations = HashMap<String, Account>;
-
 impl Database {
     pub(crate) fn past_owners(&self) -> Result<PastOwners, DatabaseError> {
         let connection = self.lock();
@@ -156,33 +153,6 @@ impl Database {
     /// Whether anybody was remembered there.
     pub(crate) fn forget_past_owner(&self, what: &str) -> Result<bool, DatabaseError> {
         Ok(self.lock().execute("DELETE FROM names WHERE name = ?1", [what])? > 0)
-    }
-
-    pub(crate) fn reservations(&self) -> Result<Reservations, DatabaseError> {
-        let connection = self.lock();
-        let mut rows = connection.prepare("SELECT name, account FROM reservations")?;
-        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-        let mut reservations = HashMap::new();
-        for row in rows {
-            let (what, account): (String, String) = row?;
-            match account.parse() {
-                Ok(account) => _ = reservations.insert(what, account),
-                Err(error) => tracing::error!(what, %error, "a reservation in the database is damaged"),
-            }
-        }
-        Ok(reservations)
-    }
-
-    /// Keeps a name for an account, in place of whoever it was kept for before.
-    pub(crate) fn reserve(&self, what: &str, account: &Account, now: i64) -> Result<(), DatabaseError> {
-        let keep = "INSERT OR REPLACE INTO reservations (name, account, made) VALUES (?1, ?2, ?3)";
-        self.lock().execute(keep, params![what, account.as_str(), now])?;
-        Ok(())
-    }
-
-    /// Whether there was such a reservation.
-    pub(crate) fn release(&self, what: &str) -> Result<bool, DatabaseError> {
-        Ok(self.lock().execute("DELETE FROM reservations WHERE name = ?1", [what])? > 0)
     }
 }
 
@@ -235,14 +205,5 @@ mod tests {
         }
         assert!(past.owner("other", at(1)).is_some());
         assert_eq!(past.held.len(), MAX_PER_ACCOUNT + 1);
-    }
-
-    #[test]
-    fn a_reservation_holds_until_it_is_released() {
-        let folder = tempfile::tempdir().unwrap();
-        let database = Database::open(&folder.path().join("hithe.db")).unwrap();
-        database.reserve("app.w.test", &ada(), 1).unwrap();
-        assert_eq!(database.reservations().unwrap().get("app.w.test"), Some(&ada()));
-        assert!(database.release("app.w.test").unwrap() && !database.release("app.w.test").unwrap());
     }
 }
