@@ -33,7 +33,7 @@ use crate::config::ListenIp;
 use crate::endpoint::Endpoint;
 use crate::limits::Quota;
 use crate::proof::Proof;
-use crate::store::{Changes, PastOwners, Reservations};
+use crate::store::{Changes, PastOwners, Released, Reservations};
 use ledger::{Key, Ledger};
 use names::Leave;
 use routes::Routes;
@@ -469,6 +469,20 @@ impl Registry {
     /// Forgets who had `what` last, if nobody has it now. Whether that was known.
     pub(crate) fn forget_owner(&self, what: &str) -> bool {
         self.ledger().past.forget(what)
+    }
+
+    /// The same of what was released at that moment, in seconds since 1970, unless somebody was seen there afterwards.
+    pub(crate) fn forget_released(&self, what: &Released, at: i64) {
+        let past = &mut self.ledger().past;
+        let names = match what {
+            Released::One(name) => vec![name.as_str().into()],
+            Released::AllOf(account) => past.of(account),
+        };
+        for name in names {
+            if past.seen(&name).is_some_and(|seen| seen <= at) {
+                past.forget(&name);
+            }
+        }
     }
 
     /// Forgets what an account had.

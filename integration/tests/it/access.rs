@@ -235,6 +235,30 @@ async fn a_reserved_name_is_for_its_account_alone() {
 }
 
 #[tokio::test]
+async fn a_running_server_sees_what_hithed_admin_releases() {
+    let server = server_of_ada().await;
+    let origin = Origin::replying("hello").await;
+    let key = bob(&server, "").await;
+    let mut tunnel = publish_as(&server, &server.user_key(), "app:443", &origin).await;
+    tunnel.interrupt().await;
+    tunnel.wait().await;
+    let refused = server.ssh().key(&key).forward_to("app:443", &origin).command("http").run().await;
+    assert!(refused.stdout.contains("ERR_HITHE_334"), "{}", refused.output());
+    let names_without = async |what: &str| {
+        let gone = async { while ask(&server, "names").await.contains(what) {} };
+        hithe_integration::within("the server sees it", gone).await;
+    };
+    server.try_admin("names release app");
+    names_without("app.localhost").await;
+    let mut bobs = server.ssh().key(&key).forward_to("app:443", &origin).command("http").publish().await;
+    bobs.interrupt().await;
+    bobs.wait().await;
+    assert!(ask(&server, "names").await.contains("app.localhost"));
+    server.admin("accounts remove bob");
+    names_without("app.localhost").await;
+}
+
+#[tokio::test]
 async fn everybody_sees_and_ends_their_own_sessions() {
     let server = server_of_ada().await;
     let origin = Origin::replying("hello").await;

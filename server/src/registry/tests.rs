@@ -10,6 +10,7 @@ use super::*;
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, Member, Parts, Protocol};
 use crate::modules::ModuleChain;
+use crate::store::seconds;
 use crate::tunnel::Tunnel;
 use crate::tunnel::testing::NoDial;
 
@@ -420,4 +421,21 @@ async fn nobody_takes_what_may_be_reserved_while_reservations_cannot_be_read() {
     drop(live);
     registry.set_reservations(Reservations::default());
     assert!(registry.claim_name(&*bob, &name("new.w.test")).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn what_was_released_is_free_unless_somebody_had_it_afterwards() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    drop(publish(&registry, &ada, "app.w.test").unwrap());
+    let now = seconds(SystemTime::now());
+    let released = Released::One("app.w.test".to_owned());
+    registry.forget_released(&released, now - 60);
+    assert_eq!(refused(&registry, &bob, "app.w.test"), Code::NAME_IN_USE);
+    registry.forget_released(&released, now + 60);
+    drop(publish(&registry, &bob, "app.w.test").unwrap());
+    registry.forget_released(&Released::AllOf(ada.account.clone()), now + 60);
+    assert_eq!(refused(&registry, &ada, "app.w.test"), Code::NAME_IN_USE);
+    registry.forget_released(&Released::AllOf(bob.account.clone()), now + 60);
+    assert!(registry.claim_name(&*ada, &name("app.w.test")).unwrap().is_some());
 }

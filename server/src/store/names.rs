@@ -99,9 +99,14 @@ impl PastOwners {
     }
 
     pub(crate) fn forget_account(&mut self, account: &Account) {
-        for (_, what) in self.of_account.get(account).cloned().unwrap_or_default() {
+        for what in self.of(account) {
             self.forget(&what);
         }
+    }
+
+    /// What an account had.
+    pub(crate) fn of(&self, account: &Account) -> Vec<Arc<str>> {
+        self.of_account.get(account).into_iter().flatten().map(|(_, what)| Arc::clone(what)).collect()
     }
 
     /// What was not stored since the last question.
@@ -150,12 +155,49 @@ impl Database {
         Ok(change.commit()?)
     }
 
-    /// Whether anybody was remembered there.
-    pub(crate) fn forget_past_owner(&self, what: &str) -> Result<bool, DatabaseError> {
-        Ok(self.lock().execute("DELETE FROM names WHERE name = ?1", [what])? > 0)
+    /// For who works beside a server: takes a name from who had it last, and leaves word for the server. Whether anybody
+    /// was remembered there.
+    pub(crate) fn release_past_owner(&self, what: &str, at: i64) -> Result<bool, DatabaseError> {
+        let mut connection = self.lock();
+        let change = connection.transaction()?;
+        change.execute(LEAVE_WORD, params![false, what, at])?;
+        let known = change.execute("DELETE FROM names WHERE name = ?1", [what])? > 0;
+        change.commit()?;
+        Ok(known)
+    }
+
+    /// What was taken so since the last question, and when, in seconds since 1970.
+    pub(crate) fn take_released(&self) -> Result<Vec<(Released, i64)>, DatabaseError> {
+        let mut connection = self.lock();
+        let change = connection.transaction()?;
+        let released = {
+            let mut rows = change.prepare_cached("SELECT of_account, what, at FROM released")?;
+            let rows = rows.query_map([], |row| Ok((released(row.get(0)?, row.get(1)?), row.get(2)?)))?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        if !released.is_empty() {
+            change.execute("DELETE FROM released", [])?;
+        }
+        change.commit()?;
+        Ok(released.into_iter().filter_map(|(what, at)| Some((what?, at))).collect())
     }
 }
 
+/// What was taken from who had it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Released {
+    /// A name or a port.
+    One(String),
+    /// All that an account had.
+    AllOf(Account),
+}
+
+fn released(of_account: bool, what: String) -> Option<Released> {
+    if of_account { what.parse().ok().map(Released::AllOf) } else { Some(Released::One(what)) }
+}
+
+pub(super) const LEAVE_WORD: &str =
+    "INSERT OR REPLACE INTO released (of_account, what, at) VALUES (?1, ?2, ?3)";
 /// How long a name stays with its last account.
 const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// A few megabytes.
@@ -205,5 +247,22 @@ mod tests {
         }
         assert!(past.owner("other", at(1)).is_some());
         assert_eq!(past.held.len(), MAX_PER_ACCOUNT + 1);
+    }
+
+    #[test]
+    fn the_server_hears_once_of_what_was_released_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hithe.db");
+        let (server, other) = (Database::open(&path).unwrap(), Database::open(&path).unwrap());
+        let mut past = PastOwners::default();
+        past.note("app.w.test", &ada(), at(0));
+        server.save_past_owners(&past.take_changes()).unwrap();
+        assert!(other.release_past_owner("app.w.test", 7).unwrap());
+        assert!(!other.release_past_owner("unknown.w.test", 8).unwrap());
+        let one = |name: &str| Released::One(name.to_owned());
+        let released = [(one("app.w.test"), 7), (one("unknown.w.test"), 8)];
+        assert_eq!(server.take_released().unwrap(), released);
+        assert!(server.take_released().unwrap().is_empty());
+        assert!(server.past_owners().unwrap().owner("app.w.test", at(0)).is_none());
     }
 }
