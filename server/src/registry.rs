@@ -358,7 +358,9 @@ impl Registry {
                 continue;
             }
             any_allowed = true;
-            if ledger.is_held(&Key::Port(port)) || ledger.is_port_of_another(holder.account(), port) {
+            let of_another = ledger.is_port_of_another(holder.account(), port)
+                || self.0.routes.is_port_of_another(port, holder.account());
+            if ledger.is_held(&Key::Port(port)) || of_another {
                 continue;
             }
             if let Err(refusal) = ledger.check_port_doubt(holder.account(), port, now) {
@@ -381,7 +383,7 @@ impl Registry {
     }
 
     fn bind_port(&self, ledger: &mut Ledger, holder: &dyn Holder, port: u16) -> Result<Claim, Refusal> {
-        // Where its listener waits for the return of who was cut off, which is this account or nobody.
+        // Where its listener waits for the return of who was cut off, which is this account.
         let is_open = self.0.routes.is_open(port);
         let socket = if is_open { None } else { Some(self.0.range.bind(port)?) };
         let mut claim = self.place(ledger, holder, Key::Port(port));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 use super::ledger::Key;
+use crate::account::Account;
 use crate::endpoint::{Endpoint, Held};
 
 /// The two public sides of a name.
@@ -108,10 +109,18 @@ impl Routes {
         self.ports.contains_key(&port)
     }
 
-    /// Lets an endpoint answer, in place of what was there.
+    /// Whether the port's listener is another account's, or was a moment ago: visitors of that one may be in its queue.
+    pub(super) fn is_port_of_another(&self, port: u16, account: &Account) -> bool {
+        self.ports.get(&port).is_some_and(|place| place.endpoint().account != *account)
+    }
+
+    /// Lets an endpoint answer, in place of what was there. A visit that was admitted there goes on here only if both are
+    /// one account's: where a name has changed hands, who waits for it may ask again, and what was admitted ends.
     pub(super) fn put(&self, key: &Key, slot: Slot, endpoint: &Arc<Endpoint>) {
         match self.change(key, slot, Some(Place::Live(Arc::clone(endpoint)))) {
-            Some(Place::Held(_, held)) => held.settle(Some(Arc::clone(endpoint))),
+            Some(Place::Held(was, held)) => {
+                held.settle((was.account == endpoint.account).then(|| Arc::clone(endpoint)));
+            }
             // A visit of the one that is displaced may find its session gone.
             Some(Place::Live(displaced)) => {
                 let held = Held::new(Duration::ZERO, &self.waiting);

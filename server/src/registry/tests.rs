@@ -29,7 +29,7 @@ fn name(text: &str) -> HostPattern {
 }
 
 fn publish(registry: &Registry, holder: &FakeHolder, text: &str) -> Result<Lease, Refusal> {
-    let (endpoint, member) = endpoint();
+    let (endpoint, member) = with_command(holder, "http");
     registry.claim_name(holder, &name(text))?.unwrap().publish(&[(Slot::Secure, endpoint)], &member)
 }
 
@@ -74,11 +74,12 @@ async fn one_key_may_have_a_name_on_both_ports_but_each_once() {
     assert!(again.message.contains("already published by this session"));
 }
 
-fn with_command(line: &str) -> (Arc<Endpoint>, Arc<Member>) {
+fn with_command(holder: &FakeHolder, line: &str) -> (Arc<Endpoint>, Arc<Member>) {
     let Ok(Parsed::Publish(command)) = parse(line) else { panic!("{line}") };
     let member = member();
     let endpoint = Endpoint::new(Parts {
         protocol: Protocol::Https,
+        account: holder.account.clone(),
         url: "https://app.w.test".into(),
         modules: Arc::default(),
         tls: None,
@@ -89,7 +90,7 @@ fn with_command(line: &str) -> (Arc<Endpoint>, Arc<Member>) {
 }
 
 fn publish_with(registry: &Registry, holder: &FakeHolder, line: &str) -> Result<Lease, Refusal> {
-    let (endpoint, member) = with_command(line);
+    let (endpoint, member) = with_command(holder, line);
     registry.claim_name(holder, &name("app.w.test"))?.unwrap().publish(&[(Slot::Secure, endpoint)], &member)
 }
 
@@ -179,6 +180,38 @@ async fn visitors_wait_for_who_was_cut_off_and_not_for_who_left() {
     assert_eq!(next.unwrap(), Some(lease.endpoints()[0].id));
     drop(lease);
     assert!(registry.web("app.w.test", Slot::Secure).is_none());
+}
+
+#[tokio::test]
+async fn a_visit_that_one_account_admitted_goes_on_at_no_other_even_where_the_name_has_changed_hands() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let _lease = publish(&registry, &ada, "app.w.test").unwrap();
+    ada.evict();
+    let Some(Place::Held(_, held)) = registry.web("app.w.test", Slot::Secure) else { panic!("not held") };
+    assert_eq!(refused(&registry, &bob, "app.w.test"), Code::NAME_IN_USE);
+    registry.set_reservations(Reservations::for_test("app.w.test", &bob.account));
+    let waiting = async { held.wait().await.then(|| held.next().map(|next| next.id)) };
+    let publishing = async { publish(&registry, &bob, "app.w.test").unwrap() };
+    let (next, lease) = tokio::join!(waiting, publishing);
+    assert_eq!(next, Some(None));
+    assert_eq!(live(&registry, "app.w.test").unwrap().id, lease.endpoints()[0].id);
+}
+
+#[tokio::test]
+async fn visitors_who_wait_in_the_queue_of_a_lost_port_are_not_given_to_another_account() {
+    let (registry, mut opened) = Registry::for_test_on("w.test", 30136..=30136);
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let (endpoint, member) = with_command(&ada, "http");
+    let claim = registry.claim_port(&*ada, None).unwrap();
+    let _lease = claim.publish_port(endpoint, &member).await.unwrap();
+    let listener = opened.recv().await.unwrap();
+    let places = registry.forget(&*ada, End::CutOff);
+    assert_eq!(registry.claim_port(&*bob, None).unwrap_err().code, Code::NAME_IN_USE);
+    assert_eq!(registry.claim_port(&*ada, None).unwrap().port(), Some(30136));
+    registry.hold_no_longer(&places);
+    drop(listener);
+    assert_eq!(registry.claim_port(&*bob, None).unwrap().port(), Some(30136));
 }
 
 #[tokio::test(start_paused = true)]

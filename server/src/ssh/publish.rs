@@ -325,6 +325,7 @@ impl Publishing<'_> {
     ) -> Arc<Endpoint> {
         Endpoint::new(Parts {
             protocol,
+            account: self.publisher.account().clone(),
             url,
             modules: Arc::clone(&planned.modules),
             tls,
