@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use hithe_cli_parser::Command;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use held::Held;
+pub(crate) use held::{Crowd, Held};
 pub(crate) use members::{Member, Turn};
 
 use crate::account::Account;

@@ -4,14 +4,13 @@
 //! being told that nothing is there. Who leaves in order leaves no held place.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use dashmap::DashMap;
 
 use super::ledger::Key;
 use crate::account::Account;
-use crate::endpoint::{Endpoint, Held};
+use crate::endpoint::{Crowd, Endpoint, Held};
 
 /// The two public sides of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +76,7 @@ pub(super) struct Routes {
     wild: DashMap<Arc<str>, Sides>,
     ports: DashMap<u16, Place>,
     /// Visitors that wait at held places.
-    waiting: Arc<AtomicUsize>,
+    waiting: Crowd,
 }
 
 impl Routes {
@@ -123,7 +122,7 @@ impl Routes {
             }
             // A visit of the one that is displaced may find its session gone.
             Some(Place::Live(displaced)) => {
-                let held = Held::new(Duration::ZERO, &self.waiting);
+                let held = Held::new(Duration::ZERO, &endpoint.account, &self.waiting);
                 held.settle(Some(Arc::clone(endpoint)));
                 displaced.hold(held);
             }
@@ -134,7 +133,7 @@ impl Routes {
     /// Holds the place of an endpoint, if it is still there.
     pub(super) fn hold(&self, key: &Key, slot: Slot, endpoint: &Arc<Endpoint>, time: Duration) {
         if self.is_there(key, slot, endpoint) {
-            let held = Held::new(time, &self.waiting);
+            let held = Held::new(time, &endpoint.account, &self.waiting);
             endpoint.hold(Arc::clone(&held));
             self.change(key, slot, Some(Place::Held(Arc::clone(endpoint), held)));
         }
