@@ -33,7 +33,7 @@ use crate::config::ListenIp;
 use crate::endpoint::Endpoint;
 use crate::limits::Quota;
 use crate::proof::Proof;
-use crate::store::{Changes, PastOwners, Released, Reservations};
+use crate::store::{CameBy, Changes, PastOwners, Released, Reservations};
 use ledger::{Key, Ledger};
 use names::Leave;
 use routes::Routes;
@@ -308,7 +308,9 @@ impl Registry {
             }
             let free = !ledger.is_held(&key) && allowed.is_ok();
             if free {
-                return Ok((self.place(&mut ledger, holder, key), name));
+                let mut claim = self.place(&mut ledger, holder, key);
+                claim.came_by = CameBy::Chance;
+                return Ok((claim, name));
             }
         }
         Err(Refusal::new(
@@ -353,7 +355,14 @@ impl Registry {
         let mut remembered = Vec::new();
         let mut any_allowed = false;
         let mut in_doubt = None;
-        for port in self.0.range.candidates(&self.0.rules.secret, holder.account()) {
+        let account = holder.account();
+        let candidates = || self.0.range.candidates(&self.0.rules.secret, account);
+        // What it was given once it is given again, whether another one has become free in the meantime or not; and what it
+        // asked for, in this session or another, it will ask for again.
+        let given = ledger.past_ports(account, CameBy::Chance, now);
+        let asked_for = ledger.past_ports(account, CameBy::Asking, now);
+        let again = candidates().filter(|port| given.contains(port));
+        for port in again.chain(candidates()) {
             if !holder.rights().allow_port(port, self.domain()) {
                 continue;
             }
@@ -367,7 +376,7 @@ impl Registry {
                 in_doubt = Some(refusal);
                 continue;
             }
-            if ledger.check_port(holder.account(), port, now).is_err() {
+            if asked_for.contains(&port) || ledger.check_port(holder.account(), port, now).is_err() {
                 remembered.push(port);
             } else if let Ok(claim) = self.bind_port(ledger, holder, port) {
                 return Ok(claim);
@@ -387,7 +396,7 @@ impl Registry {
         let is_open = self.0.routes.is_open(port);
         let socket = if is_open { None } else { Some(self.0.range.bind(port)?) };
         let mut claim = self.place(ledger, holder, Key::Port(port));
-        claim.socket = socket;
+        (claim.socket, claim.came_by) = (socket, CameBy::Chance);
         Ok(claim)
     }
 
@@ -440,7 +449,8 @@ impl Registry {
 
     fn place(&self, ledger: &mut Ledger, holder: &dyn Holder, key: Key) -> Claim {
         let id = ledger.place(holder, key.clone());
-        Claim { registry: self.clone(), key, id, session: holder.id(), socket: None, by_proof: false }
+        let (registry, session, came_by) = (self.clone(), holder.id(), CameBy::Asking);
+        Claim { registry, key, id, session, socket: None, by_proof: false, came_by }
     }
 
     /// What is remembered of owners and was not stored since the last question.

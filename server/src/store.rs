@@ -20,7 +20,7 @@ use tempfile::NamedTempFile;
 
 pub(crate) use audit::{AuditQuery, Class, Entry};
 pub(crate) use database::{Database, DatabaseError};
-pub(crate) use names::{Changes, PastOwners, Released};
+pub(crate) use names::{CameBy, Changes, PastOwners, Released};
 pub(crate) use people::{Key, NewToken, People, PeopleError, Person, Token};
 pub(crate) use recorder::Recorder;
 pub(crate) use reservations::Reservations;

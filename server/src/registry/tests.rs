@@ -10,7 +10,7 @@ use super::*;
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, Member, Parts, Protocol};
 use crate::modules::ModuleChain;
-use crate::store::seconds;
+use crate::store::{Database, seconds};
 use crate::tunnel::Tunnel;
 use crate::tunnel::testing::NoDial;
 
@@ -353,6 +353,45 @@ async fn a_port_is_given_again_after_a_drop_and_to_nobody_else() {
     drop((lease, listener));
     assert_eq!(registry.claim_port(&*bob, Some(port)).unwrap_err().code, Code::NAME_IN_USE);
     assert_eq!(registry.claim_port(&*ada, None).unwrap().port(), Some(port));
+}
+
+async fn publish_port(registry: &Registry, holder: &FakeHolder, port: Option<u16>) -> (Lease, u16) {
+    let (endpoint, member) = with_command(holder, "http");
+    let claim = registry.claim_port(holder, port).unwrap();
+    let port = claim.port().unwrap();
+    (claim.publish_port(endpoint, &member).await.unwrap(), port)
+}
+
+#[tokio::test]
+async fn a_random_port_is_given_again_after_a_restart_though_a_better_one_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("hithe.db")).unwrap();
+    let (registry, mut opened) = Registry::for_test_on("w.test", 30140..=30149);
+    let ada = FakeHolder::enter(&registry, 1);
+    let first = registry.claim_port(&*ada, None).unwrap().port().unwrap();
+    let blocked = std::net::TcpListener::bind(("127.0.0.1", first)).unwrap();
+    let (lease, second) = publish_port(&registry, &ada, None).await;
+    assert_ne!(first, second);
+    drop((opened.recv().await, lease, blocked));
+    database.save_past_owners(&registry.take_changes()).unwrap();
+
+    let (registry, _opened) = Registry::for_test_on("w.test", 30140..=30149);
+    registry.ledger().past = database.past_owners().unwrap();
+    let ada = FakeHolder::enter(&registry, 1);
+    let again = registry.claim_port(&*ada, None).unwrap();
+    assert_eq!(again.port(), Some(second));
+    assert_eq!(registry.claim_port(&*ada, None).unwrap().port(), Some(first));
+}
+
+#[tokio::test]
+async fn a_port_that_was_asked_for_is_given_at_random_only_when_there_is_no_other() {
+    let (registry, mut opened) = Registry::for_test_on("w.test", 30150..=30157);
+    let ada = FakeHolder::enter(&registry, 1);
+    let first = registry.claim_port(&*ada, None).unwrap().port().unwrap();
+    let (lease, _) = publish_port(&registry, &ada, Some(first)).await;
+    drop((opened.recv().await, lease));
+    let claims: Vec<_> = (0..8).map(|_| registry.claim_port(&*ada, None).unwrap()).collect();
+    assert_eq!(claims.iter().position(|it| it.port() == Some(first)), Some(7));
 }
 
 #[tokio::test]
