@@ -101,7 +101,8 @@ impl TestServer {
         self.start_again().await;
     }
 
-    async fn start_again(&mut self) {
+    /// Starts a server that has ended on the same addresses and state.
+    pub async fn start_again(&mut self) {
         std::fs::remove_file(self.folder.path().join("ready.json")).expect("the ready file");
         let listen = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect();
         self.options.ssh_listen = listen(&self.ready.ssh);

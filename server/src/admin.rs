@@ -19,7 +19,7 @@ use crate::account::{Account, AccountError, AclError};
 use crate::limits::Accounts as Usages;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, SessionId};
-use crate::store::{Database, DatabaseError, Entry, PeopleError};
+use crate::store::{Class, Database, DatabaseError, Entry, PeopleError};
 
 /// Where such commands are answered.
 #[derive(Clone, Debug)]
@@ -101,11 +101,13 @@ impl Desk {
 
     /// Does what is asked and says what came of it. Changes are written into the audit log.
     pub(crate) fn answer(&self, asker: &Asker, command: &Admin) -> Answer {
+        // Asked before: it may take the mark from the very account that gives it.
+        let class = if self.is_admin(asker) { Class::Change } else { Class::Anybody };
         let done = self.dispatch(asker, command);
         if changes(command) || matches!(done, Err(AdminError::NotAdmin)) {
             let result = done.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned());
             let entry = Entry::now(asker.name(), asker.source(), command.action(), object(command), result);
-            if let Err(error) = self.database.record(&[entry]) {
+            if let Err(error) = self.database.record(&[entry.of_class(class)]) {
                 tracing::error!(%error, action = command.action(), by = %asker, "cannot write the audit log");
             }
         }

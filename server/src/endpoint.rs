@@ -10,9 +10,10 @@ use std::sync::{Arc, OnceLock};
 use hithe_cli_parser::Command;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use held::Held;
+pub(crate) use held::{Crowd, Held};
 pub(crate) use members::{Member, Turn};
 
+use crate::account::Account;
 use crate::modules::ModuleChain;
 use crate::workers::Worker;
 use members::Members;
@@ -43,6 +44,8 @@ pub(crate) enum Protocol {
 pub(crate) struct Endpoint {
     pub(crate) id: EndpointId,
     pub(crate) protocol: Protocol,
+    /// Whose it is.
+    pub(crate) account: Account,
     /// What a visitor types, such as `https://app.example.com`.
     pub(crate) url: Arc<str>,
     pub(crate) modules: Arc<ModuleChain>,
@@ -60,6 +63,7 @@ pub(crate) struct Endpoint {
 /// What an endpoint is made of.
 pub(crate) struct Parts {
     pub(crate) protocol: Protocol,
+    pub(crate) account: Account,
     pub(crate) url: Arc<str>,
     pub(crate) modules: Arc<ModuleChain>,
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
@@ -69,9 +73,20 @@ pub(crate) struct Parts {
 
 impl Endpoint {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { protocol, url, modules, tls, command, member } = parts;
+        let Parts { protocol, account, url, modules, tls, command, member } = parts;
         let (id, members, withdrawn) = (EndpointId::next(), Members::of(member), CancellationToken::new());
-        Arc::new(Self { id, protocol, url, modules, tls, command, members, withdrawn, held: OnceLock::new() })
+        Arc::new(Self {
+            id,
+            protocol,
+            account,
+            url,
+            modules,
+            tls,
+            command,
+            members,
+            withdrawn,
+            held: OnceLock::new(),
+        })
     }
 
     /// Who serves the next visit. None where the last publisher has just left.
@@ -137,7 +152,8 @@ impl Endpoint {
         let Ok(hithe_cli_parser::Parsed::Publish(command)) = hithe_cli_parser::parse("http") else {
             unreachable!("http is a command")
         };
+        let Ok(account) = "ada".parse() else { unreachable!("ada is an account") };
         let (url, modules, command) = (url.into(), Arc::new(modules), Arc::from(command));
-        Self::new(Parts { protocol, url, modules, tls: None, command, member })
+        Self::new(Parts { protocol, account, url, modules, tls: None, command, member })
     }
 }

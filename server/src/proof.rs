@@ -5,10 +5,11 @@
 //! `_hithe.co.uk` by registering a name.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
@@ -52,6 +53,8 @@ pub(crate) enum ProofError {
     Failed { record: String, name: String, why: String },
     #[error("{TRIES} proofs of your account have failed within a minute")]
     TooMany,
+    #[error("other proofs of your account have been under way for {} s", TURN.as_secs())]
+    Waiting,
 }
 
 /// The values of which a record has to hold one. The first is the one to tell.
@@ -99,13 +102,48 @@ fn records(name: &HostPattern) -> Vec<String> {
 pub(crate) struct Prover {
     resolver: TokioResolver,
     asking: Semaphore,
-    tries: Mutex<LruCache<Account, Tries>>,
+    accounts: Mutex<LruCache<Account, Arc<OfAccount>>>,
+}
+
+/// What an account has of the prover. A name server may be slow because its owner wants it so: that must hold up nobody
+/// else.
+struct OfAccount {
+    proving: Semaphore,
+    tries: Mutex<Tries>,
 }
 
 /// Proofs of an account that have failed, or are under way.
 struct Tries {
     since: Instant,
     count: u32,
+}
+
+impl OfAccount {
+    fn new() -> Arc<Self> {
+        let tries = Mutex::new(Tries { since: Instant::now(), count: 0 });
+        Arc::new(Self { proving: Semaphore::new(MAX_PROOFS), tries })
+    }
+
+    /// Whether it may try once more; counts it.
+    fn may_try(&self) -> bool {
+        let now = Instant::now();
+        let mut tries = self.tries();
+        if now.duration_since(tries.since) >= MINUTE {
+            *tries = Tries { since: now, count: 0 };
+        }
+        let may = tries.count < TRIES;
+        tries.count += u32::from(may);
+        may
+    }
+
+    fn give_back(&self) {
+        let mut tries = self.tries();
+        tries.count = tries.count.saturating_sub(1);
+    }
+
+    fn tries(&self) -> MutexGuard<'_, Tries> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The resolver cannot be had.
@@ -133,30 +171,53 @@ impl Prover {
         Ok(Self {
             resolver: builder.build().map_err(ProverError)?,
             asking: Semaphore::new(MAX_LOOKUPS),
-            tries: Mutex::new(LruCache::new(MAX_ACCOUNTS)),
+            accounts: Mutex::new(LruCache::new(MAX_ACCOUNTS)),
         })
     }
 
-    /// Whether one of the records of a name holds one of the values. Takes [`WAIT`] at most.
+    /// Whether one of the records of a name holds one of the values. Proofs of one account beyond [`MAX_PROOFS`] wait for
+    /// their turn, [`TURN`] at most; then it takes twice [`WAIT`] at most.
     pub(crate) async fn prove(
         &self,
         account: &Account,
         name: &HostPattern,
         values: &Values,
     ) -> Result<Proof, ProofError> {
-        if !self.may_try(account) {
+        let own = self.of(account);
+        let Ok(Ok(_turn)) = timeout(TURN, own.proving.acquire()).await else {
+            return Err(ProofError::Waiting);
+        };
+        if !own.may_try() {
             return Err(ProofError::TooMany);
         }
-        let answers = join_all(records(name).into_iter().map(|record| self.ask(record, values))).await;
-        judge(name, &answers)?;
+        judge(name, &self.answers(name, values).await)?;
         // What was proved costs nobody but the owner of the name anything.
-        self.give_back(account);
+        own.give_back();
         Ok(Proof { account: account.clone(), name: name.clone() })
     }
 
+    /// What the records of a name say, from the nearest to the highest; or as soon as one is right, those that are known.
+    async fn answers(&self, name: &HostPattern, values: &Values) -> Vec<(String, Answer)> {
+        let asking = records(name).into_iter().enumerate();
+        let mut asking: FuturesUnordered<_> =
+            asking.map(|(place, record)| async move { (place, self.ask(record, values).await) }).collect();
+        let mut answers = Vec::new();
+        while let Some(answer) = asking.next().await {
+            let is_right = answer.1.1 == Answer::Right;
+            answers.push(answer);
+            if is_right {
+                break;
+            }
+        }
+        answers.sort_by_key(|(place, _)| *place);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
     async fn ask(&self, record: String, values: &Values) -> (String, Answer) {
+        let Ok(Ok(_permit)) = timeout(WAIT, self.asking.acquire()).await else {
+            return (record, Answer::Failed("this server looks up too much at the moment".to_owned()));
+        };
         let lookup = async {
-            let _permit = self.asking.acquire().await.map_err(|_| NetError::Busy)?;
             let mut name = Name::from_ascii(&record)?;
             // The search list of /etc/resolv.conf says nothing about who a name belongs to.
             name.set_fqdn(true);
@@ -179,27 +240,9 @@ impl Prover {
         (record, answer)
     }
 
-    /// Whether the account may try once more; counts it.
-    fn may_try(&self, account: &Account) -> bool {
-        let now = Instant::now();
-        let mut tries = self.tries();
-        let tries = tries.get_or_insert_mut(account.clone(), || Tries { since: now, count: 0 });
-        if now.duration_since(tries.since) >= MINUTE {
-            *tries = Tries { since: now, count: 0 };
-        }
-        let may = tries.count < TRIES;
-        tries.count += u32::from(may);
-        may
-    }
-
-    fn give_back(&self, account: &Account) {
-        if let Some(tries) = self.tries().get_mut(account) {
-            tries.count = tries.count.saturating_sub(1);
-        }
-    }
-
-    fn tries(&self) -> MutexGuard<'_, LruCache<Account, Tries>> {
-        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn of(&self, account: &Account) -> Arc<OfAccount> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(accounts.get_or_insert_ref(account, OfAccount::new))
     }
 }
 
@@ -286,14 +329,18 @@ const MAX_NAME: usize = 253;
 const MAX_RECORDS: usize = 6;
 /// Texts of one answer that are looked at; there are at most 64 KiB of them.
 const MAX_TEXTS: usize = 64;
-/// Look-ups at a time.
-const MAX_LOOKUPS: usize = 64;
+/// Look-ups at a time: those of ten accounts whose name servers are all slow.
+const MAX_LOOKUPS: usize = 256;
+/// Proofs of one account at a time.
+const MAX_PROOFS: usize = 4;
+/// For the turn of a proof behind others of its account.
+const TURN: Duration = Duration::from_secs(60);
 /// Proofs of one account that may fail within [`MINUTE`].
 const TRIES: u32 = 10;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Accounts of which failed proofs are counted.
 const MAX_ACCOUNTS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// For one proof.
+/// For one look-up, and before it for a place among all.
 const WAIT: Duration = Duration::from_secs(5);
 const NO_ANSWER: &str = "the name server has not answered within 5 s";
 /// Answers, of at most 64 KiB each.
@@ -305,6 +352,9 @@ const CACHED_NONE_FOR: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::task::yield_now;
+
     use super::*;
 
     fn name(text: &str) -> HostPattern {
@@ -360,12 +410,37 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_account_tries_ten_times_a_minute() {
         let prover = Prover::new(NameServer::At("127.0.0.1:9".parse().unwrap())).unwrap();
-        let (ada, bob) = ("ada".parse().unwrap(), "bob".parse().unwrap());
-        assert!((0..TRIES).all(|_| prover.may_try(&ada)));
-        assert!(!prover.may_try(&ada) && prover.may_try(&bob));
-        prover.give_back(&ada);
-        assert!(prover.may_try(&ada) && !prover.may_try(&ada));
+        let [ada, bob] = ["ada", "bob"].map(|name| prover.of(&name.parse().unwrap()));
+        assert!((0..TRIES).all(|_| ada.may_try()));
+        assert!(!prover.of(&"ada".parse().unwrap()).may_try() && bob.may_try());
+        ada.give_back();
+        assert!(ada.may_try() && !ada.may_try());
         tokio::time::advance(MINUTE).await;
-        assert!(prover.may_try(&ada));
+        assert!(ada.may_try());
+    }
+
+    /// A name server that never answers.
+    async fn silent() -> (tokio::net::UdpSocket, Prover) {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let prover = Prover::new(NameServer::At(socket.local_addr().unwrap())).unwrap();
+        (socket, prover)
+    }
+
+    #[tokio::test]
+    async fn an_account_with_slow_name_servers_takes_no_more_than_its_share() {
+        let (_silent, prover) = silent().await;
+        let (eve, values) = ("eve".parse().unwrap(), values());
+        let slow = name("a.b.c.d.e.f.slow.example");
+        let mut proofs: Vec<_> = (0..100).map(|_| Box::pin(prover.prove(&eve, &slow, &values))).collect();
+        // More than one task does in a turn.
+        for _ in 0..20 {
+            assert!(proofs.iter_mut().all(|it| it.now_or_never().is_none()));
+            yield_now().await;
+        }
+        assert_eq!(prover.asking.available_permits(), MAX_LOOKUPS - MAX_PROOFS * MAX_RECORDS);
+        assert_eq!(prover.of(&eve).tries().count, u32::try_from(MAX_PROOFS).unwrap());
+        drop(proofs);
+        assert_eq!(prover.asking.available_permits(), MAX_LOOKUPS);
+        assert_eq!(prover.of(&eve).proving.available_permits(), MAX_PROOFS);
     }
 }

@@ -33,7 +33,7 @@ use crate::config::ListenIp;
 use crate::endpoint::Endpoint;
 use crate::limits::Quota;
 use crate::proof::Proof;
-use crate::store::{Changes, PastOwners, Reservations};
+use crate::store::{CameBy, Changes, PastOwners, Released, Reservations};
 use ledger::{Key, Ledger};
 use names::Leave;
 use routes::Routes;
@@ -278,7 +278,9 @@ impl Registry {
             true => Leave::Given,
             false => self.0.rules.check(name)?,
         };
-        ledger.check_name(holder.account(), name, self.domain(), SystemTime::now())?;
+        let now = SystemTime::now();
+        ledger.check_name(holder.account(), name, self.domain(), now)?;
+        ledger.check_doubt(holder.account(), name, self.domain(), now)?;
         let key = Key::from(name);
         self.check_quota(&ledger, holder, Some(&key))?;
         let proved = proof.is_some_and(|proof| proof.is_for(holder.account(), name));
@@ -306,7 +308,9 @@ impl Registry {
             }
             let free = !ledger.is_held(&key) && allowed.is_ok();
             if free {
-                return Ok((self.place(&mut ledger, holder, key), name));
+                let mut claim = self.place(&mut ledger, holder, key);
+                claim.came_by = CameBy::Chance;
+                return Ok((claim, name));
             }
         }
         Err(Refusal::new(
@@ -334,7 +338,9 @@ impl Registry {
         if self.0.rules.open {
             return Err(ports::not_chosen_when_open());
         }
-        ledger.check_port(holder.account(), port, SystemTime::now())?;
+        let now = SystemTime::now();
+        ledger.check_port(holder.account(), port, now)?;
+        ledger.check_port_doubt(holder.account(), port, now)?;
         let key = Key::Port(port);
         // Held by another session of this key: who has the port is settled when publishing.
         let is_open = ledger.is_held(&key) || self.0.routes.is_open(port);
@@ -348,15 +354,29 @@ impl Registry {
         let now = SystemTime::now();
         let mut remembered = Vec::new();
         let mut any_allowed = false;
-        for port in self.0.range.candidates(&self.0.rules.secret, holder.account()) {
+        let mut in_doubt = None;
+        let account = holder.account();
+        let candidates = || self.0.range.candidates(&self.0.rules.secret, account);
+        // What it was given once it is given again, whether another one has become free in the meantime or not; and what it
+        // asked for, in this session or another, it will ask for again.
+        let given = ledger.past_ports(account, CameBy::Chance, now);
+        let asked_for = ledger.past_ports(account, CameBy::Asking, now);
+        let again = candidates().filter(|port| given.contains(port));
+        for port in again.chain(candidates()) {
             if !holder.rights().allow_port(port, self.domain()) {
                 continue;
             }
             any_allowed = true;
-            if ledger.is_held(&Key::Port(port)) {
+            let of_another = ledger.is_port_of_another(holder.account(), port)
+                || self.0.routes.is_port_of_another(port, holder.account());
+            if ledger.is_held(&Key::Port(port)) || of_another {
                 continue;
             }
-            if ledger.check_port(holder.account(), port, now).is_err() {
+            if let Err(refusal) = ledger.check_port_doubt(holder.account(), port, now) {
+                in_doubt = Some(refusal);
+                continue;
+            }
+            if asked_for.contains(&port) || ledger.check_port(holder.account(), port, now).is_err() {
                 remembered.push(port);
             } else if let Ok(claim) = self.bind_port(ledger, holder, port) {
                 return Ok(claim);
@@ -368,15 +388,15 @@ impl Registry {
         // Those who have gone must not keep the range from those who are here.
         remembered.sort_by_key(|port| ledger.last_seen(*port));
         let claim = remembered.into_iter().find_map(|port| self.bind_port(ledger, holder, port).ok());
-        claim.ok_or_else(|| ports::range_exhausted(self.0.range.ports()))
+        claim.ok_or_else(|| in_doubt.unwrap_or_else(|| ports::range_exhausted(self.0.range.ports())))
     }
 
     fn bind_port(&self, ledger: &mut Ledger, holder: &dyn Holder, port: u16) -> Result<Claim, Refusal> {
-        // Where its listener waits for the return of who was cut off, which is this account or nobody.
+        // Where its listener waits for the return of who was cut off, which is this account.
         let is_open = self.0.routes.is_open(port);
         let socket = if is_open { None } else { Some(self.0.range.bind(port)?) };
         let mut claim = self.place(ledger, holder, Key::Port(port));
-        claim.socket = socket;
+        (claim.socket, claim.came_by) = (socket, CameBy::Chance);
         Ok(claim)
     }
 
@@ -429,7 +449,8 @@ impl Registry {
 
     fn place(&self, ledger: &mut Ledger, holder: &dyn Holder, key: Key) -> Claim {
         let id = ledger.place(holder, key.clone());
-        Claim { registry: self.clone(), key, id, session: holder.id(), socket: None, by_proof: false }
+        let (registry, session, came_by) = (self.clone(), holder.id(), CameBy::Asking);
+        Claim { registry, key, id, session, socket: None, by_proof: false, came_by }
     }
 
     /// What is remembered of owners and was not stored since the last question.
@@ -452,9 +473,28 @@ impl Registry {
         self.ledger().reserved = reserved;
     }
 
+    /// Whether not all of that could be read.
+    pub(crate) fn doubts_reservations(&self) -> bool {
+        self.ledger().reserved.are_incomplete()
+    }
+
     /// Forgets who had `what` last, if nobody has it now. Whether that was known.
     pub(crate) fn forget_owner(&self, what: &str) -> bool {
         self.ledger().past.forget(what)
+    }
+
+    /// The same of what was released at that moment, in seconds since 1970, unless somebody was seen there afterwards.
+    pub(crate) fn forget_released(&self, what: &Released, at: i64) {
+        let past = &mut self.ledger().past;
+        let names = match what {
+            Released::One(name) => vec![name.as_str().into()],
+            Released::AllOf(account) => past.of(account),
+        };
+        for name in names {
+            if past.seen(&name).is_some_and(|seen| seen <= at) {
+                past.forget(&name);
+            }
+        }
     }
 
     /// Forgets what an account had.

@@ -11,6 +11,7 @@ mod sockets;
 mod supervisor;
 mod upkeep;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -46,7 +47,7 @@ use crate::proof::Prover;
 use crate::proxy::Site;
 use crate::registry::{NameRules, NameSecret, OpenedPort, Registry, RegistryConfig};
 use crate::ssh::{self, Algorithms, Door, HostKeys, PublicPorts, Publishers};
-use crate::store::{PastOwners, Recorder, Store};
+use crate::store::{PastOwners, Recorder, Reservations, Store};
 use crate::trust::Trust;
 use crate::tunnel::spool::Spool;
 use crate::workers::{Parcel, Workers};
@@ -148,10 +149,10 @@ impl Server {
             tcp_ports: config.tcp_ports.clone(),
             tcp_address: config.tcp_listen_address,
             past: past_owners(&store),
-            reserved: store.database.reservations().map_err(state)?,
+            reserved: reservations(&store),
             hold: config.hold,
         });
-        let accounts = accounts(&config, &store)?;
+        let accounts = accounts(&config, &store);
         let workers = Workers::start(config.workers).map_err(StartError::Workers)?;
         let visitors = Drain::new();
         let metrics = Arc::<Metrics>::default();
@@ -451,10 +452,29 @@ fn name_rules(config: &Config, store: &Store) -> Result<NameRules, StartError> {
     })
 }
 
-fn accounts(config: &Config, store: &Store) -> Result<Accounts, StartError> {
+/// Where the bytes of the month cannot be read, they count from now on, which is the lesser evil.
+fn accounts(config: &Config, store: &Store) -> Accounts {
     let month = Month::of(SystemTime::now());
-    let moved = store.database.traffic(month).map_err(state)?;
-    Ok(Accounts::new(config.limits.accounts.into(), month, moved))
+    let moved = store.database.traffic(month).unwrap_or_else(|error| {
+        let path = store.database.path().display();
+        tracing::error!(%path, error = with_causes(&error), "how many bytes accounts have moved cannot be read: put a backup in place");
+        HashMap::new()
+    });
+    Accounts::new(config.limits.accounts.into(), month, moved)
+}
+
+/// Where they cannot be read, nobody may take what might be kept for another.
+fn reservations(store: &Store) -> Reservations {
+    store.database.reservations().unwrap_or_else(|error| {
+        let path = store.database.path().display();
+        tracing::error!(
+            %path,
+            error = with_causes(&error),
+            "reservations cannot be read: until they can, accounts get only names and ports that they had within the last \
+             day, what is known to be kept for them, and random names"
+        );
+        store.database.readable_reservations()
+    })
 }
 
 /// Where they cannot be read, names are free early, which is the lesser evil.

@@ -7,6 +7,7 @@ mod database;
 mod names;
 mod people;
 mod recorder;
+mod reservations;
 mod traffic;
 
 use std::io::{self, Write};
@@ -17,11 +18,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ring::rand::{SecureRandom, SystemRandom};
 use tempfile::NamedTempFile;
 
-pub(crate) use audit::{AuditQuery, Entry};
+pub(crate) use audit::{AuditQuery, Class, Entry};
 pub(crate) use database::{Database, DatabaseError};
-pub(crate) use names::{Changes, PastOwners, Reservations};
+pub(crate) use names::{CameBy, Changes, PastOwners, Released};
 pub(crate) use people::{Key, NewToken, People, PeopleError, Person, Token};
 pub(crate) use recorder::Recorder;
+pub(crate) use reservations::Reservations;
 
 /// Why the state directory cannot be used: the operator's to mend.
 #[derive(Debug, thiserror::Error)]

@@ -235,6 +235,30 @@ async fn a_reserved_name_is_for_its_account_alone() {
 }
 
 #[tokio::test]
+async fn a_running_server_sees_what_hithed_admin_releases() {
+    let server = server_of_ada().await;
+    let origin = Origin::replying("hello").await;
+    let key = bob(&server, "").await;
+    let mut tunnel = publish_as(&server, &server.user_key(), "app:443", &origin).await;
+    tunnel.interrupt().await;
+    tunnel.wait().await;
+    let refused = server.ssh().key(&key).forward_to("app:443", &origin).command("http").run().await;
+    assert!(refused.stdout.contains("ERR_HITHE_334"), "{}", refused.output());
+    let names_without = async |what: &str| {
+        let gone = async { while ask(&server, "names").await.contains(what) {} };
+        hithe_integration::within("the server sees it", gone).await;
+    };
+    server.try_admin("names release app");
+    names_without("app.localhost").await;
+    let mut bobs = server.ssh().key(&key).forward_to("app:443", &origin).command("http").publish().await;
+    bobs.interrupt().await;
+    bobs.wait().await;
+    assert!(ask(&server, "names").await.contains("app.localhost"));
+    server.admin("accounts remove bob");
+    names_without("app.localhost").await;
+}
+
+#[tokio::test]
 async fn everybody_sees_and_ends_their_own_sessions() {
     let server = server_of_ada().await;
     let origin = Origin::replying("hello").await;
@@ -279,6 +303,28 @@ async fn accounts_outlive_a_crash() {
     ask(&server, "accounts add bob").await;
     server.restart().await;
     assert!(ask(&server, "accounts").await.contains("bob"));
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_read_its_reservations_starts_and_gives_nobody_what_may_be_reserved() {
+    let mut server = server_of_ada().await;
+    let origin = Origin::replying("hello").await;
+    ask(&server, "accounts add bob").await;
+    ask(&server, "names reserve app bob").await;
+    let path = server.state_dir().join("hithe.db");
+    server.sigterm();
+    server.wait().await;
+    let mut bytes = std::fs::read(&path).unwrap();
+    let row = b"app.localhostbob";
+    let at = bytes.windows(row.len()).position(|it| it == row).unwrap();
+    let page = at / 4096 * 4096;
+    bytes[page..page + 4096].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    server.start_again().await;
+    server.logged("reservations cannot be read").await;
+    let refused = server.ssh().forward_to("app:443", &origin).command("http").run().await;
+    assert!(refused.stdout.contains("ERR_HITHE_320"), "{}", refused.output());
+    let _random = server.ssh().forward_to("443", &origin).command("http").publish().await;
 }
 
 #[tokio::test]

@@ -149,6 +149,26 @@ async fn a_name_server_that_fails_or_is_silent_is_not_taken_for_no_record() {
 }
 
 #[tokio::test]
+async fn a_silent_name_server_holds_up_nothing_else_of_the_command() {
+    let dns = NameServer::start().await;
+    let server = server_asking(&dns).await;
+    let origin = Origin::replying("hello").await;
+    for silent in ["_hithe.one.example.net", "_hithe.two.example.net", "_hithe.above.example.org"] {
+        dns.be_silent(silent);
+    }
+    dns.set("_hithe.shop.above.example.org", &own_value(&server).await);
+    let binds = ["one.example.net:80", "two.example.net:80", "shop.above.example.org:80", "app:80"];
+    let ssh = binds.iter().fold(server.ssh(), |ssh, bind| ssh.forward_to(bind, &origin));
+    let mut ssh = ssh.command("http").spawn();
+    for visited in ["http://app.localhost/", "http://shop.above.example.org/"] {
+        let is_public = async { while server.visitor().get(visited).await.status() != 200 {} };
+        within("what can be proved is public", is_public).await;
+    }
+    assert!(!ssh.output().contains("ERR_HITHE_319"), "the others are still asked for: {}", ssh.output());
+    ssh.wait_for_text("two.example.net is yours cannot be looked up").await;
+}
+
+#[tokio::test]
 async fn a_name_server_that_is_gone_is_said_to_be() {
     let dns = NameServer::start().await;
     let server = server_asking(&dns).await;

@@ -1,6 +1,6 @@
 //! To whom names and ports belong.
 
-use hithe_integration::{Origin, TestServer};
+use hithe_integration::{Origin, TestServer, within};
 use tokio::io::AsyncReadExt;
 
 #[tokio::test]
@@ -130,4 +130,38 @@ async fn names_outlive_a_restart_of_the_server() {
     let bind = format!("{name}:443");
     let thief = server.ssh().key(&other).forward_to(&bind, &origin).command("http").run().await;
     assert!(thief.stdout.contains("ERR_HITHE_334"), "{}", thief.output());
+}
+
+#[tokio::test]
+async fn a_random_tcp_port_outlives_a_restart_though_a_better_one_has_become_free() {
+    let mut server = TestServer::start().await;
+    let origin = Origin::greeting("hello\n").await;
+    let published = async |server: &TestServer| {
+        let mut ssh = server.ssh().forward_to("0", &origin).command("tcp").publish().await;
+        let port = ssh.forwarding().await.remove(0).port().unwrap();
+        ssh.interrupt().await;
+        ssh.wait().await;
+        port
+    };
+    let first = published(&server).await;
+    let is_listed = async |port: u16| {
+        let names = server.admin("names list --json");
+        names.contains(&format!("\"port {port}\""))
+    };
+    within("the port is remembered", async { while !is_listed(first).await {} }).await;
+    server.admin(&format!("names release {first}"));
+    let blocked = within("the port is closed", async {
+        loop {
+            if let Ok(listener) = tokio::net::TcpListener::bind(("127.0.0.1", first)).await {
+                return listener;
+            }
+        }
+    })
+    .await;
+    server.restart_in_order().await;
+    let second = published(&server).await;
+    assert_ne!(second, first);
+    drop(blocked);
+    server.restart_in_order().await;
+    assert_eq!(published(&server).await, second);
 }

@@ -50,7 +50,7 @@ impl Desk {
             }
             Accounts::Remove { name } => {
                 let account: Account = name.parse()?;
-                self.database.remove_account(&account)?;
+                self.database.remove_account(&account, now())?;
                 if let Some(server) = &self.server {
                     server.registry.forget_account(&account);
                 }
@@ -138,7 +138,7 @@ impl Desk {
                 let was_reserved = self.database.release(&what)?;
                 let was_kept = match &self.server {
                     Some(server) => server.registry.forget_owner(&what),
-                    None => self.database.forget_past_owner(&what)?,
+                    None => self.database.release_past_owner(&what, now())?,
                 };
                 self.applied()?;
                 match was_reserved || was_kept {

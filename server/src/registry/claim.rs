@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::ledger::{ClaimId, Key};
 use super::{End, Refusal, Registry, SessionId, Slot, ports};
 use crate::endpoint::{Endpoint, Member};
+use crate::store::CameBy;
 
 /// A place in the ledger that is not public.
 #[must_use = "the name is free again as soon as the claim is dropped"]
@@ -25,6 +26,7 @@ pub(crate) struct Claim {
     pub(super) socket: Option<socket2::Socket>,
     /// It is theirs as long as they can prove it, and is not kept for them afterwards: names change hands.
     pub(super) by_proof: bool,
+    pub(super) came_by: CameBy,
 }
 
 impl Claim {

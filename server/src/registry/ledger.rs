@@ -13,7 +13,7 @@ use super::holdings::Holdings;
 use super::{Claim, Holder, Refusal, Slot};
 use crate::account::Account;
 use crate::endpoint::{Endpoint, Member};
-use crate::store::{PastOwners, Reservations};
+use crate::store::{CameBy, PastOwners, Reservations};
 
 /// One SSH connection of a publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,6 +72,7 @@ struct Entry {
     takeovers: Vec<Instant>,
     /// A claim alone gives no right to the name afterwards.
     was_public: bool,
+    came_by: CameBy,
 }
 
 impl Entry {
@@ -124,6 +125,7 @@ impl Ledger {
             public: Vec::new(),
             takeovers: Vec::new(),
             was_public: false,
+            came_by: CameBy::Asking,
         };
         self.holdings.add(holder.account(), holder.id(), id, key.clone());
         self.entries.entry(key).or_insert_with(fresh).holds.push((id, holder.id()));
@@ -147,7 +149,7 @@ impl Ledger {
         if entry.holds.is_empty() {
             let freed = self.entries.remove(key).filter(|entry| entry.was_public);
             if let Some(entry) = freed {
-                self.past.note(&key.to_string(), &entry.account, now);
+                self.past.note(&key.to_string(), &entry.account, entry.came_by, now);
             }
         }
         withdrawn
@@ -183,9 +185,11 @@ impl Ledger {
             changes.serving.push(Arc::clone(&endpoint));
             entry.public.push(Public { slot: *slot, claim: claim.id, endpoint, member: Arc::clone(member) });
         }
+        entry.came_by = claim.came_by;
         if !claim.by_proof && !std::mem::replace(&mut entry.was_public, true) {
             // At once, so that it stays theirs when the server is killed.
-            self.past.note(&claim.key.to_string(), &entry.account, SystemTime::now());
+            let what = claim.key.to_string();
+            self.past.note(&what, &entry.account, entry.came_by, SystemTime::now());
         }
         Ok(changes)
     }
@@ -355,8 +359,49 @@ impl Ledger {
         }
     }
 
+    /// Whether `account` may have `name` although not all that the operator keeps can be read: what it had lately.
+    pub(super) fn check_doubt(
+        &self,
+        account: &Account,
+        name: &HostPattern,
+        domain: &HostName,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let key = Key::from(name);
+        let above = above(name, domain).into_iter().map(|above| above.to_string());
+        match self.reserved.are_in_doubt(&key.to_string(), above) && !self.belongs_to(account, &key, now) {
+            true => Err(in_doubt(&key)),
+            false => Ok(()),
+        }
+    }
+
+    /// The same of a port.
+    pub(super) fn check_port_doubt(
+        &self,
+        account: &Account,
+        port: u16,
+        now: SystemTime,
+    ) -> Result<(), Refusal> {
+        let key = Key::Port(port);
+        match self.reserved.are_in_doubt(&key.to_string(), []) && !self.belongs_to(account, &key, now) {
+            true => Err(in_doubt(&key)),
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn check_port(&self, account: &Account, port: u16, now: SystemTime) -> Result<(), Refusal> {
         self.check_holder(account, &Key::Port(port), now)
+    }
+
+    /// The ports that an account had within the last day and came by so.
+    pub(super) fn past_ports(&self, account: &Account, came_by: CameBy, now: SystemTime) -> HashSet<u16> {
+        let port = |what: &Arc<str>| what.strip_prefix("port ").and_then(|port| port.parse().ok());
+        self.past.of_by(account, came_by, now).iter().filter_map(port).collect()
+    }
+
+    /// Whether the operator keeps a port for another account.
+    pub(super) fn is_port_of_another(&self, account: &Account, port: u16) -> bool {
+        self.reserved.get(&Key::Port(port).to_string()).is_some_and(|kept_for| kept_for != account)
     }
 
     /// When a port that nobody holds was given back, as far as that is remembered.
@@ -406,8 +451,8 @@ impl Ledger {
         let foreign = self.entries.iter().filter(|(_, entry)| entry.account != *account);
         let live = foreign.map(|(key, _)| key.to_string()).find(|what| is_below(what));
         live.or_else(|| {
-            let reserved = self.reserved.iter().map(|(what, kept_for)| (what.as_str(), kept_for));
-            let mut kept = self.past.all(now).chain(reserved).filter(|(_, kept_for)| *kept_for != account);
+            let mut kept =
+                self.past.all(now).chain(self.reserved.iter()).filter(|(_, kept_for)| *kept_for != account);
             kept.find(|(what, _)| is_below(what)).map(|(what, _)| what.to_owned())
         })
     }
@@ -415,7 +460,7 @@ impl Ledger {
     /// Notes all that is live as seen now.
     pub(super) fn note_live(&mut self, now: SystemTime) {
         for (key, entry) in self.entries.iter().filter(|(_, entry)| entry.was_public) {
-            self.past.note(&key.to_string(), &entry.account, now);
+            self.past.note(&key.to_string(), &entry.account, entry.came_by, now);
         }
     }
 }
@@ -441,6 +486,14 @@ fn above(name: &HostPattern, domain: &HostName) -> Vec<Key> {
 fn taken(what: &str, why: &str) -> Refusal {
     let hint = "choose another one, or leave it out to be given a free one (-R 0:...)";
     Refusal::new(Code::NAME_IN_USE, format!("{what} is not available: {why}"), hint)
+}
+
+/// The operator may keep it for somebody, and nobody knows.
+fn in_doubt(key: &Key) -> Refusal {
+    let message = format!("{key} may be reserved: this server cannot read what its operator keeps for whom");
+    let hint =
+        "take a random name (-R 443:...), or one that you had within the last day; and tell the operator";
+    Refusal::new(Code::NAME_RESERVED, message, hint)
 }
 
 fn other_rules(key: &Key) -> Refusal {

@@ -60,9 +60,9 @@ fn kept(past: &PastOwners, reserved: &Reservations, of: Option<&Account>) -> BTr
         let (name, account, seen) = (name.to_owned(), account.clone(), past.seen(name));
         (name.clone(), NameAbout { name, account, urls: Vec::new(), members: (0, 0), reserved, seen })
     };
-    let left = past.all(SystemTime::now()).filter(|(name, _)| !reserved.contains_key(*name));
+    let left = past.all(SystemTime::now()).filter(|(name, _)| reserved.get(name).is_none());
     let left = left.map(|(name, account)| (name, account, false));
-    let kept = left.chain(reserved.iter().map(|(name, account)| (name.as_str(), account, true)));
+    let kept = left.chain(reserved.iter().map(|(name, account)| (name, account, true)));
     let wanted = kept.filter(|(_, account, _)| of.is_none_or(|of| of == *account));
     wanted.map(|(name, account, reserved)| about(name, account, reserved)).collect()
 }
@@ -76,7 +76,7 @@ impl Registry {
             if of.is_some_and(|of| *of != account) {
                 continue;
             }
-            let reserved = ledger.reserved.contains_key(&name);
+            let reserved = ledger.reserved.get(&name).is_some();
             let urls = endpoints.iter().map(|endpoint| endpoint.url.clone()).collect();
             let all = endpoints.iter().map(|endpoint| endpoint.members()).max_by_key(|all| all.len());
             let all = all.unwrap_or_default();

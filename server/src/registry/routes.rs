@@ -4,13 +4,13 @@
 //! being told that nothing is there. Who leaves in order leaves no held place.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use dashmap::DashMap;
 
 use super::ledger::Key;
-use crate::endpoint::{Endpoint, Held};
+use crate::account::Account;
+use crate::endpoint::{Crowd, Endpoint, Held};
 
 /// The two public sides of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,7 +76,7 @@ pub(super) struct Routes {
     wild: DashMap<Arc<str>, Sides>,
     ports: DashMap<u16, Place>,
     /// Visitors that wait at held places.
-    waiting: Arc<AtomicUsize>,
+    waiting: Crowd,
 }
 
 impl Routes {
@@ -108,13 +108,21 @@ impl Routes {
         self.ports.contains_key(&port)
     }
 
-    /// Lets an endpoint answer, in place of what was there.
+    /// Whether the port's listener is another account's, or was a moment ago: visitors of that one may be in its queue.
+    pub(super) fn is_port_of_another(&self, port: u16, account: &Account) -> bool {
+        self.ports.get(&port).is_some_and(|place| place.endpoint().account != *account)
+    }
+
+    /// Lets an endpoint answer, in place of what was there. A visit that was admitted there goes on here only if both are
+    /// one account's: where a name has changed hands, who waits for it may ask again, and what was admitted ends.
     pub(super) fn put(&self, key: &Key, slot: Slot, endpoint: &Arc<Endpoint>) {
         match self.change(key, slot, Some(Place::Live(Arc::clone(endpoint)))) {
-            Some(Place::Held(_, held)) => held.settle(Some(Arc::clone(endpoint))),
+            Some(Place::Held(was, held)) => {
+                held.settle((was.account == endpoint.account).then(|| Arc::clone(endpoint)));
+            }
             // A visit of the one that is displaced may find its session gone.
             Some(Place::Live(displaced)) => {
-                let held = Held::new(Duration::ZERO, &self.waiting);
+                let held = Held::new(Duration::ZERO, &endpoint.account, &self.waiting);
                 held.settle(Some(Arc::clone(endpoint)));
                 displaced.hold(held);
             }
@@ -125,7 +133,7 @@ impl Routes {
     /// Holds the place of an endpoint, if it is still there.
     pub(super) fn hold(&self, key: &Key, slot: Slot, endpoint: &Arc<Endpoint>, time: Duration) {
         if self.is_there(key, slot, endpoint) {
-            let held = Held::new(time, &self.waiting);
+            let held = Held::new(time, &endpoint.account, &self.waiting);
             endpoint.hold(Arc::clone(&held));
             self.change(key, slot, Some(Place::Held(Arc::clone(endpoint), held)));
         }

@@ -10,6 +10,7 @@ use super::*;
 use crate::drain::Drain;
 use crate::endpoint::{Endpoint, Member, Parts, Protocol};
 use crate::modules::ModuleChain;
+use crate::store::{Database, seconds};
 use crate::tunnel::Tunnel;
 use crate::tunnel::testing::NoDial;
 
@@ -28,7 +29,7 @@ fn name(text: &str) -> HostPattern {
 }
 
 fn publish(registry: &Registry, holder: &FakeHolder, text: &str) -> Result<Lease, Refusal> {
-    let (endpoint, member) = endpoint();
+    let (endpoint, member) = with_command(holder, "http");
     registry.claim_name(holder, &name(text))?.unwrap().publish(&[(Slot::Secure, endpoint)], &member)
 }
 
@@ -73,11 +74,12 @@ async fn one_key_may_have_a_name_on_both_ports_but_each_once() {
     assert!(again.message.contains("already published by this session"));
 }
 
-fn with_command(line: &str) -> (Arc<Endpoint>, Arc<Member>) {
+fn with_command(holder: &FakeHolder, line: &str) -> (Arc<Endpoint>, Arc<Member>) {
     let Ok(Parsed::Publish(command)) = parse(line) else { panic!("{line}") };
     let member = member();
     let endpoint = Endpoint::new(Parts {
         protocol: Protocol::Https,
+        account: holder.account.clone(),
         url: "https://app.w.test".into(),
         modules: Arc::default(),
         tls: None,
@@ -88,7 +90,7 @@ fn with_command(line: &str) -> (Arc<Endpoint>, Arc<Member>) {
 }
 
 fn publish_with(registry: &Registry, holder: &FakeHolder, line: &str) -> Result<Lease, Refusal> {
-    let (endpoint, member) = with_command(line);
+    let (endpoint, member) = with_command(holder, line);
     registry.claim_name(holder, &name("app.w.test"))?.unwrap().publish(&[(Slot::Secure, endpoint)], &member)
 }
 
@@ -178,6 +180,38 @@ async fn visitors_wait_for_who_was_cut_off_and_not_for_who_left() {
     assert_eq!(next.unwrap(), Some(lease.endpoints()[0].id));
     drop(lease);
     assert!(registry.web("app.w.test", Slot::Secure).is_none());
+}
+
+#[tokio::test]
+async fn a_visit_that_one_account_admitted_goes_on_at_no_other_even_where_the_name_has_changed_hands() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let _lease = publish(&registry, &ada, "app.w.test").unwrap();
+    ada.evict();
+    let Some(Place::Held(_, held)) = registry.web("app.w.test", Slot::Secure) else { panic!("not held") };
+    assert_eq!(refused(&registry, &bob, "app.w.test"), Code::NAME_IN_USE);
+    registry.set_reservations(Reservations::for_test("app.w.test", &bob.account));
+    let waiting = async { held.wait().await.then(|| held.next().map(|next| next.id)) };
+    let publishing = async { publish(&registry, &bob, "app.w.test").unwrap() };
+    let (next, lease) = tokio::join!(waiting, publishing);
+    assert_eq!(next, Some(None));
+    assert_eq!(live(&registry, "app.w.test").unwrap().id, lease.endpoints()[0].id);
+}
+
+#[tokio::test]
+async fn visitors_who_wait_in_the_queue_of_a_lost_port_are_not_given_to_another_account() {
+    let (registry, mut opened) = Registry::for_test_on("w.test", 30136..=30136);
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    let (endpoint, member) = with_command(&ada, "http");
+    let claim = registry.claim_port(&*ada, None).unwrap();
+    let _lease = claim.publish_port(endpoint, &member).await.unwrap();
+    let listener = opened.recv().await.unwrap();
+    let places = registry.forget(&*ada, End::CutOff);
+    assert_eq!(registry.claim_port(&*bob, None).unwrap_err().code, Code::NAME_IN_USE);
+    assert_eq!(registry.claim_port(&*ada, None).unwrap().port(), Some(30136));
+    registry.hold_no_longer(&places);
+    drop(listener);
+    assert_eq!(registry.claim_port(&*bob, None).unwrap().port(), Some(30136));
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,6 +355,45 @@ async fn a_port_is_given_again_after_a_drop_and_to_nobody_else() {
     assert_eq!(registry.claim_port(&*ada, None).unwrap().port(), Some(port));
 }
 
+async fn publish_port(registry: &Registry, holder: &FakeHolder, port: Option<u16>) -> (Lease, u16) {
+    let (endpoint, member) = with_command(holder, "http");
+    let claim = registry.claim_port(holder, port).unwrap();
+    let port = claim.port().unwrap();
+    (claim.publish_port(endpoint, &member).await.unwrap(), port)
+}
+
+#[tokio::test]
+async fn a_random_port_is_given_again_after_a_restart_though_a_better_one_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(&folder.path().join("hithe.db")).unwrap();
+    let (registry, mut opened) = Registry::for_test_on("w.test", 30140..=30149);
+    let ada = FakeHolder::enter(&registry, 1);
+    let first = registry.claim_port(&*ada, None).unwrap().port().unwrap();
+    let blocked = std::net::TcpListener::bind(("127.0.0.1", first)).unwrap();
+    let (lease, second) = publish_port(&registry, &ada, None).await;
+    assert_ne!(first, second);
+    drop((opened.recv().await, lease, blocked));
+    database.save_past_owners(&registry.take_changes()).unwrap();
+
+    let (registry, _opened) = Registry::for_test_on("w.test", 30140..=30149);
+    registry.ledger().past = database.past_owners().unwrap();
+    let ada = FakeHolder::enter(&registry, 1);
+    let again = registry.claim_port(&*ada, None).unwrap();
+    assert_eq!(again.port(), Some(second));
+    assert_eq!(registry.claim_port(&*ada, None).unwrap().port(), Some(first));
+}
+
+#[tokio::test]
+async fn a_port_that_was_asked_for_is_given_at_random_only_when_there_is_no_other() {
+    let (registry, mut opened) = Registry::for_test_on("w.test", 30150..=30157);
+    let ada = FakeHolder::enter(&registry, 1);
+    let first = registry.claim_port(&*ada, None).unwrap().port().unwrap();
+    let (lease, _) = publish_port(&registry, &ada, Some(first)).await;
+    drop((opened.recv().await, lease));
+    let claims: Vec<_> = (0..8).map(|_| registry.claim_port(&*ada, None).unwrap()).collect();
+    assert_eq!(claims.iter().position(|it| it.port() == Some(first)), Some(7));
+}
+
 #[tokio::test]
 async fn ports_that_are_only_remembered_are_given_to_others_when_there_are_no_more() {
     let (registry, opened) = Registry::for_test_on("w.test", 30120..=30122);
@@ -383,4 +456,58 @@ async fn what_lies_above_the_servers_domain_rules_over_none_of_its_names() {
     let _name = publish(&registry, &bob, "app.w.corp.custom.test").unwrap();
     assert!(registry.claim_random_name(&*bob).is_ok());
     assert_eq!(refused(&registry, &ada, "*.corp.custom.test"), Code::WILDCARD_NOT_GRANTED);
+}
+
+#[tokio::test]
+async fn a_port_that_is_kept_for_another_is_no_random_one_even_when_there_are_no_more() {
+    let (registry, _opened) = Registry::for_test_on("w.test", 30130..=30131);
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    registry.set_reservations(Reservations::for_test("port 30130", &bob.account));
+    let adas = registry.claim_port(&*ada, None).unwrap();
+    assert_eq!(adas.port(), Some(30131));
+    assert_eq!(registry.claim_port(&*ada, None).unwrap_err().code, Code::NAME_IN_USE);
+    assert_eq!(registry.claim_port(&*bob, None).unwrap().port(), Some(30130));
+}
+
+#[tokio::test]
+async fn nobody_takes_what_may_be_reserved_while_reservations_cannot_be_read() {
+    let (registry, _opened) = Registry::for_test_on("w.test", 30132..=30135);
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    drop(publish(&registry, &ada, "lately.w.test").unwrap());
+    let live = publish(&registry, &ada, "live.w.test").unwrap();
+    registry.set_reservations(Reservations::incomplete_for_test("known.w.test", &ada.account));
+    for name in ["new.w.test", "*.new.w.test", "shop.custom.test"] {
+        assert_eq!(refused(&registry, &ada, name), Code::NAME_RESERVED, "{name}");
+    }
+    let shop = name("shop.example.net");
+    let proof = Proof::for_test(&ada.account, &shop);
+    let proved = registry.claim_proved_name(&*ada, &shop, &proof);
+    assert_eq!(proved.unwrap_err().code, Code::NAME_RESERVED);
+    assert_eq!(registry.claim_port(&*ada, Some(30132)).unwrap_err().code, Code::NAME_RESERVED);
+    assert_eq!(registry.claim_port(&*ada, None).unwrap_err().code, Code::NAME_RESERVED);
+    for known in ["lately.w.test", "live.w.test", "known.w.test"] {
+        let _claim = registry.claim_name(&*ada, &name(known)).unwrap().unwrap();
+        assert_eq!(refused(&registry, &bob, known), Code::NAME_IN_USE, "{known}");
+    }
+    assert!(registry.claim_random_name(&*bob).is_ok());
+    drop(live);
+    registry.set_reservations(Reservations::default());
+    assert!(registry.claim_name(&*bob, &name("new.w.test")).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn what_was_released_is_free_unless_somebody_had_it_afterwards() {
+    let registry = Registry::for_test();
+    let (ada, bob) = (FakeHolder::enter(&registry, 1), FakeHolder::enter(&registry, 2));
+    drop(publish(&registry, &ada, "app.w.test").unwrap());
+    let now = seconds(SystemTime::now());
+    let released = Released::One("app.w.test".to_owned());
+    registry.forget_released(&released, now - 60);
+    assert_eq!(refused(&registry, &bob, "app.w.test"), Code::NAME_IN_USE);
+    registry.forget_released(&released, now + 60);
+    drop(publish(&registry, &bob, "app.w.test").unwrap());
+    registry.forget_released(&Released::AllOf(ada.account.clone()), now + 60);
+    assert_eq!(refused(&registry, &ada, "app.w.test"), Code::NAME_IN_USE);
+    registry.forget_released(&Released::AllOf(bob.account.clone()), now + 60);
+    assert!(registry.claim_name(&*ada, &name("app.w.test")).unwrap().is_some());
 }

@@ -60,6 +60,7 @@ impl Upkeep {
         self.certificates.refresh();
         self.registry.let_go();
         self.look_at_logins();
+        self.look_at_releases();
         self.visitors.forget();
         if notes {
             self.registry.note_live();
@@ -103,7 +104,7 @@ impl Upkeep {
     /// Who would not be let in any more goes.
     fn look_at_logins(&self) {
         let complaints = match self.access.refresh() {
-            Ok((false, _)) => return,
+            Ok((false, _)) => return self.resolve_doubts(),
             Ok((true, complaints)) => complaints,
             Err(error) => {
                 tracing::error!(error = with_causes(&error), "keeping the keys and accounts of before");
@@ -117,6 +118,32 @@ impl Upkeep {
         }
         self.accounts.apply(|account| self.access.limits(account));
         reconsider(&self.registry);
+    }
+
+    /// What `hithed admin` has taken from who had it last.
+    fn look_at_releases(&self) {
+        if self.store.database.read_only().is_some() {
+            return;
+        }
+        match self.store.database.take_released() {
+            Ok(released) => {
+                released.iter().for_each(|(what, at)| self.registry.forget_released(what, *at));
+            }
+            Err(error) => {
+                tracing::error!(error = with_causes(&error), "cannot see which names were released")
+            }
+        }
+    }
+
+    /// Reservations that could not be read at the start: the database may have been held, or the disk have failed, for a
+    /// moment.
+    fn resolve_doubts(&self) {
+        if self.registry.doubts_reservations()
+            && let Ok(reservations) = self.store.database.reservations()
+        {
+            tracing::info!("reservations can be read again");
+            self.registry.set_reservations(reservations);
+        }
     }
 }
 

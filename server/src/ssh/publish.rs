@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::FutureExt as _;
+use futures_util::future::{join_all, maybe_done};
 use hithe_cli_parser::{Bind, Code, Command, HostName, HostPattern, Placement};
 use rustls::ServerConfig;
 use tokio::time::timeout;
@@ -74,14 +75,17 @@ pub(super) async fn publish(
     log: VisitLogRef,
 ) -> Vec<Result<Live, Failed>> {
     evict_the_dead(&publisher, &forwards).await;
-    let mut results = Vec::with_capacity(forwards.len());
-    for forward in forwards {
+    let publishing = Publishing { context: &context, publisher: &publisher, command: &command, log: &log };
+    let one = async |forward: Forward| {
         let bind = forward.bind.clone();
-        let publishing =
-            Publishing { context: &context, publisher: &publisher, command: &command, log: &log };
-        results.push(publishing.run(forward).await.map_err(|refusal| Failed { bind, refusal }));
-    }
-    results
+        publishing.run(forward).await.map_err(|refusal| Failed { bind, refusal })
+    };
+    let mut all: Vec<_> = forwards.into_iter().map(|forward| Box::pin(maybe_done(one(forward)))).collect();
+    // Each goes as far as it can in its turn, so that random names and ports do not depend on who waits for what; and then
+    // all wait together, so that a slow name server holds up what it has nothing to do with no longer.
+    all.iter_mut().for_each(|it| _ = it.now_or_never());
+    join_all(all.iter_mut()).await;
+    all.iter_mut().filter_map(|it| it.as_mut().take_output()).collect()
 }
 
 /// Which random name or port it will be depends on which of the account's sessions live: those that do not answer, all
@@ -325,6 +329,7 @@ impl Publishing<'_> {
     ) -> Arc<Endpoint> {
         Endpoint::new(Parts {
             protocol,
+            account: self.publisher.account().clone(),
             url,
             modules: Arc::clone(&planned.modules),
             tls,
@@ -405,7 +410,7 @@ fn not_proved(name: &HostPattern, error: &ProofError, values: &Values) -> Refusa
             format!("set this record and publish again: {record}")
         }
         ProofError::Failed { .. } => format!("publish again later; the record to set is {record}"),
-        ProofError::TooMany => format!("wait a minute; the record to set is {record}"),
+        ProofError::TooMany | ProofError::Waiting => format!("wait a minute; the record to set is {record}"),
     };
     Refusal::new(Code::CUSTOM_DOMAIN, error.to_string(), hint)
 }

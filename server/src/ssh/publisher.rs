@@ -21,7 +21,7 @@ use crate::account::Account;
 use crate::drain::DrainWatch;
 use crate::limits::{Quota, Usage};
 use crate::registry::{End, HeldPlaces, Holder, Registry, SessionAbout, SessionId, Takeover};
-use crate::store::{Entry, Recorder};
+use crate::store::{Class, Entry, Recorder};
 use crate::tunnel::channel::Inboxes;
 
 pub(super) struct Publisher {
@@ -85,7 +85,9 @@ impl Publisher {
     /// Writes into the audit log what this publisher did, and what came of it.
     pub(super) fn record(&self, action: &str, object: impl Into<String>, result: impl Into<String>) {
         let source = self.peer.ip().to_canonical().to_string();
-        self.audit.note(Entry::now(self.identity.account.to_string(), source, action, object, result));
+        let class = if self.access.is_admin(&self.identity) { Class::Admin } else { Class::Anybody };
+        let entry = Entry::now(self.identity.account.to_string(), source, action, object, result);
+        self.audit.note(entry.of_class(class));
     }
 
     /// A wait before more is read from the client: for the disk, or because its account is ahead of its rate. What is not

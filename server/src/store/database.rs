@@ -11,7 +11,13 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// Steps from an empty database to this version's. A step that was released is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/4.sql"),
+    include_str!("migrations/5.sql"),
+];
 
 /// Why the database cannot be used: the operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +56,11 @@ fn said(error: &rusqlite::Error) -> String {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "another program holds the database: nothing was changed, try again".to_owned()
         }
+        Some(ErrorCode::DatabaseCorrupt) => {
+            "the database is damaged (hithe.db): stop the server and put a backup (hithed \
+             admin backup) in its place, or what sqlite3 hithe.db .recover still finds in it"
+                .to_owned()
+        }
         _ => format!("the database failed: {error}"),
     }
 }
@@ -74,14 +85,10 @@ impl Database {
             Err(DatabaseError::Query(error) | DatabaseError::Open { source: error, .. })
                 if is_about_writing(&error) && path.exists() =>
             {
-                let connection = read_only(path)?;
-                check_version(path, version(&connection)?)?;
-                Ok(Self::of(connection, path, Some(said(&error))))
+                Ok(Self::of(open_for_reading(path)?, path, Some(said(&error))))
             }
             Err(DatabaseError::Create { source, .. }) if path.exists() => {
-                let connection = read_only(path)?;
-                check_version(path, version(&connection)?)?;
-                Ok(Self::of(connection, path, Some(source.to_string())))
+                Ok(Self::of(open_for_reading(path)?, path, Some(source.to_string())))
             }
             Err(DatabaseError::Query(error)) if is_no_database(&error) => {
                 Err(DatabaseError::NotADatabase(path.to_owned()))
@@ -154,6 +161,24 @@ impl Database {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// What an older version wrote is brought to this one's form in memory, where it stays as it was at that moment.
+fn open_for_reading(path: &Path) -> Result<Connection, DatabaseError> {
+    let connection = read_only(path)?;
+    let found = version(&connection)?;
+    check_version(path, found)?;
+    if found == MIGRATIONS.len() {
+        return Ok(connection);
+    }
+    let mut copy = Connection::open_in_memory()?;
+    rusqlite::backup::Backup::new(&connection, &mut copy)?.run_to_completion(
+        PAGES_AT_A_TIME,
+        Duration::ZERO,
+        None,
+    )?;
+    migrate(path, &mut copy)?;
+    Ok(copy)
 }
 
 fn read_only(path: &Path) -> Result<Connection, DatabaseError> {
@@ -309,5 +334,47 @@ mod tests {
         let before = one.version_of_data().unwrap();
         other.lock().execute("INSERT INTO names (name, account, seen) VALUES ('a', 'ada', 0)", []).unwrap();
         assert_ne!(one.version_of_data().unwrap(), before);
+    }
+
+    /// A database as the first `steps` made it.
+    fn of_version(path: &Path, steps: usize) -> Connection {
+        let connection = Connection::open(path).unwrap();
+        MIGRATIONS.iter().take(steps).for_each(|step| connection.execute_batch(step).unwrap());
+        connection.pragma_update(None, "user_version", u32::try_from(steps).unwrap()).unwrap();
+        connection
+    }
+
+    #[test]
+    fn what_admins_changed_before_audit_entries_had_classes_is_told_from_what_anybody_did() {
+        let (_folder, path) = place();
+        let before = of_version(&path, 2);
+        let told = [("login", "ok"), ("keys add", "only an admin may do that"), ("keys remove", "ok")];
+        for (action, result) in told {
+            let add = "INSERT INTO audit (at, account, source, action, object, result) VALUES (1, 'ada', '', ?1, '', ?2)";
+            before.execute(add, [action, result]).unwrap();
+        }
+        drop(before);
+        let database = Database::open(&path).unwrap();
+        let classes: Vec<u8> = {
+            let connection = database.lock();
+            let mut classes = connection.prepare("SELECT class FROM audit ORDER BY id").unwrap();
+            classes.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        assert_eq!(classes, [0, 0, 2]);
+    }
+
+    #[test]
+    fn what_an_older_version_wrote_is_read_where_nothing_can_be_written() {
+        let (_folder, path) = place();
+        let before = of_version(&path, 1);
+        before
+            .execute("INSERT INTO reservations (name, account, made) VALUES ('a.w.test', 'ada', 0)", [])
+            .unwrap();
+        drop(before);
+        let database =
+            Database::of(open_for_reading(&path).unwrap(), &path, Some("said by a test".to_owned()));
+        assert!(database.reservations().unwrap().get("a.w.test").is_some());
+        assert!(database.people().unwrap().accounts.is_empty());
+        assert_eq!(version(&Connection::open(&path).unwrap()).unwrap(), 1);
     }
 }

@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use subtle::ConstantTimeEq as _;
 
 use super::database::{Database, DatabaseError};
+use super::names::LEAVE_WORD;
 use crate::account::{Account, Acl};
 use crate::limits::{Overrides, Quota};
 
@@ -192,10 +193,12 @@ impl Database {
     }
 
     /// With its keys, tokens, names and reservations.
-    pub(crate) fn remove_account(&self, account: &Account) -> Result<(), PeopleError> {
+    pub(crate) fn remove_account(&self, account: &Account, at: i64) -> Result<(), PeopleError> {
         let mut connection = self.lock();
         let change = connection.transaction()?;
         change.execute("DELETE FROM traffic WHERE account = ?1", [account.as_str()])?;
+        // Whoever works beside a server leaves word for it.
+        change.execute(LEAVE_WORD, params![true, account.as_str(), at])?;
         change.execute("DELETE FROM names WHERE account = ?1", [account.as_str()])?;
         change.execute("DELETE FROM reservations WHERE account = ?1", [account.as_str()])?;
         if change.execute("DELETE FROM accounts WHERE name = ?1", [account.as_str()])? == 0 {
@@ -453,10 +456,10 @@ mod tests {
         let (_folder, database) = with_ada();
         database.add_key(&key(), "").unwrap();
         database.add_token(&new_token(None)).unwrap();
-        database.remove_account(&ada()).unwrap();
+        database.remove_account(&ada(), 1).unwrap();
         let people = database.people().unwrap();
         assert!(people.accounts.is_empty() && people.keys.is_empty() && people.tokens().count() == 0);
-        assert_eq!(database.remove_account(&ada()).unwrap_err().to_string(), "there is no account ada");
+        assert_eq!(database.remove_account(&ada(), 1).unwrap_err().to_string(), "there is no account ada");
     }
 
     #[test]

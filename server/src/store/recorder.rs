@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::audit::Entry;
+use super::audit::{Class, Entry};
 use super::database::Database;
 
 /// Handle of the entries that wait.
@@ -14,16 +14,36 @@ pub(crate) struct Recorder(Arc<Mutex<Waiting>>);
 #[derive(Debug, Default)]
 struct Waiting {
     entries: Vec<Entry>,
+    /// How many of them anybody caused, by account: each has a share, and all together one.
+    by_anybody: HashMap<String, usize>,
+    /// How many are about admins.
+    by_admins: usize,
     /// Failed logins by source: one entry for many, or who fails often enough could make the log forget the rest.
     refused: HashMap<IpAddr, u32>,
     /// Beyond the bounds.
     lost: u32,
 }
 
+impl Waiting {
+    fn has_room_for(&self, entry: &Entry) -> bool {
+        match entry.class {
+            Class::Anybody => {
+                self.entries.len() - self.by_admins < MAX_WAITING
+                    && self.by_anybody.get(&entry.account).is_none_or(|waiting| *waiting < MAX_OF_ACCOUNT)
+            }
+            Class::Admin | Class::Change => self.by_admins < MAX_WAITING,
+        }
+    }
+}
+
 impl Recorder {
     pub(crate) fn note(&self, entry: Entry) {
         let mut waiting = self.waiting();
-        if waiting.entries.len() < MAX_WAITING {
+        if waiting.has_room_for(&entry) {
+            match entry.class {
+                Class::Anybody => *waiting.by_anybody.entry(entry.account.clone()).or_default() += 1,
+                Class::Admin | Class::Change => waiting.by_admins += 1,
+            }
             waiting.entries.push(entry);
         } else {
             waiting.lost += 1;
@@ -42,7 +62,7 @@ impl Recorder {
 
     /// Writes what waits. What cannot be written is lost, and the log says so.
     pub(crate) fn flush(&self, database: &Database) {
-        let Waiting { mut entries, refused, lost } = std::mem::take(&mut *self.waiting());
+        let Waiting { mut entries, refused, lost, .. } = std::mem::take(&mut *self.waiting());
         entries.extend(refused.into_iter().map(|(source, times)| {
             Entry::now("", source.to_canonical().to_string(), "login", "", format!("refused, {times} times"))
         }));
@@ -68,8 +88,10 @@ impl Recorder {
     }
 }
 
-/// Entries that wait for the next writing, which comes every two seconds.
+/// Entries that wait for the next writing, which comes every two seconds: of what anybody can cause, and of admins.
 const MAX_WAITING: usize = 4096;
+/// Of what anybody can cause: of one account.
+const MAX_OF_ACCOUNT: usize = 256;
 /// Sources of failed logins that are told apart.
 const MAX_SOURCES: usize = 256;
 
@@ -102,5 +124,20 @@ mod tests {
         }
         let waiting = recorder.waiting();
         assert_eq!((waiting.refused.len(), waiting.lost), (MAX_SOURCES, 7));
+    }
+
+    #[test]
+    fn who_floods_the_log_leaves_room_for_others_and_for_admins() {
+        let recorder = Recorder::default();
+        let login = |account: String| Entry::now(account, "192.0.2.1", "login", "key", "ok");
+        for number in 0..MAX_WAITING * 2 {
+            recorder.note(login(if number % 2 == 0 { "eve".to_owned() } else { format!("key {number}") }));
+        }
+        let of_eve = |waiting: &Waiting| waiting.entries.iter().filter(|it| it.account == "eve").count();
+        assert_eq!(of_eve(&recorder.waiting()), MAX_OF_ACCOUNT);
+        recorder.note(login("ada".to_owned()).of_class(Class::Admin));
+        let waiting = recorder.waiting();
+        assert_eq!(waiting.entries.last().unwrap().account, "ada");
+        assert_eq!((waiting.entries.len(), waiting.lost as usize), (MAX_WAITING + 1, MAX_WAITING));
     }
 }
