@@ -247,7 +247,13 @@ impl Publisher {
             ended = self.attend(old, heard, None) => ended,
         };
         match (ended, next.await) {
-            (End::Stopped, _) => Err(End::Stopped),
+            (End::Stopped, next) => {
+                // It may be public by now, and visitors would be held for it.
+                if let Ok((next, _)) = next {
+                    next.leave().await;
+                }
+                Err(End::Stopped)
+            }
             // It may have ended because the next one is there.
             (_, Ok(next)) => Ok(next),
             (End::Failed(failure), Err(_)) => Err(End::Failed(Failure::passing(failure.to_string()))),

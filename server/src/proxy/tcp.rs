@@ -117,7 +117,8 @@ pub(crate) async fn carry(
     }
 }
 
-/// Ends both sides the hard way, so that nobody takes a broken stream for a finished one.
+/// Ends the visitor's side the hard way, so that it does not take a broken stream for a finished one. Of the tunnel's side a
+/// client of ours learns when the stream is dropped; OpenSSH knows no word for it.
 fn cut(endpoint: &Endpoint, turn: &Turn, visitor_side: &impl Wire, fault: Fault) -> &'static str {
     visitor_side.reset_on_close();
     if matches!(fault, Fault::Socks) {
