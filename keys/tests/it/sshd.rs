@@ -53,9 +53,15 @@ impl Sshd {
         Self { keys, address }
     }
 
-    /// The options in front of the user's key, in the file that sshd reads; and how we read it.
+    /// The options in front of the user's key (KEY) or an authority's (CA), in the file that sshd reads; and how we read it.
     fn write(&self, lines: &str) -> AuthorizedKeys {
-        let lines = lines.replace("KEY", &self.keys.line("user"));
+        // Words as a whole: a key may have any letters in it.
+        let words = lines.split_inclusive(char::is_whitespace).map(|word| match word.trim_end() {
+            "KEY" => word.replace("KEY", &self.keys.line("user")),
+            "CA" => word.replace("CA", &self.keys.line("ca")),
+            _ => word.to_owned(),
+        });
+        let lines: String = words.collect();
         AuthorizedKeys::load(&self.keys.write("authorized_keys", lines + "\n")).unwrap().0
     }
 
@@ -198,7 +204,7 @@ fn a_certificate_admits_whom_it_admits_in_sshd() {
     ] {
         sshd.keys.run(&[&["-s", "ca", "-I", "id", "-n", &user], arguments, &["user.pub"]].concat());
         let certificate = read_certificate(&sshd.keys.path("user-cert.pub"));
-        let keys = sshd.write(&line.replace("USER", &user).replace("CA", &sshd.keys.line("ca")));
+        let keys = sshd.write(&line.replace("USER", &user));
         assert_eq!(sshd.admits(&[]), admits, "sshd: {line} {arguments:?}\n{}", sshd.log());
         let login = Login { user: &user, peer: sshd.address.ip(), now: SystemTime::now() };
         let ours = keys.authorities().check(&certificate, login, &Revocations::none());

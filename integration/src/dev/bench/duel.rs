@@ -158,7 +158,7 @@ fn table(rounds: &[Round]) -> String {
         }))
     };
     let mut text = format!("{:50}", "of the publisher, where it is CPU or memory");
-    Publisher::ALL.iter().for_each(|it| text += &format!("{:>24}", it.name()));
+    Publisher::ALL.iter().for_each(|it| text += &format!("{:>27}", it.name()));
     text.push('\n');
     for figure in figures {
         text += &format!("{:50}", figure.label());
@@ -170,7 +170,7 @@ fn table(rounds: &[Round]) -> String {
                 }
                 None => median,
             };
-            text += &format!("{cell:>24}");
+            text += &format!("{cell:>27}");
         }
         text.push('\n');
     }
