@@ -1,6 +1,6 @@
 //! `tcp` endpoints: bytes as they are.
 
-use hithe_integration::{Origin, TestServer};
+use hithe_integration::{Origin, TestServer, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
@@ -45,7 +45,10 @@ async fn a_forward_that_turns_out_to_be_a_socks_server_is_withdrawn() {
     let _ = stream.read_to_end(&mut answer).await;
     assert!(answer.is_empty(), "{answer:?}");
     ssh.wait_for_text("SOCKS").await;
-    assert!(server.visitor().try_dial(([127, 0, 0, 1], port).into()).await.is_err());
+    eventually("the port is closed", || {
+        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(())
+    })
+    .await;
     // Whoever publishes there next is reached.
     ssh.kill().await;
     let origin = Origin::greeting("hello\n").await;
