@@ -203,7 +203,7 @@ layered! {
         #[arg(long, value_name = "DIR", help_heading = "State")]
         pub spool_dir: Option<PathBuf>,
         /// Bytes that all slow visitors together may leave there; one visit may fill half, one publisher three quarters
-        /// [default: three quarters of what is free at the start; the last tenth of the disk is never used]
+        /// [default: three quarters of what is free at the start; the last tenth of the disk, at most 4 GiB, is never used]
         #[arg(long, value_name = "SIZE", help_heading = "State")]
         pub spool_limit: Option<Size>,
         /// Write every bound address to this file as JSON when all sockets are bound

@@ -247,9 +247,9 @@ impl Room {
         Ok(Self { size: bytes(stat.f_blocks), free: bytes(stat.f_bavail), in_memory })
     }
 
-    /// What may be filled: never the last tenth.
+    /// What may be filled: never the last tenth, of a large disk never the last [`KEPT_FREE`].
     fn spare(&self) -> u64 {
-        self.free.saturating_sub(self.size / 10)
+        self.free.saturating_sub((self.size / 10).min(KEPT_FREE))
     }
 }
 
@@ -300,6 +300,8 @@ impl Backlog {
 
 /// Bytes of a file of the spool: it is given back when it was read.
 pub(super) const SEGMENT: u64 = 16 << 20;
+/// Of the disk, for others: a tenth of a large one would be more than they need.
+const KEPT_FREE: u64 = 4 << 30;
 const OPERATIONS: usize = 4;
 /// Bytes of one session on their way to the disk.
 const BACKLOG: usize = 8 << 20;

@@ -118,3 +118,12 @@ proptest! {
         prop_assert!(book.sources.0.is_empty() && book.publishers.0.is_empty(), "sums are left: {:?}", book);
     }
 }
+
+#[test]
+fn the_spool_leaves_a_tenth_of_a_small_disk_and_four_gibibytes_of_a_large_one() {
+    const GIB: u64 = 1 << 30;
+    let spare = |size, free| Room { size, free, in_memory: false }.spare();
+    assert_eq!(spare(10 * GIB, 3 * GIB), 2 * GIB);
+    assert_eq!(spare(10 * GIB, GIB / 2), 0);
+    assert_eq!(spare(1000 * GIB, 10 * GIB), 6 * GIB);
+}
