@@ -111,11 +111,22 @@ impl Publisher {
     /// # Errors
     /// What another attempt would not change.
     pub(crate) async fn run(self) -> Result<(), Failure> {
+        let retired = TaskTracker::new();
+        let result = self.keep(&retired).await;
+        // Whatever ended, sessions that were replaced have visits to finish.
+        self.stop.ask();
+        retired.close();
+        retired.wait().await;
+        result
+    }
+
+    /// Connects again and again until it is stopped. Sessions that were replaced go to `retired`.
+    async fn keep(&self, retired: &TaskTracker) -> Result<(), Failure> {
         let mut backoff = Backoff::default();
         let mut server = None;
         loop {
             self.phase(Phase::Connecting);
-            let Err(failure) = self.serve(&mut backoff, &mut server).await else { return Ok(()) };
+            let Err(failure) = self.serve(&mut backoff, &mut server, retired).await else { return Ok(()) };
             if failure.is_final() {
                 self.phase(Phase::Ended { why: failure.to_string() });
                 return Err(failure);
@@ -135,7 +146,12 @@ impl Publisher {
     }
 
     /// One connection from its beginning to its end, and those that take its place without a gap.
-    async fn serve(&self, backoff: &mut Backoff, server: &mut Option<SocketAddr>) -> Result<(), Failure> {
+    async fn serve(
+        &self,
+        backoff: &mut Backoff,
+        server: &mut Option<SocketAddr>,
+        retired: &TaskTracker,
+    ) -> Result<(), Failure> {
         let (mut session, mut heard) = match self.connect_as_before().await {
             Err(_) if self.stop.is_asked() => return Ok(()),
             connected => connected?,
@@ -145,7 +161,6 @@ impl Publisher {
             *server = self.route.first_addresses().await.ok().and_then(|all| all.first().copied());
         }
         let online = Instant::now();
-        let retired = TaskTracker::new();
         let mut not_before = Some(Instant::now());
         loop {
             let end = self.attend(&session, &mut heard, not_before).await;
@@ -154,8 +169,7 @@ impl Publisher {
             }
             match end {
                 End::Stopped => {
-                    retired.close();
-                    tokio::join!(self.finish(session, &mut heard), retired.wait());
+                    self.finish(session, &mut heard).await;
                     return Ok(());
                 }
                 End::Failed(failure) => return Err(failure),

@@ -19,7 +19,7 @@ use hithe_cli_parser::Bind;
 use russh::client::Handle;
 use russh::{Disconnect, Limits, SshId, cipher, kex};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, timeout};
 
 pub use connection::Connection;
 pub(crate) use console::Heard;
@@ -139,9 +139,12 @@ impl Session {
 
     /// Waits until no visit is open.
     pub(crate) async fn idle(&self) {
-        let mut tick = interval(LOOK_AT_VISITS);
-        while self.shared.visits() > 0 {
-            tick.tick().await;
+        loop {
+            let emptied = self.shared.emptied.notified();
+            if self.shared.visits() == 0 {
+                return;
+            }
+            emptied.await;
         }
     }
 
@@ -213,5 +216,4 @@ pub(crate) const VERSION: &str = concat!("SSH-2.0-hithe_", env!("CARGO_PKG_VERSI
 /// Of one visit's upload on its way, before the upstream has taken it.
 const WINDOW: u32 = 2 << 20;
 const FAREWELL: Duration = Duration::from_secs(2);
-const LOOK_AT_VISITS: Duration = Duration::from_millis(50);
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

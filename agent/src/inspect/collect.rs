@@ -101,6 +101,8 @@ impl Collector {
                     let (connection, counted, passed) = (Connection::default(), CONNECTION, [0; 2]);
                     let known = Known { about, connection, counted, passed };
                     self.connections.insert(known.about.connection, known);
+                } else {
+                    about.needless.iter().for_each(|needless| needless.store(u64::MAX, Ordering::Relaxed));
                 }
             }
             What::Request(bytes) => self.feed(about.connection, &bytes, true, at),

@@ -10,6 +10,7 @@ use russh::client::{ChannelOpenHandle, DisconnectReason, Msg, Session};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure, Sig};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     target: Target,
     asked: Mutex<Option<Bind>>,
     inboxes: Mutex<HashMap<ChannelId, Arc<Inbox>>>,
+    /// The last visit has ended.
+    pub(super) emptied: Notify,
     pub(super) tasks: Tasks,
     pub(crate) over: CancellationToken,
     ended: AtomicBool,
@@ -61,6 +64,7 @@ impl Shared {
             target,
             asked: Mutex::default(),
             inboxes: Mutex::default(),
+            emptied: Notify::new(),
             tasks: Tasks::here(),
             over: CancellationToken::new(),
             ended: AtomicBool::new(false),
@@ -107,6 +111,7 @@ impl Shared {
         inboxes.remove(&channel);
         if inboxes.is_empty() {
             *inboxes = HashMap::new();
+            self.emptied.notify_waiters();
         }
         drop(inboxes);
         self.closings.fetch_add(u64::from(closed_by_us), Ordering::Relaxed);
@@ -119,6 +124,7 @@ impl Shared {
         for inbox in std::mem::take(&mut *self.inboxes()).values() {
             inbox.end();
         }
+        self.emptied.notify_waiters();
     }
 
     fn pump(&self, channel: ChannelId) {
