@@ -39,4 +39,4 @@ pub use scene::{Download, Face, Guest, Line, Scene};
 pub use server::{TestServer, generate_key};
 pub use ssh::OpenSsh;
 pub use visitor::{Reply, Visitor};
-pub use wait::{eventually, patiently, within};
+pub use wait::{closed, eventually, patiently, within};

@@ -2,6 +2,7 @@
 //! Both are bounded, and a wait that passes its bound says what it waited for.
 
 use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -25,6 +26,11 @@ pub async fn within<T>(what: &str, step: impl Future<Output = T>) -> T {
 /// For what happens in other processes and signals nothing: a file appears, memory is given back.
 pub async fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
     patiently(what, PATIENCE, probe).await
+}
+
+/// Waits until nobody listens at this address of this machine.
+pub async fn closed(address: SocketAddr) {
+    eventually("nobody listens any more", || TcpListener::bind(address).is_ok().then_some(())).await;
 }
 
 /// As [`eventually`], for what is known to take so long.

@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::time::Duration;
 
-use hithe_integration::{Origin, TestServer};
+use hithe_integration::{Origin, TestServer, closed};
 
 fn said(output: &Output) -> String {
     assert!(!output.status.success());
@@ -70,7 +70,7 @@ async fn sigterm_finishes_a_running_download_and_then_ends_the_publishers() {
     assert_eq!(stream.next_text().await, "first ");
     server.sigterm();
     ssh.wait_for_text("shutting down").await;
-    assert!(server.visitor().try_dial(server.http_address()).await.is_err());
+    closed(server.http_address()).await;
     assert!(feed.send("second").await);
     assert_eq!(stream.next_text().await, "second");
     drop(feed);

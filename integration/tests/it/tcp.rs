@@ -1,6 +1,6 @@
 //! `tcp` endpoints: bytes as they are.
 
-use hithe_integration::{Origin, TestServer, eventually};
+use hithe_integration::{Origin, TestServer, closed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
@@ -45,10 +45,7 @@ async fn a_forward_that_turns_out_to_be_a_socks_server_is_withdrawn() {
     let _ = stream.read_to_end(&mut answer).await;
     assert!(answer.is_empty(), "{answer:?}");
     ssh.wait_for_text("SOCKS").await;
-    eventually("the port is closed", || {
-        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(())
-    })
-    .await;
+    closed(([127, 0, 0, 1], port).into()).await;
     // Whoever publishes there next is reached.
     ssh.kill().await;
     let origin = Origin::greeting("hello\n").await;

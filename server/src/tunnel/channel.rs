@@ -130,7 +130,7 @@ pub(crate) struct Inboxes {
     open: Mutex<Open>,
     backlog: Arc<Backlog>,
     round_trip: Arc<RoundTrip>,
-    /// The client is of our own making: each side can tell the other to pause one channel.
+    /// The client is of our own making: each side can tell the other to pause one channel, and that a visit broke off.
     regulates: bool,
 }
 
@@ -150,7 +150,8 @@ pub(crate) enum Arrival {
 }
 
 impl Inboxes {
-    /// `regulates`: whether the client knows how to pause a channel, and to have one paused.
+    /// `regulates`: whether the client knows how to pause a channel and to have one paused, and what `exit-signal` says
+    /// there.
     pub(crate) fn of_client(regulates: bool) -> Self {
         Self { regulates, ..Self::default() }
     }
