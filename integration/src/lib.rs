@@ -37,6 +37,6 @@ pub use protocol::ProtocolClient;
 pub use relay::Relay;
 pub use scene::{Download, Face, Guest, Line, Scene};
 pub use server::{TestServer, generate_key};
-pub use ssh::OpenSsh;
+pub use ssh::{Finished, OpenSsh};
 pub use visitor::{Reply, Visitor};
 pub use wait::{closed, eventually, patiently, within};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hithe_integration::{Origin, TestServer};
+use hithe_integration::{Finished, OpenSsh, Origin, TestServer};
 
 /// A server whose own key is that of ada, an admin, and nothing else is let in.
 async fn server_of_ada() -> TestServer {
@@ -32,11 +32,16 @@ async fn ask(server: &TestServer, line: &str) -> String {
 }
 
 async fn ask_as(server: &TestServer, key: &Path, line: &str) -> String {
-    hithe_integration::within("the key logs in", async {
+    admitted(|| server.ssh().key(key).command(line)).await.stdout
+}
+
+/// What ssh said when the server knew of whom it is: what was written beside it, it sees a moment later.
+async fn admitted(ssh: impl Fn() -> OpenSsh) -> Finished {
+    hithe_integration::within("the login", async {
         loop {
-            let done = server.ssh().key(key).command(line).run().await;
+            let done = ssh().run().await;
             if done.code != Some(255) {
-                return done.stdout;
+                return done;
             }
         }
     })
@@ -151,11 +156,11 @@ async fn a_token_is_typed_in_place_of_a_password() {
     server.admin("accounts add ci");
     let token = server.admin("tokens add ci --acl 'bind:build' --expires 1h");
     let token = token.lines().next().unwrap();
-    ask(&server, "whoami").await;
     let prompter = server.prompter(token);
     for methods in ["password", "keyboard-interactive"] {
         let methods = format!("PreferredAuthentications={methods}");
-        let who = server.ssh().typing(&prompter).option(&methods).command("whoami").run().await;
+        let ssh = || server.ssh().typing(&prompter).option(&methods).command("whoami");
+        let who = admitted(ssh).await;
         assert!(who.stdout.contains("Account   ci"), "{methods}: {}", who.output());
     }
     let tunnel =
