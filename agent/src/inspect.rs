@@ -41,7 +41,7 @@ use tokio::time::Instant;
 use crate::console::Line;
 use crate::metrics::Metrics;
 use entry::{Entry, Id};
-use queue::{Hearer, Teller, queue};
+use queue::{Batch, Hearer, Teller, queue};
 use recording::About;
 #[cfg(test)]
 use recording::{Note, What};
@@ -178,8 +178,7 @@ impl Inspector {
     fn stop(&self) -> std::sync::mpsc::Sender<()> {
         let (reached, waits) = std::sync::mpsc::channel();
         let (release, until) = std::sync::mpsc::channel();
-        let about = Arc::new(self.tap("held").about(SocketAddr::from(([127, 0, 0, 1], 0)), None));
-        let note = Note { about, at: Instant::now(), what: What::Held(reached, until) };
+        let note = Note { connection: 0, at: Instant::now(), what: What::Held(reached, until) };
         self.queue.as_ref().unwrap().press(note);
         waits.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
         release
@@ -188,9 +187,9 @@ impl Inspector {
 
 fn start(mut collector: collect::Collector, mut notes: Hearer) -> std::io::Result<()> {
     let run = move || {
-        let mut batch = Vec::new();
+        let mut batch = Batch::default();
         while let Some(missed) = notes.hear(&mut batch) {
-            batch.drain(..).for_each(|note| collector.note(note));
+            batch.drain(|note, bytes| collector.note(note, bytes));
             if missed {
                 collector.sweep();
             }
@@ -225,8 +224,8 @@ fn line(entry: &Entry) -> Option<Line> {
     Some(Line {
         when: entry.start,
         endpoint: Arc::clone(&entry.endpoint),
-        method: http.method.clone(),
-        path: http.target.clone(),
+        method: http.method.to_string(),
+        path: http.target.to_string(),
         status: http.status(),
         duration: entry.duration?,
     })

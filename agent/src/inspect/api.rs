@@ -330,10 +330,10 @@ fn recorded(entry: &Entry) -> Option<Value> {
         "start": start.to_string(),
         "duration": entry.duration.map_or(0, nanoseconds),
         "request": {
-            "method": http.method,
+            "method": http.method.as_str(),
             "proto": http.version,
             "headers": headers(&http.request),
-            "uri": http.target,
+            "uri": http.target.as_str(),
             "raw": BASE64.encode(&http.request.raw),
         },
         "response": response,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Limits;
 use super::connection::{Connection, Piece};
 use super::entry::{Entry, Id, Kind};
@@ -91,11 +93,10 @@ impl Collector {
         Self { desk: Desk { store, message }, connections: HashMap::new() }
     }
 
-    pub(super) fn note(&mut self, note: Note) {
-        let Note { about, at, what } = note;
-        let at = at.saturating_duration_since(about.since);
+    /// What passed, and when.
+    pub(super) fn note(&mut self, Note { connection: number, at, what }: Note, bytes: &[u8]) {
         match what {
-            What::Open => {
+            What::Open(about) => {
                 if self.connections.len() < CONNECTIONS && self.desk.store.has_room() {
                     self.desk.store.reserve(0, CONNECTION);
                     let (connection, counted, passed) = (Connection::default(), CONNECTION, [0; 2]);
@@ -105,22 +106,20 @@ impl Collector {
                     about.needless.iter().for_each(|needless| needless.store(u64::MAX, Ordering::Relaxed));
                 }
             }
-            What::Request(bytes) => self.feed(about.connection, &bytes, true, at),
-            What::Response(bytes) => self.feed(about.connection, &bytes, false, at),
+            What::Request(_) => self.feed(number, bytes, true, at),
+            What::Response(_) => self.feed(number, bytes, false, at),
             What::RequestEnd | What::ResponseEnd => {
-                if let Some(Known { about, connection, .. }) = self.connections.get_mut(&about.connection) {
-                    connection.end(&self.desk, about, matches!(what, What::RequestEnd), at);
+                if let Some(Known { about, connection, .. }) = self.connections.get_mut(&number) {
+                    connection.end(&self.desk, about, matches!(what, What::RequestEnd), about.passed(at));
                 }
             }
             What::Skipped { bytes, is_request } => {
-                if let Some(Known { about, connection, passed, .. }) =
-                    self.connections.get_mut(&about.connection)
-                {
+                if let Some(Known { about, connection, passed, .. }) = self.connections.get_mut(&number) {
                     *of(passed, is_request) += bytes;
                     connection.skip(&self.desk, about, bytes, is_request);
                 }
             }
-            What::Closed => self.close(about.connection, at),
+            What::Closed => self.close(number, at),
             #[cfg(test)]
             What::Held(reached, until) => {
                 let _ = reached.send(());
@@ -129,9 +128,10 @@ impl Collector {
         }
     }
 
-    fn feed(&mut self, number: u64, bytes: &[u8], is_request: bool, at: Duration) {
+    fn feed(&mut self, number: u64, bytes: &[u8], is_request: bool, at: Instant) {
         let Some(known) = self.connections.get_mut(&number) else { return };
         let Known { about, connection, counted, passed } = known;
+        let at = about.passed(at);
         if !self.desk.store.has_room() {
             connection.give_up(&self.desk, about, "too many connections to look into all");
         }
@@ -151,9 +151,10 @@ impl Collector {
         about.needless(is_request).store(needless, Ordering::Relaxed);
     }
 
-    fn close(&mut self, number: u64, at: Duration) {
+    fn close(&mut self, number: u64, at: Instant) {
         let Some(known) = self.connections.remove(&number) else { return };
         let Known { about, mut connection, counted, .. } = known;
+        let at = about.passed(at);
         self.desk.store.reserve(counted, 0);
         if about.lost.load(Ordering::Relaxed) {
             connection.give_up(&self.desk, &about, LOST);
@@ -171,13 +172,13 @@ impl Collector {
         let mut closed = Vec::new();
         for (number, Known { about, connection, .. }) in &mut self.connections {
             if about.closed.load(Ordering::Relaxed) {
-                closed.push((*number, about.since.elapsed()));
+                closed.push(*number);
             } else if about.lost.load(Ordering::Relaxed) {
                 connection.give_up(&self.desk, about, LOST);
             }
         }
-        for (number, at) in closed {
-            self.close(number, at);
+        for number in closed {
+            self.close(number, Instant::now());
         }
     }
 }

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use compact_str::CompactString;
+
 use super::chunks::{Chunks, Piece};
 use super::head::{Framing, Header};
 
@@ -50,16 +52,20 @@ pub(super) struct Entry {
 }
 
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are requests, and a box is one more to make and to free"
+)]
 pub(super) enum Kind {
-    Http(Box<Http>),
+    Http(Http),
     Connection(Box<Flow>),
 }
 
 /// A request with its response.
 #[derive(Clone, Debug)]
 pub(super) struct Http {
-    pub(super) method: String,
-    pub(super) target: String,
+    pub(super) method: CompactString,
+    pub(super) target: CompactString,
     pub(super) version: &'static str,
     pub(super) request: Message,
     pub(super) response: Option<Response>,
@@ -74,7 +80,7 @@ pub(super) struct Http {
 #[derive(Clone, Debug)]
 pub(super) struct Response {
     pub(super) status: u16,
-    pub(super) reason: String,
+    pub(super) reason: CompactString,
     pub(super) version: &'static str,
     pub(super) message: Message,
 }
@@ -233,6 +239,11 @@ impl Talk {
 /// What an entry costs beside its bytes.
 const ENTRY: usize = 1024;
 
+/// What it takes beside itself, in bytes.
+fn heap(text: &CompactString) -> usize {
+    if text.is_heap_allocated() { text.capacity() } else { 0 }
+}
+
 impl Entry {
     pub(super) fn memory(&self) -> usize {
         let flow = |flow: &Flow| flow.request.first.capacity() + flow.response.first.capacity();
@@ -247,10 +258,10 @@ impl Entry {
                         Some(Upgrade::WebSocket(talk)) => talk.memory + talk.frames.capacity() * FRAME,
                         Some(Upgrade::Other(it)) => flow(it),
                     };
-                    http.method.capacity()
-                        + http.target.capacity()
+                    heap(&http.method)
+                        + heap(&http.target)
                         + http.request.memory()
-                        + response.map_or(0, |it| it.message.memory() + it.reason.capacity())
+                        + response.map_or(0, |it| it.message.memory() + heap(&it.reason))
                         + upgrade
                 }
             }

@@ -152,7 +152,9 @@ impl Term {
     fn holds(&self, entry: &Entry) -> bool {
         let http = entry.http();
         match self {
-            Self::Method(methods) => http.is_some_and(|http| methods.contains(&http.method.to_uppercase())),
+            Self::Method(methods) => {
+                http.is_some_and(|http| methods.contains(&http.method.as_str().to_uppercase()))
+            }
             Self::Path(path) => http.is_some_and(|http| matches_path(&http.target.to_lowercase(), path)),
             Self::Status(ranges) => {
                 let status = http.and_then(Http::status);

@@ -3,6 +3,7 @@
 
 use std::mem::MaybeUninit;
 
+use compact_str::CompactString;
 use httparse::Status;
 
 /// Longest head that is looked at, in bytes.
@@ -36,8 +37,8 @@ pub(super) enum Framing {
 /// A request's first line, and what follows for its body.
 #[derive(Debug)]
 pub(super) struct RequestHead {
-    pub(super) method: String,
-    pub(super) target: String,
+    pub(super) method: CompactString,
+    pub(super) target: CompactString,
     pub(super) version: &'static str,
     pub(super) framing: Framing,
     /// What comes behind it may be another protocol.
@@ -48,7 +49,7 @@ pub(super) struct RequestHead {
 #[derive(Debug)]
 pub(super) struct ResponseHead {
     pub(super) status: u16,
-    pub(super) reason: String,
+    pub(super) reason: CompactString,
     pub(super) version: &'static str,
     pub(super) framing: Framing,
 }
@@ -95,8 +96,8 @@ pub(super) fn request(bytes: &[u8]) -> Result<Option<Split<'_, RequestHead>>, Ma
     let method = parsed.method.ok_or(Malformed)?;
     let may_upgrade = method == "CONNECT" || values(parsed.headers, "upgrade").next().is_some();
     let head = RequestHead {
-        method: method.to_owned(),
-        target: parsed.path.ok_or(Malformed)?.to_owned(),
+        method: method.into(),
+        target: parsed.path.ok_or(Malformed)?.into(),
         version: version(parsed.version),
         framing,
         may_upgrade,
@@ -128,7 +129,7 @@ pub(super) fn response<'a>(
     };
     let head = ResponseHead {
         status,
-        reason: parsed.reason.unwrap_or_default().to_owned(),
+        reason: parsed.reason.unwrap_or_default().into(),
         version: version(parsed.version),
         framing,
     };

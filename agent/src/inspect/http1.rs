@@ -219,7 +219,7 @@ impl Http1 {
             answered: None,
             upgrade: None,
         };
-        let id = call.desk.add(call.about, since, Kind::Http(Box::new(http)));
+        let id = call.desk.add(call.about, since, Kind::Http(http));
         let since = Since { id, at: since };
         self.waiting.push_back(Waiting { since, method, may_upgrade: head.may_upgrade });
         if is_over {

@@ -287,7 +287,7 @@ impl Http2 {
             return Err("too many requests without an answer");
         }
         let pseudo = |name| fields.iter().find(|it| it.0 == name).map_or("", |it| it.1.as_str());
-        let (method, target) = (pseudo(":method").to_owned(), pseudo(":path").to_owned());
+        let (method, target) = (pseudo(":method").into(), pseudo(":path").into());
         let mut head = format!("{method} {target} HTTP/2\r\n");
         if !fields.iter().any(|field| field.0 == "host") {
             head.push_str(&format!("host: {}\r\n", pseudo(":authority")));
@@ -304,7 +304,7 @@ impl Http2 {
             answered: None,
             upgrade: None,
         };
-        let id = call.desk.add(call.about, call.at, Kind::Http(Box::new(http)));
+        let id = call.desk.add(call.about, call.at, Kind::Http(http));
         self.streams.insert(number, Stream { since: Since { id, at: call.at }, has_response: false });
         Ok(())
     }
@@ -327,7 +327,7 @@ impl Http2 {
         stream.has_response = true;
         let head = format!("HTTP/2 {status}\r\n{lines}\r\n");
         let message = Message::new(head.as_bytes(), Framing::Close, &[]);
-        let response = Response { status, reason: String::new(), version: "HTTP/2", message };
+        let response = Response { status, reason: Default::default(), version: "HTTP/2", message };
         let answered = call.at.saturating_sub(stream.since.at);
         change(call, stream.since.id, |http| {
             http.response = Some(response);

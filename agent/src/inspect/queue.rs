@@ -1,9 +1,9 @@
 //! From the data path to the inspector's thread, in batches.
 //!
 //! Who tells something holds a lock for as long as a push takes, and wakes the thread no more often than once in
-//! [`LINGER`]: to wake it for each message costs more than all that it does with one.
+//! [`LINGER`]: to wake it for each message costs more than all that it does with one. Bytes are copied into the batch: what is
+//! freed by another thread than the one that made it costs the data path more.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +15,37 @@ pub(super) const NOTES: usize = 4096;
 /// What a note costs beside its bytes.
 const NOTE: usize = 128;
 
+/// Bytes that a batch has room for at all times.
+const KEPT: usize = 256 << 10;
+
 /// How long the thread lets notes gather, unless they are many. The tests wait for it thousands of times.
 const LINGER: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_millis(10) };
+
+/// Notes, and the bytes of all of them one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    notes: Vec<Note>,
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    fn push(&mut self, note: Note, bytes: &[u8]) {
+        self.notes.push(note);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Takes the notes out, each with its bytes.
+    pub(super) fn drain(&mut self, mut take: impl FnMut(Note, &[u8])) {
+        let mut rest = self.bytes.as_slice();
+        for note in self.notes.drain(..) {
+            let (bytes, behind) = rest.split_at_checked(note.what.length()).unwrap_or_default();
+            rest = behind;
+            take(note, bytes);
+        }
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
+    }
+}
 
 #[derive(Debug)]
 struct Queue {
@@ -28,7 +57,7 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: Vec<Note>,
+    waiting: Batch,
     /// Notes that the thread has taken and not finished.
     in_hand: usize,
     /// What waits and what is in hand, in bytes.
@@ -67,23 +96,20 @@ pub(super) fn queue(room: usize) -> (Arc<Teller>, Hearer) {
 }
 
 impl Teller {
-    /// Whether the note found room. A connection whose bytes did not is marked as lost.
-    pub(super) fn tell(&self, note: Note) -> bool {
+    /// Whether the note found room, with as many bytes as it says.
+    pub(super) fn tell(&self, note: Note, bytes: &[u8]) -> bool {
         let size = note.size();
         let mut state = self.0.state();
-        let notes = state.waiting.len() + state.in_hand;
+        let notes = state.waiting.notes.len() + state.in_hand;
         let has_room = match size {
             0 => notes < NOTES,
             size => notes <= NOTES / 2 && state.bytes.saturating_add(size) <= self.0.room,
         };
         if has_room {
             state.bytes += size;
-            state.waiting.push(note);
+            state.waiting.push(note, bytes);
         } else {
             state.missed = true;
-            if size > 0 {
-                note.about.lost.store(true, Ordering::Relaxed);
-            }
         }
         let is_needed = match state.thread {
             Thread::Asleep => true,
@@ -108,7 +134,7 @@ impl Teller {
     #[cfg(test)]
     pub(super) fn press(&self, note: Note) {
         let mut state = self.0.state();
-        state.waiting.push(note);
+        state.waiting.push(note, &[]);
         self.0.bell.notify_one();
     }
 }
@@ -122,7 +148,7 @@ impl Drop for Teller {
 
 impl Hearer {
     /// Fills the empty `batch` and says whether something was missed beside it. None when there will be no more.
-    pub(super) fn hear(&mut self, batch: &mut Vec<Note>) -> Option<bool> {
+    pub(super) fn hear(&mut self, batch: &mut Batch) -> Option<bool> {
         let Queue { bell, room, .. } = &*self.queue;
         let mut state = self.queue.state();
         state.in_hand = 0;
@@ -142,7 +168,7 @@ impl Hearer {
             return None;
         }
         std::mem::swap(&mut state.waiting, batch);
-        state.in_hand = batch.len();
+        state.in_hand = batch.notes.len();
         self.in_hand = state.bytes;
         Some(std::mem::take(&mut state.missed))
     }
@@ -156,11 +182,11 @@ impl Queue {
 
 impl State {
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && !self.missed
+        self.waiting.notes.is_empty() && !self.missed
     }
 
     fn is_crowded(&self, room: usize) -> bool {
-        self.waiting.len() > NOTES / 8 || self.bytes > room / 4
+        self.waiting.notes.len() > NOTES / 8 || self.bytes > room / 4
     }
 }
 
@@ -168,8 +194,18 @@ impl Note {
     /// What its bytes take of the queue's room.
     fn size(&self) -> usize {
         match &self.what {
-            What::Request(bytes) | What::Response(bytes) => bytes.len() + NOTE,
+            What::Request(bytes) | What::Response(bytes) => bytes + NOTE,
             What::Skipped { .. } => NOTE,
+            _ => 0,
+        }
+    }
+}
+
+impl What {
+    /// Of the bytes that go with it.
+    fn length(&self) -> usize {
+        match self {
+            Self::Request(bytes) | Self::Response(bytes) => *bytes,
             _ => 0,
         }
     }

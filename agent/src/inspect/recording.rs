@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[cfg(test)]
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -17,16 +17,18 @@ use crate::metrics::{Metrics, Running};
 /// What the data path tells the thread.
 #[derive(Debug)]
 pub(super) struct Note {
-    pub(super) about: Arc<About>,
+    /// By its number.
+    pub(super) connection: u64,
     pub(super) at: Instant,
     pub(super) what: What,
 }
 
 #[derive(Debug)]
 pub(super) enum What {
-    Open,
-    Request(Bytes),
-    Response(Bytes),
+    Open(Arc<About>),
+    /// So many bytes.
+    Request(usize),
+    Response(usize),
     /// So many bytes of which nothing is kept.
     Skipped {
         bytes: u64,
@@ -58,6 +60,11 @@ pub(super) struct About {
 }
 
 impl About {
+    /// Since its beginning.
+    pub(super) fn passed(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.since)
+    }
+
     /// Before which byte of that direction the thread wants to know only how many there are.
     pub(super) fn needless(&self, is_request: bool) -> &AtomicU64 {
         of(&self.needless, is_request)
@@ -96,7 +103,7 @@ impl Recording {
             skipped_ever: AtomicU64::new(0),
             _running: running,
         };
-        if !recording.tell(What::Open) {
+        if !recording.tell(What::Open(Arc::clone(&recording.about)), &[]) {
             recording.queue = None;
         }
         recording
@@ -115,13 +122,13 @@ impl Recording {
     /// The visitor sends no more.
     pub(crate) fn request_end(&self) {
         self.tell_skipped(true);
-        self.tell(What::RequestEnd);
+        self.tell(What::RequestEnd, &[]);
     }
 
     /// The upstream sends no more.
     pub(crate) fn response_end(&self) {
         self.tell_skipped(false);
-        self.tell(What::ResponseEnd);
+        self.tell(What::ResponseEnd, &[]);
     }
 
     fn bytes(&self, bytes: &Bytes, is_request: bool) {
@@ -142,8 +149,8 @@ impl Recording {
             return;
         }
         self.tell_skipped(is_request);
-        let bytes = bytes.clone();
-        self.tell(if is_request { What::Request(bytes) } else { What::Response(bytes) });
+        let length = bytes.len();
+        self.tell_bytes(if is_request { What::Request(length) } else { What::Response(length) }, bytes);
     }
 
     fn tell_skipped(&self, is_request: bool) {
@@ -153,7 +160,7 @@ impl Recording {
             skipped.store(0, Ordering::Relaxed);
             #[cfg(test)]
             self.skipped_ever.fetch_add(bytes, Ordering::Relaxed);
-            self.tell(What::Skipped { bytes, is_request });
+            self.tell_bytes(What::Skipped { bytes, is_request }, &[]);
         }
     }
 
@@ -163,10 +170,17 @@ impl Recording {
         self.skipped_ever.load(Ordering::Relaxed)
     }
 
+    /// Without them what comes behind cannot be understood.
+    fn tell_bytes(&self, what: What, bytes: &[u8]) {
+        if !self.tell(what, bytes) {
+            self.about.lost.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the note found room.
-    fn tell(&self, what: What) -> bool {
+    fn tell(&self, what: What, bytes: &[u8]) -> bool {
         let Some(queue) = &self.queue else { return false };
-        queue.tell(Note { about: Arc::clone(&self.about), at: Instant::now(), what })
+        queue.tell(Note { connection: self.about.connection, at: Instant::now(), what }, bytes)
     }
 }
 
@@ -175,7 +189,7 @@ impl Drop for Recording {
         self.tell_skipped(true);
         self.tell_skipped(false);
         self.about.closed.store(true, Ordering::Relaxed);
-        self.tell(What::Closed);
+        self.tell(What::Closed, &[]);
     }
 }
 

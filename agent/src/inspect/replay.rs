@@ -93,7 +93,7 @@ pub(super) async fn send(
 fn request(http: &Http, edited: Option<Edited>) -> Result<Request, ApiError> {
     let recorded = || http.request.body().0;
     let Some(edited) = edited else {
-        let (method, target) = (http.method.clone(), http.target.clone());
+        let (method, target) = (http.method.to_string(), http.target.to_string());
         return Ok(Request { method, target, headers: http.request.headers(), body: recorded() });
     };
     let headers = edited.headers.into_iter().map(|(name, value)| Header { name, value }).collect();

@@ -1,6 +1,7 @@
 //! The entries, within their bound: the oldest go first.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{broadcast, watch};
@@ -19,19 +20,27 @@ pub(super) struct Store {
     changed: watch::Sender<u64>,
     /// Requests that have their answers.
     finished: broadcast::Sender<Arc<Entry>>,
+    /// Of what is not an entry yet, in bytes.
+    pending: AtomicUsize,
     most: usize,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: BTreeMap<Id, Arc<Entry>>,
+    entries: VecDeque<Kept>,
+    /// The number of the last entry; they follow each other without a gap.
     last: u64,
     revision: u64,
     cleared: u64,
     /// Of the entries, in bytes.
     memory: usize,
-    /// Of what is not an entry yet, in bytes.
-    pending: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    entry: Arc<Entry>,
+    /// What it takes, in bytes: the oldest is not looked at to let it go.
+    memory: usize,
 }
 
 /// What changed since a revision.
@@ -52,6 +61,7 @@ impl Store {
             inner: Mutex::new(inner),
             changed: watch::Sender::new(0),
             finished: broadcast::Sender::new(FINISHED),
+            pending: AtomicUsize::new(0),
             most: limits.memory,
         }
     }
@@ -63,9 +73,10 @@ impl Store {
         let id = Id(inner.last);
         entry.id = id;
         entry.revision = inner.next_revision();
-        inner.memory += entry.memory();
-        inner.entries.insert(id, Arc::new(entry));
-        inner.trim(self.most);
+        let memory = entry.memory();
+        inner.memory += memory;
+        inner.entries.push_back(Kept { entry: Arc::new(entry), memory });
+        inner.trim(self.room());
         id
     }
 
@@ -73,44 +84,50 @@ impl Store {
     pub(super) fn change(&self, id: Id, change: impl FnOnce(&mut Entry)) {
         let mut inner = self.inner();
         let revision = inner.next_revision();
-        let Some(entry) = inner.entries.get_mut(&id) else { return };
-        let before = entry.memory();
+        let Some(kept) = inner.index(id).and_then(|index| inner.entries.get_mut(index)) else { return };
         // Copies only while somebody looks at it.
-        let entry = Arc::make_mut(entry);
+        let entry = Arc::make_mut(&mut kept.entry);
         change(entry);
         entry.revision = revision;
         let after = entry.memory();
+        let before = std::mem::replace(&mut kept.memory, after);
         inner.memory = (inner.memory + after).saturating_sub(before);
-        inner.trim(self.most);
+        inner.trim(self.room());
+    }
+
+    /// What entries may take.
+    fn room(&self) -> usize {
+        self.most.saturating_sub(self.pending.load(Ordering::Relaxed))
     }
 
     /// What is not an entry yet took so many bytes, and takes so many now.
     pub(super) fn reserve(&self, before: usize, now: usize) {
-        if before != now {
-            let mut inner = self.inner();
-            inner.pending = (inner.pending + now).saturating_sub(before);
-            inner.trim(self.most);
+        if now > before {
+            self.pending.fetch_add(now - before, Ordering::Relaxed);
+            self.inner().trim(self.room());
+        } else {
+            self.pending.fetch_sub(before - now, Ordering::Relaxed);
         }
     }
 
     /// Whether there is room for more that is not an entry yet.
     pub(super) fn has_room(&self) -> bool {
-        self.inner().pending <= self.most / 2
+        self.pending.load(Ordering::Relaxed) <= self.most / 2
     }
 
     pub(super) fn get(&self, id: Id) -> Option<Arc<Entry>> {
-        self.inner().entries.get(&id).cloned()
+        let inner = self.inner();
+        Some(Arc::clone(&inner.entries.get(inner.index(id)?)?.entry))
     }
 
     /// Newest first.
     pub(super) fn all(&self) -> Vec<Arc<Entry>> {
-        self.inner().entries.values().rev().cloned().collect()
+        self.inner().newest().cloned().collect()
     }
 
     pub(super) fn since(&self, revision: u64) -> Changes {
         let inner = self.inner();
-        let entries =
-            inner.entries.values().rev().filter(|entry| entry.revision > revision).cloned().collect();
+        let entries = inner.newest().filter(|entry| entry.revision > revision).cloned().collect();
         Changes { entries, revision: inner.revision, cleared: inner.cleared }
     }
 
@@ -147,13 +164,13 @@ impl Store {
     /// Which of these are no longer there.
     pub(super) fn missing(&self, shown: &HashSet<Id>) -> Vec<Id> {
         let inner = self.inner();
-        shown.iter().filter(|id| !inner.entries.contains_key(id)).copied().collect()
+        shown.iter().filter(|id| inner.index(**id).is_none()).copied().collect()
     }
 
     /// How many entries there are, and what they take of how many bytes.
     pub(super) fn usage(&self) -> (usize, usize, usize) {
         let inner = self.inner();
-        (inner.entries.len(), inner.memory + inner.pending, self.most)
+        (inner.entries.len(), inner.memory + self.pending.load(Ordering::Relaxed), self.most)
     }
 
     /// Lets those know who watch.
@@ -170,7 +187,7 @@ impl Store {
     #[cfg(test)]
     pub(super) fn counted_and_real(&self) -> (usize, usize) {
         let inner = self.inner();
-        (inner.memory, inner.entries.values().map(|entry| entry.memory()).sum())
+        (inner.memory, inner.newest().map(|entry| entry.memory()).sum())
     }
 }
 
@@ -180,10 +197,20 @@ impl Inner {
         self.revision
     }
 
-    fn trim(&mut self, most: usize) {
-        while self.memory + self.pending > most {
-            let Some((_, oldest)) = self.entries.pop_first() else { break };
-            self.memory = self.memory.saturating_sub(oldest.memory());
+    /// Where it is, if it is still there.
+    fn index(&self, id: Id) -> Option<usize> {
+        let behind = usize::try_from(self.last.checked_sub(id.0)?).ok()?;
+        self.entries.len().checked_sub(behind + 1)
+    }
+
+    fn newest(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.iter().rev().map(|kept| &kept.entry)
+    }
+
+    fn trim(&mut self, room: usize) {
+        while self.memory > room {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.memory = self.memory.saturating_sub(oldest.memory);
         }
     }
 }

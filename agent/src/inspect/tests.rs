@@ -211,7 +211,7 @@ async fn http_2_is_taken_apart_as_a_real_client_and_server_speak_it() {
         assert_eq!(http.request.header("x-long").unwrap().len(), 300);
         assert_eq!(http.request.body().0, vec![b'z'; 40_000]);
         let response = &http.response.as_ref().unwrap().message;
-        assert_eq!(response.header("x-path"), Some(http.target.clone()));
+        assert_eq!(response.header("x-path"), Some(http.target.to_string()));
         let (body, trailers) = response.body();
         assert_eq!(
             (body.len(), trailers[0].name.as_str(), trailers[0].value.as_str()),
