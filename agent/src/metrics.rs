@@ -59,10 +59,10 @@ impl Meter {
         state.keep(duration);
     }
 
-    /// What began and ended unnoticed took this time.
-    pub(crate) fn record(&self, duration: Duration) {
+    /// What began unnoticed and ended at that time took so long.
+    pub(crate) fn record(&self, ended: Instant, duration: Duration) {
         let mut state = self.state();
-        state.mark(Instant::now());
+        state.mark(ended);
         state.keep(duration);
     }
 
@@ -174,15 +174,15 @@ mod tests {
     fn percentiles_are_of_the_last_samples_only() {
         let meter = Meter::default();
         for _ in 0..SAMPLES {
-            meter.record(Duration::from_secs(9));
+            meter.record(Instant::now(), Duration::from_secs(9));
         }
         for milliseconds in 1..=100 {
-            meter.record(Duration::from_millis(milliseconds));
+            meter.record(Instant::now(), Duration::from_millis(milliseconds));
         }
         assert_eq!(meter.figures().p50, Duration::from_secs(9));
         for _ in 0..SAMPLES / 100 {
             for milliseconds in 1..=100 {
-                meter.record(Duration::from_millis(milliseconds));
+                meter.record(Instant::now(), Duration::from_millis(milliseconds));
             }
         }
         let figures = meter.figures();
@@ -195,7 +195,7 @@ mod tests {
     fn a_single_duration_is_every_percentile() {
         let meter = Meter::default();
         assert_eq!(meter.figures(), Figures::default());
-        meter.record(Duration::from_millis(7));
+        meter.record(Instant::now(), Duration::from_millis(7));
         let figures = meter.figures();
         assert_eq!([figures.p50, figures.p90, figures.p95, figures.p99], [Duration::from_millis(7); 4]);
     }

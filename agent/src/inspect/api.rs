@@ -319,7 +319,7 @@ fn recorded(entry: &Entry) -> Option<Value> {
             "status_code": response.status,
             "proto": response.version,
             "headers": headers(&response.message),
-            "raw": BASE64.encode(&response.message.raw),
+            "raw": BASE64.encode(&*response.message.raw),
         })
     });
     Some(json!({
@@ -334,7 +334,7 @@ fn recorded(entry: &Entry) -> Option<Value> {
             "proto": http.version,
             "headers": headers(&http.request),
             "uri": http.target.as_str(),
-            "raw": BASE64.encode(&http.request.raw),
+            "raw": BASE64.encode(&*http.request.raw),
         },
         "response": response,
     }))

@@ -1,10 +1,12 @@
 //! The thread of the inspector: from notes of the data path to entries.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::Limits;
@@ -18,6 +20,9 @@ const CONNECTIONS: usize = 4096;
 
 /// What a connection costs beside its bytes and entries.
 const CONNECTION: usize = 512;
+
+/// Bytes that are allocated for small messages at a time.
+const SHELF: usize = 64 << 10;
 
 /// What belongs to a direction.
 fn of<T>([request, response]: &mut [T; 2], is_request: bool) -> &mut T {
@@ -45,11 +50,30 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Desk {
     store: Arc<Store>,
+    /// Where small messages are kept. They go about as they came, so that many share one allocation.
+    shelf: RefCell<BytesMut>,
+    /// When what is looked at passed. Clocks are slow.
+    now: Cell<Instant>,
     /// Of each message, in bytes.
     pub(super) message: usize,
 }
 
 impl Desk {
+    /// A copy of both, one behind the other.
+    pub(super) fn keep(&self, head: &[u8], body: &[u8]) -> Bytes {
+        let length = head.len() + body.len();
+        if length > SHELF / 8 {
+            return [head, body].concat().into();
+        }
+        let mut shelf = self.shelf.borrow_mut();
+        if shelf.capacity() < length {
+            *shelf = BytesMut::with_capacity(SHELF);
+        }
+        shelf.extend_from_slice(head);
+        shelf.extend_from_slice(body);
+        shelf.split().freeze()
+    }
+
     /// An entry that begins at that time of its connection.
     pub(super) fn add(&self, about: &About, at: Duration, what: Kind) -> Id {
         self.store.add(Entry {
@@ -80,7 +104,7 @@ impl Desk {
             entry.is_cut |= is_cut;
         });
         if is_http && about.replay_of.is_none() {
-            about.metrics.http.record(duration);
+            about.metrics.http.record(self.now.get(), duration);
             self.store.tell_finished(id);
         }
     }
@@ -90,11 +114,13 @@ impl Collector {
     pub(super) fn new(store: Arc<Store>, limits: Limits) -> Self {
         // A message that is the whole memory would push out everything else.
         let message = limits.message.min(limits.memory / 4);
-        Self { desk: Desk { store, message }, connections: HashMap::new() }
+        let desk = Desk { store, shelf: RefCell::default(), now: Cell::new(Instant::now()), message };
+        Self { desk, connections: HashMap::new() }
     }
 
     /// What passed, and when.
     pub(super) fn note(&mut self, Note { connection: number, at, what }: Note, bytes: &[u8]) {
+        self.desk.now.set(at);
         match what {
             What::Open(about) => {
                 if self.connections.len() < CONNECTIONS && self.desk.store.has_room() {

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use compact_str::CompactString;
 
 use super::chunks::{Chunks, Piece};
@@ -74,7 +76,7 @@ pub(super) struct Http {
     /// When the response began.
     pub(super) answered: Option<Duration>,
     /// After a 101.
-    pub(super) upgrade: Option<Upgrade>,
+    pub(super) upgrade: Option<Box<Upgrade>>,
 }
 
 #[derive(Clone, Debug)]
@@ -96,7 +98,7 @@ pub(super) enum Upgrade {
 #[derive(Clone, Debug)]
 pub(super) struct Message {
     /// The first bytes, `head` of which are the head.
-    pub(super) raw: Vec<u8>,
+    pub(super) raw: Raw,
     pub(super) head: usize,
     pub(super) framing: Framing,
     /// Bytes on the wire, kept or not.
@@ -105,11 +107,45 @@ pub(super) struct Message {
     pub(super) trailers: Vec<u8>,
 }
 
+/// Bytes of a message.
+#[derive(Clone, Debug)]
+pub(super) struct Raw {
+    /// As long as no more came than at first.
+    first: Bytes,
+    all: Vec<u8>,
+}
+
+impl Deref for Raw {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        if self.all.is_empty() { &self.first } else { &self.all }
+    }
+}
+
+impl Raw {
+    fn growing(&mut self) -> &mut Vec<u8> {
+        if self.all.is_empty() {
+            self.all = std::mem::take(&mut self.first).into();
+        }
+        &mut self.all
+    }
+
+    fn memory(&self) -> usize {
+        self.first.len() + self.all.capacity()
+    }
+}
+
 impl Message {
-    /// With the beginning of its body, as far as that is there.
-    pub(super) fn new(head: &[u8], framing: Framing, body: &[u8]) -> Self {
-        let raw = [head, body].concat();
-        Self { head: head.len(), size: raw.len() as u64, raw, framing, trailers: Vec::new() }
+    /// A head of that length, with the beginning of its body as far as that is there.
+    pub(super) fn new(raw: Bytes, head: usize, framing: Framing) -> Self {
+        Self {
+            head,
+            size: raw.len() as u64,
+            raw: Raw { first: raw, all: Vec::new() },
+            framing,
+            trailers: Vec::new(),
+        }
     }
 
     /// More of the body; kept up to that many bytes of the message.
@@ -117,12 +153,16 @@ impl Message {
         self.size += bytes.len() as u64;
         let room = most.saturating_sub(self.raw.len()).min(bytes.len());
         let kept = bytes.get(..room).unwrap_or(bytes);
-        if self.raw.capacity() - self.raw.len() < kept.len() {
-            // By half, and never beyond the bound, of which the last half would be air.
-            let wanted = (self.raw.len() + kept.len()).max(self.raw.len() * 3 / 2).min(most);
-            self.raw.reserve_exact(wanted.saturating_sub(self.raw.len()).max(kept.len()));
+        if kept.is_empty() {
+            return;
         }
-        self.raw.extend_from_slice(kept);
+        let raw = self.raw.growing();
+        if raw.capacity() - raw.len() < kept.len() {
+            // By half, and never beyond the bound, of which the last half would be air.
+            let wanted = (raw.len() + kept.len()).max(raw.len() * 3 / 2).min(most);
+            raw.reserve_exact(wanted.saturating_sub(raw.len()).max(kept.len()));
+        }
+        raw.extend_from_slice(kept);
     }
 
     pub(super) fn is_truncated(&self) -> bool {
@@ -157,7 +197,7 @@ impl Message {
     }
 
     fn memory(&self) -> usize {
-        self.raw.capacity() + self.trailers.capacity()
+        self.raw.memory() + self.trailers.capacity()
     }
 }
 
@@ -252,7 +292,7 @@ impl Entry {
                 Kind::Connection(it) => flow(it),
                 Kind::Http(http) => {
                     let response = http.response.as_ref();
-                    let upgrade = match &http.upgrade {
+                    let upgrade = match http.upgrade.as_deref() {
                         None => 0,
                         // A ring of frames has up to twice their number.
                         Some(Upgrade::WebSocket(talk)) => talk.memory + talk.frames.capacity() * FRAME,
@@ -296,7 +336,7 @@ impl Http {
 
     /// Bytes on the wire in both directions.
     pub(super) fn size(&self) -> u64 {
-        let upgrade = match &self.upgrade {
+        let upgrade = match self.upgrade.as_deref() {
             None => 0,
             Some(Upgrade::WebSocket(talk)) => talk.request_bytes + talk.response_bytes,
             Some(Upgrade::Other(flow)) => flow.request.total + flow.response.total,

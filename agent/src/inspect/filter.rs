@@ -177,7 +177,9 @@ impl Term {
                     || messages(http).any(|message| {
                         contains(message.raw.get(..SEARCHED).unwrap_or(&message.raw), text.as_bytes())
                     })
-                    || http.and_then(|http| http.upgrade.as_ref()).is_some_and(|upgrade| said(upgrade, text))
+                    || http
+                        .and_then(|http| http.upgrade.as_deref())
+                        .is_some_and(|upgrade| said(upgrade, text))
             }
         }
     }
@@ -188,7 +190,9 @@ impl State {
         let http = entry.http();
         match self {
             Self::Http => http.is_some(),
-            Self::WebSocket => http.is_some_and(|http| matches!(http.upgrade, Some(Upgrade::WebSocket(_)))),
+            Self::WebSocket => {
+                http.is_some_and(|http| matches!(http.upgrade.as_deref(), Some(Upgrade::WebSocket(_))))
+            }
             Self::Connection => http.is_none(),
             Self::Replay => entry.replay_of.is_some(),
             Self::Open => entry.duration.is_none(),

@@ -213,7 +213,7 @@ impl Http1 {
             method: head.method,
             target: head.target,
             version: head.version,
-            request: Message::new(raw, head.framing, &[]),
+            request: Message::new(call.desk.keep(raw, &[]), raw.len(), head.framing),
             response: None,
             sent: is_over.then(|| call.at.saturating_sub(since)),
             answered: None,
@@ -258,12 +258,12 @@ impl Http1 {
             framing => (&[][..], framing),
         };
         let kept = body.get(..call.desk.message.saturating_sub(raw.len())).unwrap_or(body);
-        let mut message = Message::new(raw, framing, kept);
+        let mut message = Message::new(call.desk.keep(raw, kept), raw.len(), framing);
         message.size += (body.len() - kept.len()) as u64;
         let readers = if is_switch { Reader::pair(&message) } else { None };
         let upgrade = is_switch.then(|| match readers {
-            Some(_) => Upgrade::WebSocket(Talk::default()),
-            None => Upgrade::Other(Flow::default()),
+            Some(_) => Box::new(Upgrade::WebSocket(Talk::default())),
+            None => Box::new(Upgrade::Other(Flow::default())),
         });
         let response = Response { status: head.status, reason: head.reason, version: head.version, message };
         call.desk.change(began.id, |entry| {
@@ -402,20 +402,22 @@ impl Http1 {
             broken = reader.feed(bytes, at, is_request, &mut |frame| frames.push(frame)).err();
         }
         let most = call.desk.message;
-        call.desk.change(since.id, |entry| match entry.http_mut().and_then(|http| http.upgrade.as_mut()) {
-            Some(Upgrade::WebSocket(talk)) => {
-                let total = if is_request { &mut talk.request_bytes } else { &mut talk.response_bytes };
-                *total += bytes.len() as u64;
-                talk.broken = talk.broken.or(broken);
-                for frame in frames {
-                    talk.push(frame, most);
+        call.desk.change(since.id, |entry| {
+            match entry.http_mut().and_then(|http| http.upgrade.as_deref_mut()) {
+                Some(Upgrade::WebSocket(talk)) => {
+                    let total = if is_request { &mut talk.request_bytes } else { &mut talk.response_bytes };
+                    *total += bytes.len() as u64;
+                    talk.broken = talk.broken.or(broken);
+                    for frame in frames {
+                        talk.push(frame, most);
+                    }
                 }
+                Some(Upgrade::Other(flow)) => {
+                    let way = if is_request { &mut flow.request } else { &mut flow.response };
+                    way.push(bytes, at);
+                }
+                None => {}
             }
-            Some(Upgrade::Other(flow)) => {
-                let way = if is_request { &mut flow.request } else { &mut flow.response };
-                way.push(bytes, at);
-            }
-            None => {}
         });
     }
 

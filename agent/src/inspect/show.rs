@@ -88,7 +88,7 @@ pub(super) fn size(entry: &Entry) -> u64 {
 pub(super) fn summary(entry: &Entry) -> Summary {
     let http = entry.http();
     let response = http.and_then(|http| http.response.as_ref());
-    let kind = match (http, http.and_then(|http| http.upgrade.as_ref())) {
+    let kind = match (http, http.and_then(|http| http.upgrade.as_deref())) {
         (None, _) => "connection",
         (_, Some(Upgrade::WebSocket(_))) => "websocket",
         _ => "http",
@@ -118,7 +118,7 @@ pub(super) fn summary(entry: &Entry) -> Summary {
 
 pub(super) fn detail(entry: &Entry) -> Detail {
     let http = entry.http();
-    let upgrade = http.and_then(|http| http.upgrade.as_ref());
+    let upgrade = http.and_then(|http| http.upgrade.as_deref());
     let other = match (&entry.what, upgrade) {
         (Kind::Connection(flow), _) => Some(flow.as_ref()),
         (_, Some(Upgrade::Other(flow))) => Some(flow),

@@ -91,7 +91,9 @@ fn a_websocket_has_its_messages() {
     for length in 1..response.len() {
         let inspector = in_pieces(&request, response, length);
         let entry = only(&inspector);
-        let Some(Upgrade::WebSocket(talk)) = &entry.http().unwrap().upgrade else { panic!("{entry:?}") };
+        let Some(Upgrade::WebSocket(talk)) = entry.http().unwrap().upgrade.as_deref() else {
+            panic!("{entry:?}")
+        };
         let frames: Vec<_> =
             talk.frames.iter().map(|it| (it.is_request, it.kind, it.payload.as_slice())).collect();
         let mut visitors: Vec<_> = frames.iter().filter(|it| it.0).collect();

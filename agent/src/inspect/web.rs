@@ -210,10 +210,10 @@ fn message(entry: &Entry, is_request: bool) -> Option<&Message> {
 
 fn raw(entry: &Entry, is_request: bool) -> Option<Vec<u8>> {
     let mut bytes = match &entry.what {
-        Kind::Http(_) => message(entry, is_request)?.raw.clone(),
+        Kind::Http(_) => message(entry, is_request)?.raw.to_vec(),
         Kind::Connection(_) => Vec::new(),
     };
-    let flow = match (&entry.what, entry.http().and_then(|http| http.upgrade.as_ref())) {
+    let flow = match (&entry.what, entry.http().and_then(|http| http.upgrade.as_deref())) {
         (Kind::Connection(flow), _) => Some(flow.as_ref()),
         (_, Some(Upgrade::Other(flow))) => Some(flow),
         _ => None,

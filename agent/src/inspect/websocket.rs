@@ -282,7 +282,7 @@ mod tests {
     fn pair(extensions: &str) -> (Reader, Reader) {
         let head =
             format!("HTTP/1.1 101 X\r\nUpgrade: websocket\r\nSec-WebSocket-Extensions: {extensions}\r\n\r\n");
-        Reader::pair(&Message::new(head.as_bytes(), Framing::Length(0), &[])).unwrap()
+        Reader::pair(&Message::new(head.clone().into(), head.len(), Framing::Length(0))).unwrap()
     }
 
     #[test]
