@@ -284,6 +284,27 @@ async fn an_upload_that_nobody_reads_behind_the_agent_holds_up_nobody_over_tcp()
     an_upload_that_nobody_reads_holds_up_nobody(Scene::by_agent(Face::Tcp).await).await;
 }
 
+/// Neither side of the connection to the publisher may stop reading because it writes.
+async fn uploads_and_downloads_at_once_come_to_their_ends(scene: Scene) {
+    let mut visits = JoinSet::new();
+    for _ in 0..16 {
+        let (down, up) = (scene.guest(), scene.guest());
+        visits.spawn(async move { down.download(BIG / 8).await.finish().await });
+        visits.spawn(async move { up.upload(BIG / 8).await });
+    }
+    visits.join_all().await;
+}
+
+#[tokio::test]
+async fn uploads_and_downloads_at_once_come_to_their_ends_with_ssh() {
+    uploads_and_downloads_at_once_come_to_their_ends(Scene::of(Face::Tcp).await).await;
+}
+
+#[tokio::test]
+async fn uploads_and_downloads_at_once_come_to_their_ends_with_the_agent() {
+    uploads_and_downloads_at_once_come_to_their_ends(Scene::by_agent(Face::Tcp).await).await;
+}
+
 /// The clock of a stream of HTTP/2 strikes once a minute, so it may take two.
 const STALLED_BY: Duration = Duration::from_secs(130);
 
