@@ -111,6 +111,7 @@ impl Agent {
         }
         let stop = self.stop.child();
         let tap = match endpoint.inspect {
+            true if endpoint.kind() == Kind::Http => self.inspector.tap(&endpoint.name).sampled(),
             true => self.inspector.tap(&endpoint.name),
             false => self.inspector.meter(&endpoint.name),
         };

@@ -20,6 +20,7 @@ mod page;
 mod queue;
 mod recording;
 mod replay;
+mod sample;
 mod show;
 mod store;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use queue::{Batch, Hearer, Teller, queue};
 use recording::About;
 #[cfg(test)]
 use recording::{Note, What};
+use sample::Budget;
 use store::Store;
 
 pub(crate) use api::{ApiError, BoxFuture, Local};
@@ -94,6 +96,7 @@ struct Inner {
     store: Arc<Store>,
     metrics: AllMetrics,
     connections: AtomicU64,
+    budget: Arc<Budget>,
 }
 
 /// The figures of all endpoints, by their names.
@@ -118,6 +121,7 @@ impl Inspector {
             store: Arc::clone(&store),
             metrics: AllMetrics::default(),
             connections: AtomicU64::new(1),
+            budget: Arc::default(),
         });
         if limits.memory == 0 {
             return Self { inner, queue: None };
@@ -138,6 +142,7 @@ impl Inspector {
             endpoint: endpoint.into(),
             metrics: self.inner.metrics.of(endpoint),
             records: self.queue.is_some(),
+            samples: false,
         }
     }
 
@@ -154,6 +159,11 @@ impl Inspector {
     /// The next finished request. None when there are no more.
     pub(crate) fn finished(&self) -> Finished {
         Finished(self.inner.store.finished())
+    }
+
+    /// How many requests were not recorded, as too many came at once.
+    fn left_out(&self) -> u64 {
+        self.inner.budget.left_out()
     }
 
     fn store(&self) -> &Store {
@@ -238,9 +248,16 @@ pub(crate) struct Tap {
     endpoint: Arc<str>,
     metrics: Arc<Metrics>,
     records: bool,
+    samples: bool,
 }
 
 impl Tap {
+    /// Leaves requests out where very many come. For upstreams that are asked for one thing after the other on each
+    /// connection, as our server asks those of http.
+    pub(crate) fn sampled(self) -> Self {
+        Self { samples: true, ..self }
+    }
+
     /// A connection to the upstream begins, for this visitor.
     pub(crate) fn open(&self, visitor: SocketAddr) -> Recording {
         self.begin(visitor, None)
@@ -256,7 +273,8 @@ impl Tap {
         let queue = self.inspector.queue.clone().filter(|_| self.records);
         // Replays are no visits.
         let running = replay_of.is_none().then(|| self.metrics.connection());
-        Recording::begin(about, queue, running)
+        let budget = (self.samples && replay_of.is_none()).then(|| Arc::clone(&self.inspector.inner.budget));
+        Recording::begin(about, queue, budget, running)
     }
 
     fn about(&self, visitor: SocketAddr, replay_of: Option<Id>) -> About {

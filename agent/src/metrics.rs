@@ -59,6 +59,11 @@ impl Meter {
         state.keep(duration);
     }
 
+    /// Something began at that time, and how long it lasts is not looked at.
+    pub(crate) fn count(&self, began: Instant) {
+        self.state().mark(began);
+    }
+
     /// What began unnoticed and ended at that time took so long.
     pub(crate) fn record(&self, ended: Instant, duration: Duration) {
         let mut state = self.state();

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::entry::Id;
 use super::queue::Teller;
+use super::sample::{Budget, Sampling};
 use crate::metrics::{Metrics, Running};
 
 /// What the data path tells the thread.
@@ -79,6 +80,8 @@ pub(crate) struct Recording {
     pub(super) about: Arc<About>,
     /// None if nothing is recorded.
     queue: Option<Arc<Teller>>,
+    /// Where requests may be left out.
+    sampled: Option<(Arc<Budget>, Sampling)>,
     passed: [Passed; 2],
     #[cfg(test)]
     skipped_ever: AtomicU64,
@@ -94,10 +97,16 @@ struct Passed {
 }
 
 impl Recording {
-    pub(super) fn begin(about: Arc<About>, queue: Option<Arc<Teller>>, running: Option<Running>) -> Self {
+    pub(super) fn begin(
+        about: Arc<About>,
+        queue: Option<Arc<Teller>>,
+        budget: Option<Arc<Budget>>,
+        running: Option<Running>,
+    ) -> Self {
         let mut recording = Self {
             about,
             queue,
+            sampled: budget.map(|budget| (budget, Sampling::default())),
             passed: Default::default(),
             #[cfg(test)]
             skipped_ever: AtomicU64::new(0),
@@ -135,6 +144,9 @@ impl Recording {
         if self.queue.is_none() || bytes.is_empty() || self.about.lost.load(Ordering::Relaxed) {
             return;
         }
+        if self.leaves_out(bytes, is_request) {
+            return;
+        }
         let Passed { bytes: passed, skipped } = of(&self.passed, is_request);
         let behind = passed.load(Ordering::Relaxed) + bytes.len() as u64;
         passed.store(behind, Ordering::Relaxed);
@@ -151,6 +163,17 @@ impl Recording {
         self.tell_skipped(is_request);
         let length = bytes.len();
         self.tell_bytes(if is_request { What::Request(length) } else { What::Response(length) }, bytes);
+    }
+
+    fn leaves_out(&self, bytes: &Bytes, is_request: bool) -> bool {
+        let Some((budget, sampling)) = self.sampled.as_ref().filter(|it| !it.1.is_entire()) else {
+            return false;
+        };
+        if is_request {
+            sampling.request(bytes, budget, |now| self.about.metrics.http.count(now))
+        } else {
+            sampling.response(bytes)
+        }
     }
 
     fn tell_skipped(&self, is_request: bool) {

@@ -264,6 +264,7 @@ async fn status(State(app): State<App>) -> Json<Value> {
         "entries": count,
         "memory": memory,
         "most": most,
+        "left_out": app.inspector.left_out(),
     }))
 }
 
@@ -377,6 +378,7 @@ impl Feed {
             self.shown.pop_first();
         }
         let (count, memory, most) = store.usage();
+        let left_out = self.app.inspector.left_out();
         let status = has_status.then(|| {
             let endpoints: Vec<_> = status.endpoints.iter().map(show::endpoint).collect();
             let json = json!({ "server": status.server, "endpoints": endpoints });
@@ -389,7 +391,7 @@ impl Feed {
             "lines": lines,
             "gone": gone,
             "most_lines": LINES,
-            "usage": { "entries": count, "memory": memory, "most": most },
+            "usage": { "entries": count, "memory": memory, "most": most, "left_out": left_out },
             "status": status,
         }))
     }

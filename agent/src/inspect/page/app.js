@@ -39,9 +39,10 @@ function take(news) {
   for (const data of news.lines.reverse()) line(data);
   const ids = [...lines.keys()].sort();
   for (const id of ids.slice(0, Math.max(0, ids.length - news.most_lines))) drop(id);
-  const { entries, memory, most } = news.usage;
+  const { entries, memory, most, left_out } = news.usage;
   const shown = lines.size < entries ? `${lines.size} of ${entries} entries` : `${entries} ${entries === 1 ? 'entry' : 'entries'}`;
-  put($('usage'), `${shown} · ${size(memory)} of ${size(most)}`);
+  const counted = left_out ? ` · ${left_out} only counted` : '';
+  put($('usage'), `${shown} · ${size(memory)} of ${size(most)}${counted}`);
   if (!lines.size) put($('list'), h('li', { class: 'none', role: 'presentation' }, entries ? 'Nothing matches the filter.' : 'Nothing has passed yet.'));
   else $('list').querySelector('.none')?.remove();
   if (!entries && !chosen) clearDetail(endpoints);

@@ -24,7 +24,8 @@ async function update() {
     h('div', { class: 'tiles' },
       tile('Server', status.server || 'none'), tile('Version', status.version),
       tile('Endpoints', `${status.endpoints.filter((it) => it.phase === 'online').length} of ${status.endpoints.length} online`),
-      h('div', { class: 'tile' }, h('span', {}, 'Recorded'), h('b', {}, `${status.entries} · ${size(status.memory)} of ${size(status.most)}`), gauge)),
+      h('div', { class: 'tile' }, h('span', {}, 'Recorded'), h('b', {}, `${status.entries} · ${size(status.memory)} of ${size(status.most)}`), gauge,
+        status.left_out ? h('small', {}, `${status.left_out} only counted: more than 1000 a second`) : null)),
     status.endpoints.map(endpoint),
     h('section', { class: 'card' }, h('header', {}, h('h2', {}, 'Configuration')),
       status.configuration.length
