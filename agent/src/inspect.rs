@@ -1,6 +1,6 @@
 //! The inspector: what passes through the agent, kept for a while and shown on a page of the local machine.
 //!
-//! The data path hands clones of its bytes to a [`Recording`], which never waits and never looks into them. They go
+//! The data path hands copies of its bytes to a [`Recording`], which never waits and never looks into them. They go
 //! through one queue, bounded in bytes and in number, in batches to one thread, which takes them apart. What finds no room
 //! is dropped, and its recording says so.
 

@@ -59,10 +59,10 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// A copy of both, one behind the other.
-    pub(super) fn keep(&self, head: &[u8], body: &[u8]) -> Bytes {
+    /// A copy of both, one behind the other. What is not whole will grow elsewhere.
+    pub(super) fn keep(&self, head: &[u8], body: &[u8], is_whole: bool) -> Bytes {
         let length = head.len() + body.len();
-        if length > SHELF / 8 {
+        if length > SHELF / 8 || !is_whole {
             return [head, body].concat().into();
         }
         let mut shelf = self.shelf.borrow_mut();

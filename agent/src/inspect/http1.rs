@@ -213,7 +213,7 @@ impl Http1 {
             method: head.method,
             target: head.target,
             version: head.version,
-            request: Message::new(call.desk.keep(raw, &[]), raw.len(), head.framing),
+            request: Message::new(call.desk.keep(raw, &[], is_over), raw.len(), head.framing),
             response: None,
             sent: is_over.then(|| call.at.saturating_sub(since)),
             answered: None,
@@ -258,7 +258,8 @@ impl Http1 {
             framing => (&[][..], framing),
         };
         let kept = body.get(..call.desk.message.saturating_sub(raw.len())).unwrap_or(body);
-        let mut message = Message::new(call.desk.keep(raw, kept), raw.len(), framing);
+        let mut message =
+            Message::new(call.desk.keep(raw, kept, left == Framing::Length(0)), raw.len(), framing);
         message.size += (body.len() - kept.len()) as u64;
         let readers = if is_switch { Reader::pair(&message) } else { None };
         let upgrade = is_switch.then(|| match readers {

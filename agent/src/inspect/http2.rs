@@ -298,7 +298,7 @@ impl Http2 {
             method,
             target,
             version: "HTTP/2",
-            request: Message::new(call.desk.keep(head.as_bytes(), &[]), head.len(), Framing::Close),
+            request: Message::new(call.desk.keep(head.as_bytes(), &[], false), head.len(), Framing::Close),
             response: None,
             sent: None,
             answered: None,
@@ -326,7 +326,7 @@ impl Http2 {
         }
         stream.has_response = true;
         let head = format!("HTTP/2 {status}\r\n{lines}\r\n");
-        let message = Message::new(call.desk.keep(head.as_bytes(), &[]), head.len(), Framing::Close);
+        let message = Message::new(call.desk.keep(head.as_bytes(), &[], false), head.len(), Framing::Close);
         let response = Response { status, reason: Default::default(), version: "HTTP/2", message };
         let answered = call.at.saturating_sub(stream.since.at);
         change(call, stream.since.id, |http| {

@@ -16,7 +16,7 @@ pub(super) const NOTES: usize = 4096;
 const NOTE: usize = 128;
 
 /// Bytes that a batch has room for at all times.
-const KEPT: usize = 256 << 10;
+const KEPT: usize = 1 << 20;
 
 /// How long the thread lets notes gather, unless they are many. The tests wait for it thousands of times.
 const LINGER: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_millis(10) };

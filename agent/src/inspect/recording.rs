@@ -144,9 +144,11 @@ impl Recording {
         if self.queue.is_none() || bytes.is_empty() || self.about.lost.load(Ordering::Relaxed) {
             return;
         }
-        if self.leaves_out(bytes, is_request) {
+        let left_out = self.left_out(bytes, is_request);
+        if left_out == bytes.len() {
             return;
         }
+        let bytes = bytes.get(left_out..).unwrap_or(bytes);
         let Passed { bytes: passed, skipped } = of(&self.passed, is_request);
         let behind = passed.load(Ordering::Relaxed) + bytes.len() as u64;
         passed.store(behind, Ordering::Relaxed);
@@ -165,14 +167,15 @@ impl Recording {
         self.tell_bytes(if is_request { What::Request(length) } else { What::Response(length) }, bytes);
     }
 
-    fn leaves_out(&self, bytes: &Bytes, is_request: bool) -> bool {
-        let Some((budget, sampling)) = self.sampled.as_ref().filter(|it| !it.1.is_entire()) else {
-            return false;
-        };
+    /// How many of these bytes are left out.
+    fn left_out(&self, bytes: &Bytes, is_request: bool) -> usize {
+        let Some((budget, sampling)) = self.sampled.as_ref().filter(|it| !it.1.is_entire()) else { return 0 };
         if is_request {
             sampling.request(bytes, budget, |now| self.about.metrics.http.count(now))
+        } else if sampling.response(bytes) {
+            bytes.len()
         } else {
-            sampling.response(bytes)
+            0
         }
     }
 

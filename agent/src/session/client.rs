@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hithe_cli_parser::Bind;
@@ -51,7 +51,6 @@ pub(crate) struct Shared {
     pub(super) emptied: Notify,
     pub(super) tasks: Tasks,
     pub(crate) over: CancellationToken,
-    ended: AtomicBool,
     /// Channels that we closed first. russh keeps something of each until the session ends.
     closings: AtomicU64,
     /// Bytes in both directions.
@@ -67,7 +66,6 @@ impl Shared {
             emptied: Notify::new(),
             tasks: Tasks::here(),
             over: CancellationToken::new(),
-            ended: AtomicBool::new(false),
             closings: AtomicU64::new(0),
             moved: AtomicU64::new(0),
         }
@@ -119,7 +117,6 @@ impl Shared {
 
     /// Ends all visits.
     pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Release);
         self.over.cancel();
         for inbox in std::mem::take(&mut *self.inboxes()).values() {
             inbox.end();

@@ -111,6 +111,9 @@ impl AsyncRead for Link {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.fate.sealed.load(Ordering::Acquire) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if this.ahead.is_empty() && this.end.is_none() {
             let filled = this.poll_fill(cx).map(Ok);
             ready!(this.fate.judge(&this.fate.reader, cx, filled))?;
@@ -149,9 +152,9 @@ impl AsyncWrite for Link {
 
 /// russh reads four bytes of a packet and then the rest.
 const READ_AHEAD: usize = 64 * 1024;
-/// Nothing more is read then: as much as the windows of 128 uploads together. Should both sides wait for each other all the
+/// Nothing more is read then: as much as the windows of 32 uploads together. Should both sides wait for each other all the
 /// same, the heartbeat ends it.
-const MOST_AHEAD: usize = 256 << 20;
+const MOST_AHEAD: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -185,9 +188,13 @@ mod tests {
     async fn what_came_before_the_end_is_read_before_it() {
         let (near, mut far) = duplex(1024);
         let (mut link, _killer) = Link::new(Box::new(near));
-        far.write_all(b"last words").await.unwrap();
-        drop(far);
-        assert!(link.write_all(&[0; MUCH]).await.is_err());
+        let leaving = async {
+            far.write_all(b"last words").await.unwrap();
+            tokio::task::yield_now().await;
+            drop(far);
+        };
+        let (written, ()) = tokio::join!(link.write_all(&[0; MUCH]), leaving);
+        assert!(written.is_err());
         let mut said = String::new();
         link.read_to_string(&mut said).await.unwrap();
         assert_eq!(said, "last words");
