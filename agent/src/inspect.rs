@@ -1,8 +1,8 @@
 //! The inspector: what passes through the agent, kept for a while and shown on a page of the local machine.
 //!
-//! The data path hands copies of its bytes to a [`Recording`], which never waits and never looks into them. They go
-//! through one queue, bounded in bytes and in number, in batches to one thread, which takes them apart. What finds no room
-//! is dropped, and its recording says so.
+//! The data path shows its bytes to a [`Recording`], which never waits. Copies go through one queue, bounded in bytes and in
+//! number, in batches to one thread, which takes them apart. What finds no room is dropped, and its recording says so.
+//! [`sample`] alone looks into heads of requests on the data path itself: what is left out costs neither copy nor thread.
 
 mod api;
 mod chunks;

@@ -82,16 +82,8 @@ pub fn main() -> ExitCode {
 fn test(arguments: &[String]) -> anyhow::Result<()> {
     setup::run(false)?;
     say("cargo test --workspace --locked");
-    let mut test = Command::new(cargo());
-    if std::env::var_os(THREADS).is_none() {
-        // Most tests wait for other programs most of the time.
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        test.env(THREADS, cores.max(4).to_string());
-    }
-    run(test.args(["test", "--workspace", "--locked"]).args(arguments))
+    run(Command::new(cargo()).args(["test", "--workspace", "--locked"]).args(arguments))
 }
-
-const THREADS: &str = "RUST_TEST_THREADS";
 
 fn cargo() -> std::ffi::OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())

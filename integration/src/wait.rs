@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Far beyond what any step takes on a busy machine, so that only a real hang reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long to wait between two looks at something that does not tell of its changes.
 pub(crate) const POLL: Duration = Duration::from_millis(5);

@@ -203,8 +203,10 @@ impl Collector {
                 connection.give_up(&self.desk, about, LOST);
             }
         }
+        let now = Instant::now();
+        self.desk.now.set(now);
         for number in closed {
-            self.close(number, Instant::now());
+            self.close(number, now);
         }
     }
 }

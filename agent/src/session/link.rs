@@ -119,7 +119,7 @@ impl AsyncRead for Link {
             ready!(this.fate.judge(&this.fate.reader, cx, filled))?;
         }
         if this.ahead.is_empty() {
-            // Whoever asks again is told the same.
+            // An error is told once, and is the end from then on.
             return Poll::Ready(this.end.replace(Ok(())).unwrap_or(Ok(())));
         }
         this.take(buf);

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 const BIG: u64 = 64 << 20;
 const MAX_MEMORY_KIB: u64 = 100 << 10;
 const SLOW_BYTES_PER_SECOND: usize = 10_000;
-const GENEROUS: Duration = Duration::from_secs(5);
+const GENEROUS: Duration = Duration::from_secs(2);
 
 /// Many visitors with small requests, half of them on a kept connection.
 struct Crowd {

@@ -9,7 +9,7 @@ use axum::extract::connect_info::Connected;
 use axum::routing::get;
 use axum::serve::IncomingStream;
 use hithe::{HostKeyPolicy, Phase, Session};
-use hithe_integration::{Origin, TestServer, closed, within};
+use hithe_integration::{Origin, TestServer, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -65,7 +65,7 @@ async fn a_program_accepts_raw_connections_and_closes_in_order() {
     assert_eq!(answer, "HELLO");
     within("the close", listener.close()).await;
     server.logged("publisher left").await;
-    closed(([127, 0, 0, 1], port).into()).await;
+    assert!(server.visitor().try_dial(SocketAddr::from(([127, 0, 0, 1], port))).await.is_err());
 }
 
 #[tokio::test]

@@ -80,16 +80,15 @@ async fn an_account_that_is_ahead_of_its_rate_is_slowed_and_not_cut() {
     let visitor = server.visitor();
     let began = Instant::now();
     assert_eq!(visitor.get("https://down.localhost/").await.body().len(), 3_000_000);
-    let slowed = began.elapsed();
     // A second's worth goes at once.
-    assert!(slowed > Duration::from_millis(1500), "{slowed:?}");
+    assert!(began.elapsed() > Duration::from_millis(1500), "{:?}", began.elapsed());
     let began = Instant::now();
     assert_eq!(visitor.post("https://up.localhost/", vec![7; 2_000_000]).await.status(), 200);
     assert!(began.elapsed() > Duration::from_millis(1500), "{:?}", began.elapsed());
     change(&server, "--max-rate none").await;
     let began = Instant::now();
     visitor.get("https://down.localhost/").await;
-    assert!(began.elapsed() < slowed, "{:?}, and {slowed:?} with a bound", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
