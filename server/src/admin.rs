@@ -19,7 +19,7 @@ use crate::account::{Account, AccountError, AclError};
 use crate::limits::Accounts as Usages;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, SessionId};
-use crate::store::{Class, Database, DatabaseError, Entry, PeopleError};
+use crate::store::{Class, Database, DatabaseError, Entry, PeopleError, Recorder};
 
 /// Where such commands are answered.
 #[derive(Clone, Debug)]
@@ -37,6 +37,7 @@ struct Running {
     registry: Registry,
     accounts: Usages,
     metrics: Arc<Metrics>,
+    audit: Recorder,
 }
 
 /// Who asks.
@@ -90,9 +91,10 @@ impl Desk {
         registry: Registry,
         accounts: Usages,
         metrics: Arc<Metrics>,
+        audit: Recorder,
     ) -> Self {
         let domain = registry.domain().clone();
-        Self { database, domain, server: Some(Running { access, registry, accounts, metrics }) }
+        Self { database, domain, server: Some(Running { access, registry, accounts, metrics, audit }) }
     }
 
     pub(crate) fn offline(database: Database, domain: HostName) -> Self {

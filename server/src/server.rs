@@ -278,6 +278,7 @@ impl Server {
                 self.registry.clone(),
                 accounts.clone(),
                 Arc::clone(&metrics),
+                audit.clone(),
             ),
             access: self.access,
             prover: self.prover,

@@ -408,6 +408,10 @@ impl Desk {
     }
 
     pub(super) fn show_audit(&self, audit: &Audit) -> Result<String, AdminError> {
+        // Who asks what has just happened is not told what had happened two seconds ago.
+        if let Some(server) = &self.server {
+            server.audit.flush(&self.database);
+        }
         let since =
             audit.since.map(|it| seconds(SystemTime::now()).saturating_sub(it.as_secs().cast_signed()));
         let query = AuditQuery { account: audit.account.clone(), since, limit: audit.limit };

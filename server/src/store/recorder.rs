@@ -9,7 +9,14 @@ use super::database::Database;
 
 /// Handle of the entries that wait.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Recorder(Arc<Mutex<Waiting>>);
+pub(crate) struct Recorder(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// Held while entries are on their way to the disk.
+    writing: Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -60,8 +67,10 @@ impl Recorder {
         }
     }
 
-    /// Writes what waits. What cannot be written is lost, and the log says so.
+    /// Writes what waits: afterwards all that was noted before stands in the database. What cannot be written is lost, and
+    /// the log says so.
     pub(crate) fn flush(&self, database: &Database) {
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Waiting { mut entries, refused, lost, .. } = std::mem::take(&mut *self.waiting());
         entries.extend(refused.into_iter().map(|(source, times)| {
             Entry::now("", source.to_canonical().to_string(), "login", "", format!("refused, {times} times"))
@@ -84,11 +93,11 @@ impl Recorder {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Entries that wait for the next writing, which comes every two seconds: of what anybody can cause, and of admins.
+/// Entries that wait for the next writing, which comes every two seconds at the latest: of what anybody can cause, and of admins.
 const MAX_WAITING: usize = 4096;
 /// Of what anybody can cause: of one account.
 const MAX_OF_ACCOUNT: usize = 256;
