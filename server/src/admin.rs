@@ -32,12 +32,13 @@ pub(crate) struct Desk {
 
 /// What the running server knows.
 #[derive(Clone, Debug)]
-struct Running {
-    access: Access,
-    registry: Registry,
-    accounts: Usages,
-    metrics: Arc<Metrics>,
-    audit: Recorder,
+pub(crate) struct Running {
+    pub(crate) access: Access,
+    pub(crate) registry: Registry,
+    pub(crate) accounts: Usages,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Entries that are not written yet.
+    pub(crate) audit: Recorder,
 }
 
 /// Who asks.
@@ -85,16 +86,8 @@ pub(crate) struct Answer {
 }
 
 impl Desk {
-    pub(crate) fn of_server(
-        database: Database,
-        access: Access,
-        registry: Registry,
-        accounts: Usages,
-        metrics: Arc<Metrics>,
-        audit: Recorder,
-    ) -> Self {
-        let domain = registry.domain().clone();
-        Self { database, domain, server: Some(Running { access, registry, accounts, metrics, audit }) }
+    pub(crate) fn of_server(database: Database, server: Running) -> Self {
+        Self { database, domain: server.registry.domain().clone(), server: Some(server) }
     }
 
     pub(crate) fn offline(database: Database, domain: HostName) -> Self {

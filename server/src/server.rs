@@ -31,7 +31,7 @@ use sockets::Sockets;
 use supervisor::Supervisor;
 
 use crate::access::Access;
-use crate::admin::Desk;
+use crate::admin::{Desk, Running};
 use crate::certs::Certificates;
 use crate::config::{Config, KeyPolicy, ListenerKind};
 use crate::drain::{Drain, DrainWatch, Outcome};
@@ -269,17 +269,17 @@ impl Server {
             https: public_port(self.config.public_https_port, &self.addresses.https),
         };
         let metrics = self.metrics;
+        let running = Running {
+            access: self.access.clone(),
+            registry: self.registry.clone(),
+            accounts: accounts.clone(),
+            metrics: Arc::clone(&metrics),
+            audit: audit.clone(),
+        };
         let context = Arc::new(Publishers {
             registry: self.registry.clone(),
             certificates: Arc::clone(&self.certificates),
-            desk: Desk::of_server(
-                self.store.database,
-                self.access.clone(),
-                self.registry.clone(),
-                accounts.clone(),
-                Arc::clone(&metrics),
-                audit.clone(),
-            ),
+            desk: Desk::of_server(self.store.database, running),
             access: self.access,
             prover: self.prover,
             accounts,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hithe_integration::{Origin, TestServer};
+use hithe_integration::{Origin, TestServer, within};
 use http::StatusCode;
 use tokio::io::AsyncReadExt;
 
@@ -127,9 +127,8 @@ async fn a_visitor_whose_request_is_malformed_does_not_close_the_breaker() {
         assert_eq!(server.visitor().get(URL).await.status(), 500);
     }
     let malformed = "POST / HTTP/1.1\r\nHost: app.localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
-    while !server.visitor().raw(malformed).await.starts_with(b"HTTP/1.1 400") {
-        tokio::task::yield_now().await;
-    }
+    let probe = async { while !server.visitor().raw(malformed).await.starts_with(b"HTTP/1.1 400") {} };
+    within("a malformed probe", probe).await;
     assert_eq!(server.visitor().get(URL).await.status(), 500, "the next is a probe");
     assert_eq!(server.visitor().get(URL).await.code(), Some("ERR_HITHE_3202"));
 }

@@ -1,6 +1,6 @@
 //! To whom names and ports belong.
 
-use hithe_integration::{Origin, TestServer, within};
+use hithe_integration::{Origin, TestServer, eventually};
 use tokio::io::AsyncReadExt;
 
 #[tokio::test]
@@ -144,20 +144,14 @@ async fn a_random_tcp_port_outlives_a_restart_though_a_better_one_has_become_fre
         port
     };
     let first = published(&server).await;
-    let is_listed = async |port: u16| {
+    eventually("the port is remembered", || {
         let names = server.admin("names list --json");
-        names.contains(&format!("\"port {port}\""))
-    };
-    within("the port is remembered", async { while !is_listed(first).await {} }).await;
-    server.admin(&format!("names release {first}"));
-    let blocked = within("the port is closed", async {
-        loop {
-            if let Ok(listener) = tokio::net::TcpListener::bind(("127.0.0.1", first)).await {
-                return listener;
-            }
-        }
+        names.contains(&format!("\"port {first}\"")).then_some(())
     })
     .await;
+    server.admin(&format!("names release {first}"));
+    let blocked =
+        eventually("the port is closed", || std::net::TcpListener::bind(("127.0.0.1", first)).ok()).await;
     server.restart_in_order().await;
     let second = published(&server).await;
     assert_ne!(second, first);
