@@ -42,8 +42,10 @@ use crate::Stream;
 pub use self::ask::{Ask, Nobody, Terminal};
 pub use self::error::ConnectError;
 pub(crate) use self::gate::{Gate, Heard};
+pub use self::known_hosts::HostKeyPlace;
 use self::known_hosts::HostKeys;
 pub(crate) use self::known_hosts::Verdict;
+pub(crate) use self::tcp::tcp;
 
 /// What is said of the server on the command line, in the environment or in a file. Everything may be left out but
 /// the address; ssh_config and defaults fill it up.

@@ -30,7 +30,9 @@ pub use hithe_cli_parser::{Command, Kind, parse};
 #[doc(hidden)]
 pub use cli::main;
 pub use config::{Config, ConfigError};
-pub use connect::{Ask, ConnectError, HostKeyPolicy, Nobody, ServerOptions, SshConfigFile, Terminal};
+pub use connect::{
+    Ask, ConnectError, HostKeyPlace, HostKeyPolicy, Nobody, ServerOptions, SshConfigFile, Terminal,
+};
 pub use endpoint::{COMMAND_LINE, Endpoint, EndpointError, TlsAtAgent, TlsToUpstream};
 pub use publisher::{Failure, Heartbeat};
 pub use sdk::{EndpointBuilder, Error, Events, Listener, Published, Session, SessionBuilder};

@@ -158,7 +158,11 @@ impl Publisher {
         };
         if server.is_none() {
             // To see changes of the way there, any of its addresses will do.
-            *server = self.route.first_addresses().await.ok().and_then(|all| all.first().copied());
+            let all = tokio::select! {
+                all = self.route.first_addresses() => all.ok(),
+                () = self.stop.asked() => None,
+            };
+            *server = all.and_then(|all| all.first().copied());
         }
         let online = Instant::now();
         let mut not_before = Some(Instant::now());

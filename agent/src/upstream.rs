@@ -116,7 +116,7 @@ impl Dialer {
                         TcpStream::connect(&LOOPBACK.map(|address| SocketAddr::new(address, *port))[..])
                             .await?
                     }
-                    host => TcpStream::connect((host, *port)).await?,
+                    host => crate::connect::tcp(host, *port, CONNECT_DEADLINE).await?,
                 };
                 // Small messages of interactive services go at once.
                 let _ = stream.set_nodelay(true);

@@ -139,10 +139,29 @@ pub(super) fn write(file: &Path, text: &str) -> io::Result<()> {
     let mut fresh = tempfile::Builder::new().prefix(".hithe").tempfile_in(folder)?;
     fresh.write_all(text.as_bytes())?;
     if let Ok(before) = std::fs::metadata(&file) {
+        keep_owner(fresh.as_file(), &before)?;
         fresh.as_file().set_permissions(before.permissions())?;
     }
     fresh.as_file().sync_all()?;
     fresh.persist(&file)?;
+    Ok(())
+}
+
+/// Gives a file the owner of the one whose place it takes: root may change it for a service of somebody else.
+#[cfg(unix)]
+fn keep_owner(file: &std::fs::File, before: &std::fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let now = file.metadata()?;
+    if (now.uid(), now.gid()) == (before.uid(), before.gid()) {
+        return Ok(());
+    }
+    fchown(file, Some(before.uid()), Some(before.gid()))
+        .map_err(|error| io::Error::new(error.kind(), format!("its owner cannot be kept: {error}")))
+}
+
+/// On Windows a file has the rights of its folder.
+#[cfg(not(unix))]
+fn keep_owner(_: &std::fs::File, _: &std::fs::Metadata) -> io::Result<()> {
     Ok(())
 }
 
@@ -166,6 +185,23 @@ pub(super) fn failed(file: &Path, what: &str, error: &io::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn who_changes_a_file_of_somebody_else_leaves_it_theirs() {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hithe.yml");
+        std::fs::write(&file, "old").unwrap();
+        // Only root can make it so.
+        if chown(&file, Some(65534), Some(65534)).is_err() {
+            return;
+        }
+        write(&file, "new").unwrap();
+        let about = std::fs::metadata(&file).unwrap();
+        assert_eq!((about.uid(), about.gid()), (65534, 65534));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+    }
 
     fn changed(text: &str, key: &str, value: &str) -> String {
         set(Path::new("a.yml"), text, key, value).unwrap()

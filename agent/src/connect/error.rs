@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::known_hosts::HostKeyPlace;
 use crate::exit;
 
 /// Why there is no connection. [`Display`](std::fmt::Display) gives one line that says what happened,
@@ -35,14 +36,19 @@ pub enum ConnectError {
     #[error("{server} ended the connection: {why}")]
     Lost { server: String, why: String },
     #[error("the {algorithm} key of {host}, {fingerprint}, is not known, and nobody can be asked")]
-    HostKeyUnknown { host: String, port: u16, algorithm: String, fingerprint: String, file: Box<Path> },
+    HostKeyUnknown {
+        host: String,
+        algorithm: String,
+        fingerprint: String,
+        /// The command that adds the key, if there is one.
+        scan: Option<String>,
+    },
     #[error("the {algorithm} key of {host}, {fingerprint}, was not confirmed")]
     HostKeyRefused { host: String, algorithm: String, fingerprint: String },
     #[error(
-        "THE HOST KEY OF {host} HAS CHANGED: it shows the {algorithm} key {fingerprint}, but line {line} of {} has another",
-        file.display()
+        "THE HOST KEY OF {host} HAS CHANGED: it shows the {algorithm} key {fingerprint}, but {other} has another"
     )]
-    HostKeyChanged { host: String, algorithm: String, fingerprint: String, file: Box<Path>, line: usize },
+    HostKeyChanged { host: String, algorithm: String, fingerprint: String, other: Box<HostKeyPlace> },
     #[error("the {algorithm} key of {host}, {fingerprint}, is revoked by line {line} of {}", file.display())]
     HostKeyRevoked { host: String, algorithm: String, fingerprint: String, file: Box<Path>, line: usize },
     /// The server does not let us in. `said` is what it wrote about that, in lines.
@@ -122,17 +128,25 @@ impl ConnectError {
             Self::Jump { source, .. } => source.advice(),
             Self::Protocol { .. } => "Check the port: it is the server's for ssh, not the one for visitors.".into(),
             Self::Lost { .. } | Self::Ssh(_) => "Usually another attempt helps; if not, ask the server's operator.".into(),
-            Self::HostKeyUnknown { host, port, file, .. } => format!(
-                "Compare the fingerprint with what the server's operator says, then run this once at a terminal, or add \
-                 the key with `ssh-keyscan -p {port} {host} >> {}`, or accept any first key with --accept-new-host-key.",
-                file.display()
-            ),
+            Self::HostKeyUnknown { scan, .. } => {
+                let scan =
+                    scan.as_ref().map(|it| format!("add the key with `{it}`, or ")).unwrap_or_default();
+                format!(
+                    "Compare the fingerprint with what the server's operator says, then run this once at a terminal, or \
+                     {scan}accept any first key with --accept-new-host-key."
+                )
+            }
             Self::HostKeyRefused { .. } => "Ask the server's operator for the fingerprint of its key.".into(),
-            Self::HostKeyChanged { file, line, .. } => format!(
-                "Either the server got a new key, or somebody stands between. Ask the server's operator for the \
-                 fingerprint; only if it is the one above, remove line {line} of {}.",
-                file.display()
-            ),
+            Self::HostKeyChanged { other, .. } => {
+                let mend = match &**other {
+                    HostKeyPlace::Line { .. } => format!("remove {other}"),
+                    HostKeyPlace::Memory => "start this program again".into(),
+                };
+                format!(
+                    "Either the server got a new key, or somebody stands between. Ask the server's operator for the \
+                     fingerprint; only if it is the one above, {mend}."
+                )
+            }
             Self::HostKeyRevoked { .. } => "Whoever has this key is not the server. Ask its operator.".into(),
             Self::Login { said, .. } if !said.is_empty() => said.join("\n"),
             Self::Login { .. } => {

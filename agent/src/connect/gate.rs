@@ -1,27 +1,30 @@
 //! The server's door as seen from outside: whether it is the right one, and what is said there.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hithe_cli_parser::printable;
 use russh::client::{self, DisconnectReason};
+use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, PrivateKey, PublicKey, PublicKeyOrCertificate};
 use russh::{Disconnect, Names};
+use tokio::sync::watch;
 
 use super::ask::{Ask, Terminal, ask};
-use super::known_hosts::{self, Verdict};
+use super::known_hosts::{self, HostKeyPlace, Verdict};
 use super::{ConnectError, Hop, HostKeyPolicy, proxy_command};
 
 /// Lines of the server that are kept.
 const MAX_LINES: usize = 32;
 /// Lines that fit into one of ours.
 const MAX_REASON: usize = 4;
+/// Lines for a person that are not shown yet.
+const MAX_UNREAD: usize = 64;
 /// Times that an answer which is neither yes nor no is asked for again.
 const TRIES: usize = 5;
 
@@ -31,6 +34,32 @@ pub(super) struct Questions {
     whom: Arc<dyn Ask>,
     /// Keys that need a passphrase. Connections come back at night.
     locks: Arc<tokio::sync::Mutex<HashMap<PathBuf, Lock>>>,
+    /// The host keys that were accepted, one of each host: the file may not keep them.
+    accepted: Arc<Mutex<HashMap<(String, u16), KeyData>>>,
+    unread: Arc<Mutex<Unread>>,
+}
+
+/// Lines for a person, and whether a thread shows them.
+#[derive(Debug, Default)]
+struct Unread {
+    lines: VecDeque<String>,
+    is_shown: bool,
+}
+
+impl Unread {
+    /// Shows what is there and what comes meanwhile.
+    fn show(unread: &Mutex<Self>, whom: &dyn Ask) {
+        let next = || {
+            let mut unread = unread.lock().unwrap_or_else(PoisonError::into_inner);
+            let line = unread.lines.pop_front();
+            unread.is_shown = line.is_some();
+            line
+        };
+        while let Some(line) = next() {
+            // A terminal that is gone takes nothing.
+            let _ = whom.show(&line);
+        }
+    }
 }
 
 /// What is known of a key that needs a passphrase.
@@ -50,7 +79,7 @@ impl Default for Questions {
 
 impl Questions {
     pub(super) fn to(whom: Arc<dyn Ask>) -> Self {
-        Self { whom, locks: Arc::default() }
+        Self { whom, locks: Arc::default(), accepted: Arc::default(), unread: Arc::default() }
     }
 
     /// The same questions to somebody else.
@@ -67,11 +96,29 @@ impl Questions {
         self.locks.lock().await
     }
 
-    /// Shows a person something, without waiting until it is read.
-    pub(super) fn tell(&self, text: String) {
-        if self.somebody_is_there() {
-            let whom = Arc::clone(&self.whom);
-            tokio::task::spawn_blocking(move || whom.show(&text));
+    fn accept(&self, host: &str, port: u16, key: &PublicKey) {
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.insert((host.to_owned(), port), key.key_data().clone());
+    }
+
+    fn accepted(&self, host: &str, port: u16) -> Option<KeyData> {
+        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.get(&(host.to_owned(), port)).cloned()
+    }
+
+    /// Shows a person a line, without waiting until it is read. Lines come in their order; those that find no room
+    /// stand in the log alone.
+    pub(super) fn tell(&self, line: String) {
+        if !self.somebody_is_there() {
+            return;
+        }
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        if unread.lines.len() < MAX_UNREAD {
+            unread.lines.push_back(line);
+        }
+        if !std::mem::replace(&mut unread.is_shown, true) {
+            let (whom, unread) = (Arc::clone(&self.whom), Arc::clone(&self.unread));
+            tokio::task::spawn_blocking(move || Unread::show(&unread, &*whom));
         }
     }
 
@@ -89,8 +136,8 @@ pub(crate) struct Gate {
     hop: Arc<Hop>,
     questions: Questions,
     heard: Arc<Mutex<Heard>>,
-    /// Questions to a person that are open. The clock stands still meanwhile.
-    open: Arc<AtomicUsize>,
+    /// How many questions to a person are open. The clock stands still meanwhile.
+    open: watch::Sender<usize>,
 }
 
 /// What a connection has told.
@@ -108,7 +155,7 @@ pub(crate) struct Heard {
 
 impl Gate {
     pub(super) fn new(hop: &Hop, questions: Questions) -> Self {
-        Self { hop: Arc::new(hop.clone()), questions, heard: Arc::default(), open: Arc::default() }
+        Self { hop: Arc::new(hop.clone()), questions, heard: Arc::default(), open: watch::Sender::new(0) }
     }
 
     pub(super) fn questions(&self) -> &Questions {
@@ -170,13 +217,10 @@ impl Gate {
         let host = printable(&self.hop.name()).into_owned();
         match verdict {
             Verdict::Known => Ok(true),
-            Verdict::Changed { file, line } => Err(ConnectError::HostKeyChanged {
-                host,
-                algorithm: kind,
-                fingerprint,
-                file: file.into(),
-                line,
-            }),
+            Verdict::Changed { other } => {
+                let other = other.into();
+                Err(ConnectError::HostKeyChanged { host, algorithm: kind, fingerprint, other })
+            }
             Verdict::Revoked { file, line } => Err(ConnectError::HostKeyRevoked {
                 host,
                 algorithm: kind,
@@ -191,9 +235,14 @@ impl Gate {
     fn judge(&self, shown: &PublicKeyOrCertificate) -> Verdict {
         let (host, port) = self.hop.known_as();
         let keys = self.hop.known_hosts.read();
-        match shown.certificate() {
+        let verdict = match shown.certificate() {
             Some(certificate) => keys.check_certificate(host, port, certificate, SystemTime::now()),
             None => keys.check(host, port, &shown.public_key()),
+        };
+        match (&verdict, self.questions.accepted(host, port)) {
+            (Verdict::Unknown { .. }, Some(key)) if key == *shown.public_key().key_data() => Verdict::Known,
+            (Verdict::Unknown { .. }, Some(_)) => Verdict::Changed { other: HostKeyPlace::Memory },
+            _ => verdict,
         }
     }
 
@@ -220,19 +269,25 @@ impl Gate {
                 return Ok(true);
             }
             HostKeyPolicy::Ask | HostKeyPolicy::Strict => {
-                let file = self.hop.known_hosts.user.first().cloned().unwrap_or_else(|| "known_hosts".into());
-                let (host, port) = (self.hop.host.clone(), self.hop.port);
-                let file = file.into();
-                return Err(ConnectError::HostKeyUnknown { host, port, algorithm, fingerprint, file });
+                let (host, scan) = (self.hop.host.clone(), self.scan());
+                return Err(ConnectError::HostKeyUnknown { host, algorithm, fingerprint, scan });
             }
         }
         self.note(key).await;
         Ok(true)
     }
 
-    /// That it cannot be noted does not make it wrong.
+    /// The command that adds the server's key. ssh-keyscan knows no other names.
+    fn scan(&self) -> Option<String> {
+        let file = self.hop.known_hosts.user.first().filter(|_| self.hop.alias.is_none())?;
+        let (port, host) = (self.hop.port, shell_words::quote(&self.hop.host));
+        Some(format!("ssh-keyscan -p {port} {host} >> {}", shell_words::quote(&file.to_string_lossy())))
+    }
+
+    /// That it cannot be noted does not make it wrong, but another one later.
     async fn note(&self, key: PublicKey) {
         let (host, port) = self.hop.known_as();
+        self.questions.accept(host, port, &key);
         let Some(file) = self.hop.known_hosts.user.first() else { return };
         if let Err(error) = known_hosts::learn(file, host, port, &key, self.hop.known_hosts.hashed) {
             let text = format!("The key of {host} cannot be added to {}: {error}", file.display());
@@ -269,8 +324,8 @@ impl Gate {
 
     /// While what this gives is held, a person is being asked, or a device.
     pub(super) fn ask_open(&self) -> impl Drop + use<> {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Open(Arc::clone(&self.open))
+        self.open.send_modify(|open| *open += 1);
+        Open(self.open.clone())
     }
 
     /// Waits for something that should take no longer than `limit`, not counting what people take.
@@ -284,14 +339,17 @@ impl Gate {
         future: impl Future<Output = Result<T, E>>,
     ) -> Result<T, ConnectError> {
         let mut future = pin!(future);
+        let mut open = self.open.subscribe();
         loop {
+            let is_asked = *open.borrow_and_update() > 0;
             tokio::select! {
+                biased;
                 done = &mut future => return done.map_err(Into::into),
-                () = tokio::time::sleep(limit) => {
-                    if self.open.load(Ordering::Relaxed) == 0 {
-                        let what = format!("{what} with {}", self.hop.name());
-                        return Err(ConnectError::Timeout { what, limit });
-                    }
+                // After an answer the limit begins anew.
+                Ok(()) = open.changed() => {}
+                () = tokio::time::sleep(limit), if !is_asked => {
+                    let what = format!("{what} with {}", self.hop.name());
+                    return Err(ConnectError::Timeout { what, limit });
                 }
             }
         }
@@ -359,11 +417,11 @@ impl Gate {
     }
 }
 
-struct Open(Arc<AtomicUsize>);
+struct Open(watch::Sender<usize>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.send_modify(|open| *open -= 1);
     }
 }
 

@@ -1,5 +1,6 @@
 //! known_hosts: whose host keys are known, and what a key that a server shows means (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,14 +19,13 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Known,
-    /// The host is new, or this kind of key is.
+    /// The host is new.
     Unknown {
         fingerprint: String,
     },
-    /// Another key of this kind stands there.
+    /// The host has other keys. Of whatever kind: who stands between chooses what is shown.
     Changed {
-        file: PathBuf,
-        line: usize,
+        other: HostKeyPlace,
     },
     Revoked {
         file: PathBuf,
@@ -33,11 +33,30 @@ pub(crate) enum Verdict {
     },
 }
 
+/// Where a host key stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostKeyPlace {
+    /// A line of a file, from 1.
+    Line { file: PathBuf, line: usize },
+    /// It was accepted since this program was started, and could not be written into a file.
+    Memory,
+}
+
+impl fmt::Display for HostKeyPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line { file, line } => write!(f, "line {line} of {}", file.display()),
+            Self::Memory => f.write_str("the memory of this program"),
+        }
+    }
+}
+
 /// The lines of known_hosts files.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostKeys {
     lines: Vec<Line>,
-    /// Files that could not be read. Lines that cannot be read are passed over, as ssh does.
+    /// Files that could not be read, and lines that would have refused or admitted others. Other lines that cannot be
+    /// read are passed over, as ssh does.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -64,27 +83,49 @@ impl HostKeys {
     }
 
     fn add(&mut self, file: &Path, text: &str) {
-        let lines = text.lines().enumerate().filter_map(|(at, line)| {
-            let line = line.trim();
+        for (at, line) in text.lines().enumerate() {
+            // The parser takes one space; ssh takes any blanks.
+            let line = line.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
             // A comment may hold a #, so only whole lines are comments.
-            let entry = (!line.starts_with('#')).then(|| line.replace('\t', " ").parse().ok()).flatten()?;
-            Some(Line { file: file.to_owned(), number: at + 1, entry })
-        });
-        self.lines.extend(lines);
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let number = at + 1;
+            match line.parse() {
+                Ok(entry) => self.lines.push(Line { file: file.to_owned(), number, entry }),
+                Err(error) if line.starts_with('@') => {
+                    self.warnings.push(format!("line {number} of {} is not used: {error}", file.display()));
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// What a key means that this host shows. `host` is a name, an address without brackets or an alias.
     pub(crate) fn check(&self, host: &str, port: u16, key: &PublicKey) -> Verdict {
+        match self.check_name(&name(host, port), key) {
+            // As in ssh, a line without the port vouches for every port. It accuses none.
+            new @ Verdict::Unknown { .. } if port != 22 => match self.check_name(&name(host, 22), key) {
+                Verdict::Changed { .. } => new,
+                verdict => verdict,
+            },
+            verdict => verdict,
+        }
+    }
+
+    fn check_name(&self, name: &str, key: &PublicKey) -> Verdict {
         let same = |line: &&Line| line.entry.public_key().key_data() == key.key_data();
-        if let Some(line) = self.of(host, port, Some(Marker::Revoked)).find(same) {
+        if let Some(line) = self.of(name, Some(Marker::Revoked)).find(same) {
             return Verdict::Revoked { file: line.file.clone(), line: line.number };
         }
-        if self.of(host, port, None).any(|line| same(&line)) {
+        if self.of(name, None).any(|line| same(&line)) {
             return Verdict::Known;
         }
         let same_kind = |line: &&Line| kind(line.entry.public_key()) == kind(key);
-        match self.of(host, port, None).find(same_kind) {
-            Some(line) => Verdict::Changed { file: line.file.clone(), line: line.number },
+        match self.of(name, None).find(same_kind).or_else(|| self.of(name, None).next()) {
+            Some(Line { file, number, .. }) => {
+                Verdict::Changed { other: HostKeyPlace::Line { file: file.clone(), line: *number } }
+            }
             None => Verdict::Unknown { fingerprint: fingerprint(key) },
         }
     }
@@ -99,33 +140,33 @@ impl HostKeys {
     ) -> Verdict {
         let authority = PublicKey::from(certificate.signature_key().clone());
         let key = PublicKey::from(certificate.public_key().clone());
-        let revoked = self.of(host, port, Some(Marker::Revoked)).find(|line| {
+        let names = names(host, port);
+        let named = |marker: Marker| names.iter().flat_map(move |name| self.of(name, Some(marker)));
+        let revoked = named(Marker::Revoked).find(|line| {
             let revoked = line.entry.public_key().key_data();
             revoked == authority.key_data() || revoked == key.key_data()
         });
         if let Some(line) = revoked {
             return Verdict::Revoked { file: line.file.clone(), line: line.number };
         }
-        let trusted = self
-            .of(host, port, Some(Marker::CertAuthority))
+        let trusted = named(Marker::CertAuthority)
             .any(|line| line.entry.public_key().key_data() == authority.key_data());
         if trusted && is_for(certificate, host, now) { Verdict::Known } else { self.check(host, port, &key) }
     }
 
     /// The kinds of keys that are known of a host, so that the server is asked for one of these first.
     pub(crate) fn kinds(&self, host: &str, port: u16) -> Vec<Algorithm> {
-        self.of(host, port, None).map(|line| kind(line.entry.public_key())).collect()
+        self.of(&name(host, port), None).map(|line| kind(line.entry.public_key())).collect()
     }
 
     /// Whether certificates of this host can be judged.
     pub(crate) fn has_authority(&self, host: &str, port: u16) -> bool {
-        self.of(host, port, Some(Marker::CertAuthority)).next().is_some()
+        names(host, port).iter().any(|name| self.of(name, Some(Marker::CertAuthority)).next().is_some())
     }
 
-    fn of(&self, host: &str, port: u16, marker: Option<Marker>) -> impl Iterator<Item = &Line> {
-        let name = name(host, port);
+    fn of(&self, name: &str, marker: Option<Marker>) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(move |line| {
-            line.entry.marker() == marker.as_ref() && is_named(line.entry.host_patterns(), &name)
+            line.entry.marker() == marker.as_ref() && is_named(line.entry.host_patterns(), name)
         })
     }
 }
@@ -147,6 +188,12 @@ fn kind(key: &PublicKey) -> Algorithm {
 fn name(host: &str, port: u16) -> String {
     let host = host.to_ascii_lowercase();
     if port == 22 { host } else { format!("[{host}]:{port}") }
+}
+
+/// All that a host may be called there.
+fn names(host: &str, port: u16) -> Vec<String> {
+    let exact = name(host, port);
+    if port == 22 { vec![exact] } else { vec![exact, name(host, 22)] }
 }
 
 fn is_named(patterns: &HostPatterns, name: &str) -> bool {

@@ -30,6 +30,17 @@ pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> Result<Tc
     race(addresses, limit).await.map_err(|failures| unreachable(server, &failures))
 }
 
+/// As [`connect`], to what is no server of ours.
+///
+/// # Errors
+/// What the last address said, or the resolver.
+pub(crate) async fn tcp(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let addresses = resolve(host, port, limit).await.map_err(io::Error::other)?;
+    race(addresses, limit).await.map_err(|mut failures| {
+        failures.pop().map_or_else(|| io::ErrorKind::AddrNotAvailable.into(), |(_, error)| error)
+    })
+}
+
 /// The addresses of a host, in the order in which they are tried.
 ///
 /// # Errors

@@ -240,10 +240,28 @@ async fn a_changed_host_key_stops_everything_whatever_the_policy() {
     let options = ServerOptions { host_key_policy: Some(HostKeyPolicy::AcceptNew), ..to(&server) };
     let route = home.route(&options, &[]).asking(Person::who_says(&["yes"]));
     let error = refused(&route).await;
-    assert!(matches!(error, ConnectError::HostKeyChanged { line: 2, .. }), "{error}");
+    assert!(error.to_string().contains("but line 2 of"), "{error}");
+    assert_eq!(error.exit_status(), exit::HOST_KEY);
     assert!(error.is_final());
     assert!(error.advice().contains("known_hosts"));
     assert!(server.tried().is_empty());
+}
+
+#[tokio::test]
+async fn a_key_that_was_accepted_counts_also_where_it_cannot_be_noted() {
+    let home = Home::new();
+    let key = home.key("id_ed25519");
+    // No file can be made there, as where a service may not write.
+    fs::create_dir(home.ssh().join("known_hosts")).unwrap();
+    let server = TestServer::start(knowing(&[&key])).await;
+    let options = ServerOptions { host_key_policy: Some(HostKeyPolicy::AcceptNew), ..to(&server) };
+    let route = home.route(&options, &[]);
+    enter(&route).await.unwrap();
+    enter(&route).await.unwrap();
+    let another = PublicKeyOrCertificate::PublicKey { key: new_key().public_key().clone(), hash_alg: None };
+    let error = route.gate().check_server_key(&another).await.unwrap_err();
+    assert!(error.to_string().contains("the memory of this program has another"), "{error}");
+    assert!(error.is_final() && error.advice().contains("start this program again"));
 }
 
 #[tokio::test]
@@ -515,7 +533,7 @@ async fn who_does_not_speak_ssh_is_told_from_a_server() {
     assert_eq!(error.exit_status(), exit::NETWORK);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_server_that_says_nothing_is_given_up_but_not_while_a_person_thinks() {
     let home = Home::new();
     let hop = home.way_to(&TestServer {
@@ -524,15 +542,27 @@ async fn a_server_that_says_nothing_is_given_up_but_not_while_a_person_thinks() 
         tried: Arc::default(),
     });
     let gate = hop.gate();
-    let limit = Duration::from_millis(10);
+    let limit = Duration::from_secs(10);
     let never = std::future::pending::<Result<(), ConnectError>>();
     assert!(matches!(gate.within("x", limit, never).await, Err(ConnectError::Timeout { .. })));
     let thinking = async {
-        let _open = gate.ask_open();
-        tokio::time::sleep(10 * limit).await;
+        tokio::time::sleep(limit / 2).await;
+        let open = gate.ask_open();
+        tokio::time::sleep(10 * limit - limit / 100).await;
+        drop(open);
+        // What comes after the answer has its time.
+        tokio::time::sleep(limit * 9 / 10).await;
         Ok::<_, ConnectError>(())
     };
     gate.within("x", limit, thinking).await.unwrap();
+    let silent_after_the_answer = async {
+        drop(gate.ask_open());
+        std::future::pending::<Result<(), ConnectError>>().await
+    };
+    assert!(matches!(
+        gate.within("x", limit, silent_after_the_answer).await,
+        Err(ConnectError::Timeout { .. })
+    ));
 }
 
 #[tokio::test]

@@ -66,6 +66,11 @@ impl Service {
         }
         let contents = match self.kind {
             ServiceManagerKind::Systemd => Some(unit::systemd(&program, &args, username.as_deref())?),
+            ServiceManagerKind::OpenRc | ServiceManagerKind::Rcd => {
+                unit::must_be_bare(program.as_os_str())?;
+                args.iter().try_for_each(|it| unit::must_be_bare(it))?;
+                None
+            }
             _ => None,
         };
         let context = ServiceInstallCtx {

@@ -55,12 +55,27 @@ fn is_user(name: &str) -> bool {
 fn quoted(text: &OsStr) -> Result<String, ServiceError> {
     let unspeakable = || ServiceError::Unspeakable(printable(&text.to_string_lossy()).into_owned());
     let text = text.to_str().filter(|text| !text.contains(char::is_control)).ok_or_else(unspeakable)?;
-    let is_bare = |c: char| c.is_ascii_alphanumeric() || "/-_.,:=@+".contains(c);
-    if !text.is_empty() && text.chars().all(is_bare) {
+    if is_bare(text) {
         return Ok(text.to_owned());
     }
     let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
     Ok(format!("\"{escaped}\""))
+}
+
+/// What no shell and no file of a service reads as anything but itself.
+fn is_bare(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.,:=@+".contains(c))
+}
+
+/// For managers whose files are shell scripts into which words are written as they are.
+///
+/// # Errors
+/// It is more than one word there, or runs something.
+pub(super) fn must_be_bare(text: &OsStr) -> Result<(), ServiceError> {
+    match text.to_str() {
+        Some(text) if is_bare(text) => Ok(()),
+        _ => Err(ServiceError::Unspeakable(printable(&text.to_string_lossy()).into_owned())),
+    }
 }
 
 /// What only the machine's own manager can do. Sockets and folders in /tmp may be what is published.

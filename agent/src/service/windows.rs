@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
+use std::os::windows::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -239,8 +240,14 @@ fn log_folder() -> Result<PathBuf, ServiceError> {
 /// folders, and read and write in them.
 fn keep_folder(folder: &Path, account: &str) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    icacls(folder, &["/setowner", ADMINISTRATORS])?;
-    icacls(folder, &["/reset"])?;
+    // What it leads to would be given away. Once the folder is theirs nobody else can make it one.
+    icacls(folder, &["/setowner", ADMINISTRATORS, "/l"])?;
+    if std::fs::symlink_metadata(folder)?.file_attributes() & FILE_ATTRIBUTE_REPARSE_POINT != 0 {
+        return Err(io::Error::other("it leads elsewhere: remove it"));
+    }
+    // Also what is in it already.
+    icacls(folder, &["/setowner", ADMINISTRATORS, "/t", "/l"])?;
+    icacls(folder, &["/reset", "/t", "/l"])?;
     let (administrators, system) = (format!("{ADMINISTRATORS}:(OI)(CI)F"), format!("{SYSTEM}:(OI)(CI)F"));
     let writer = format!("{account}:(OI)(CI)M");
     let mut arguments = vec!["/inheritance:r", "/grant", &administrators, "/grant", &system];
@@ -249,6 +256,9 @@ fn keep_folder(folder: &Path, account: &str) -> io::Result<()> {
     }
     icacls(folder, &arguments)
 }
+
+/// winnt.h: a link or junction.
+const FILE_ATTRIBUTE_REPARSE_POINT: u32 = 0x400;
 
 /// The program of Windows for access control lists.
 fn icacls(path: &Path, arguments: &[&str]) -> io::Result<()> {

@@ -101,7 +101,8 @@ impl Inbox {
             state.end();
             self.hang_up();
         }
-        state.wants_pause = state.bytes > HIGH;
+        // It is taken back where there is little left.
+        state.wants_pause |= state.bytes > HIGH;
         self.tell(&mut state);
         state.wake_reader();
     }

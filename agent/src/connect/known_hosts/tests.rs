@@ -22,10 +22,10 @@ fn a_key_is_known_under_the_names_and_ports_of_its_line() {
     let key = new_public_key();
     let known =
         keys(&format!("\n# a comment\nhost,*.Example.com,!bad.example.com,[deep]:2222\t{}\n", line(&key)));
-    for (host, port) in [("host", 22), ("HOST", 22), ("a.example.com", 22), ("deep", 2222)] {
+    for (host, port) in [("host", 22), ("HOST", 22), ("a.example.com", 22), ("deep", 2222), ("host", 2222)] {
         assert_eq!(known.check(host, port, &key), Verdict::Known, "{host}:{port}");
     }
-    for (host, port) in [("host", 2222), ("bad.example.com", 22), ("deep", 22), ("example.com", 22)] {
+    for (host, port) in [("bad.example.com", 22), ("deep", 22), ("deep", 2223), ("example.com", 22)] {
         assert!(matches!(known.check(host, port, &key), Verdict::Unknown { .. }), "{host}:{port}");
     }
 }
@@ -39,16 +39,62 @@ fn a_hashed_line_of_ssh_keygen_is_found() {
     assert!(matches!(keys(&hashed).check("tunnel.example.com", 22, &key), Verdict::Unknown { .. }));
     let published = "|1|O33ESRMWPVkMYIwJ1Uw+n877jTo=|nuuC5vEqXlEZ/8BXQR7m619W6Ak= ssh-ed25519 \
                      AAAAC3NzaC1lZDI1NTE5AAAAILIG2T/B0l0gaqj3puu510tu9N1OkQ4znY3LYuEm5zCF";
-    assert!(matches!(keys(published).check("example.com", 22, &key), Verdict::Changed { line: 1, .. }));
+    assert!(matches!(keys(published).check("example.com", 22, &key), Verdict::Changed { .. }));
 }
 
 #[test]
 fn another_key_of_the_same_kind_has_changed_unless_one_of_several_lines_has_it() {
     let (old, new) = (new_public_key(), new_public_key());
     let changed = keys(&format!("other x\n# x\nhost {}\n", line(&old))).check("host", 22, &new);
-    assert_eq!(changed, Verdict::Changed { file: "known_hosts".into(), line: 3 });
+    assert_eq!(changed, changed_from(3));
     let both = keys(&format!("host {}\nhost {}\n", line(&old), line(&new)));
     assert_eq!(both.check("host", 22, &new), Verdict::Known);
+}
+
+#[test]
+fn a_key_of_another_kind_has_changed_too() {
+    let ecdsa = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBA+4KObt4tr5NrpYqXKfRfZB\
+                 yuZUEmyRfEjoMX5/71EZX2GN8Y7gSr+pQRGX5nrCtYJQZ6QmDJ8CIWNpVCPxtxM=";
+    let known = keys(&format!("host {ecdsa}\n"));
+    assert_eq!(known.lines.len(), 1);
+    assert_eq!(known.check("host", 22, &new_public_key()), changed_from(1));
+    // The line of the same kind says more.
+    let known = keys(&format!("host {ecdsa}\nhost {}\n", line(&new_public_key())));
+    assert_eq!(known.check("host", 22, &new_public_key()), changed_from(2));
+}
+
+fn changed_from(line: usize) -> Verdict {
+    Verdict::Changed { other: HostKeyPlace::Line { file: "known_hosts".into(), line } }
+}
+
+#[test]
+fn a_line_without_the_port_vouches_for_other_ports_and_accuses_none() {
+    let (key, other) = (new_public_key(), new_public_key());
+    let known = keys(&format!("host {}\n@cert-authority *.example.com {}\n", line(&key), line(&other)));
+    assert_eq!(known.check("host", 2222, &key), Verdict::Known);
+    assert!(matches!(known.check("host", 2222, &other), Verdict::Unknown { .. }));
+    assert!(known.has_authority("a.example.com", 2222));
+    let exact = keys(&format!("host {}\n[host]:2222 {}\n", line(&key), line(&other)));
+    assert_eq!(exact.check("host", 2222, &key), changed_from(2));
+    let revoked = keys(&format!("@revoked host {}\n", line(&key)));
+    assert!(matches!(revoked.check("host", 2222, &key), Verdict::Revoked { .. }));
+}
+
+#[test]
+fn any_blanks_stand_between_the_fields_of_a_line() {
+    let (old, revoked) = (new_public_key(), new_public_key());
+    let text = format!("  host \t {}\n@revoked\t  *   {}\n", line(&old), line(&revoked).replace(' ', "\t\t"));
+    let known = keys(&text);
+    assert_eq!(known.check("host", 22, &old), Verdict::Known);
+    assert_eq!(known.check("host", 22, &revoked), Verdict::Revoked { file: "known_hosts".into(), line: 2 });
+    assert!(known.warnings.is_empty());
+}
+
+#[test]
+fn a_marked_line_that_cannot_be_read_is_told() {
+    let known = keys("@revoked *\nhost odd\n");
+    assert_eq!(known.warnings.len(), 1, "{:?}", known.warnings);
+    assert!(known.warnings.iter().all(|it| it.starts_with("line 1 of known_hosts is not used")));
 }
 
 #[test]
