@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -101,6 +101,17 @@ enum End {
     Failed(Failure),
     /// It has served long enough.
     Worn,
+    /// The server finishes the visits that run, and takes no more.
+    Leaving(Failure),
+}
+
+/// What is known from one attempt to the next.
+#[derive(Default)]
+struct Attempts {
+    backoff: Backoff,
+    server: Option<SocketAddr>,
+    /// Ends when a server that is leaving has gone: the next one may be there.
+    leaving: Option<oneshot::Receiver<()>>,
 }
 
 type Connected = (Session, mpsc::Receiver<Heard>);
@@ -122,16 +133,15 @@ impl Publisher {
 
     /// Connects again and again until it is stopped. Sessions that were replaced go to `retired`.
     async fn keep(&self, retired: &TaskTracker) -> Result<(), Failure> {
-        let mut backoff = Backoff::default();
-        let mut server = None;
+        let mut attempts = Attempts::default();
         loop {
             self.phase(Phase::Connecting);
-            let Err(failure) = self.serve(&mut backoff, &mut server, retired).await else { return Ok(()) };
+            let Err(failure) = self.serve(&mut attempts, retired).await else { return Ok(()) };
             if failure.is_final() {
                 self.phase(Phase::Ended { why: failure.to_string() });
                 return Err(failure);
             }
-            let wait = backoff.next();
+            let wait = attempts.backoff.next();
             tracing::warn!(
                 endpoint = self.endpoint.name,
                 "{failure}; trying again in {:.1} s",
@@ -139,37 +149,34 @@ impl Publisher {
             );
             self.phase(Phase::Waiting { until: SystemTime::now() + wait, why: failure.to_string() });
             tokio::select! {
-                () = retry::pause(wait, server) => {}
+                () = retry::pause(wait, attempts.server) => {}
+                () = gone(&mut attempts.leaving) => attempts.backoff.reset(),
                 () = self.stop.asked() => return Ok(()),
             }
         }
     }
 
     /// One connection from its beginning to its end, and those that take its place without a gap.
-    async fn serve(
-        &self,
-        backoff: &mut Backoff,
-        server: &mut Option<SocketAddr>,
-        retired: &TaskTracker,
-    ) -> Result<(), Failure> {
+    async fn serve(&self, attempts: &mut Attempts, retired: &TaskTracker) -> Result<(), Failure> {
         let (mut session, mut heard) = match self.connect_as_before().await {
             Err(_) if self.stop.is_asked() => return Ok(()),
             connected => connected?,
         };
-        if server.is_none() {
+        attempts.leaving = None;
+        if attempts.server.is_none() {
             // To see changes of the way there, any of its addresses will do.
             let all = tokio::select! {
                 all = self.route.first_addresses() => all.ok(),
                 () = self.stop.asked() => None,
             };
-            *server = all.and_then(|all| all.first().copied());
+            attempts.server = all.and_then(|all| all.first().copied());
         }
         let online = Instant::now();
         let mut not_before = Some(Instant::now());
         loop {
             let end = self.attend(&session, &mut heard, not_before).await;
             if online.elapsed() >= SETTLED {
-                backoff.reset();
+                attempts.backoff.reset();
             }
             match end {
                 End::Stopped => {
@@ -177,6 +184,10 @@ impl Publisher {
                     return Ok(());
                 }
                 End::Failed(failure) => return Err(failure),
+                End::Leaving(failure) => {
+                    attempts.leaving = Some(self.leave_behind((session, heard), retired));
+                    return Err(failure);
+                }
                 End::Worn => match self.replace(&session, &mut heard).await {
                     Ok(next) => {
                         let old = std::mem::replace(&mut session, next.0);
@@ -184,11 +195,22 @@ impl Publisher {
                         retired.spawn(retire(old, self.stop.clone()));
                     }
                     Err(End::Failed(failure)) => return Err(failure),
+                    Err(End::Leaving(failure)) => {
+                        attempts.leaving = Some(self.leave_behind((session, heard), retired));
+                        return Err(failure);
+                    }
                     Err(End::Stopped) => not_before = None,
                     Err(End::Worn) => not_before = Some(Instant::now() + REPLACE_LATER),
                 },
             }
         }
+    }
+
+    /// Lets a session finish its visits on a server that is leaving. What it gives ends when that has gone.
+    fn leave_behind(&self, session: Connected, retired: &TaskTracker) -> oneshot::Receiver<()> {
+        let (tell, gone) = oneshot::channel();
+        retired.spawn(see_off(session, self.stop.clone(), tell));
+        gone
     }
 
     /// Takes the endpoint back, and gives running visits their time.
@@ -274,6 +296,7 @@ impl Publisher {
             }
             // It may have ended because the next one is there.
             (_, Ok(next)) => Ok(next),
+            (End::Leaving(failure), Err(_)) => Err(End::Leaving(failure)),
             (End::Failed(failure), Err(_)) => Err(End::Failed(Failure::passing(failure.to_string()))),
             (End::Worn, Err(_)) => Err(End::Worn),
         }
@@ -321,7 +344,7 @@ impl Publisher {
         worn_not_before: Option<Instant>,
     ) -> End {
         tokio::select! {
-            failure = self.listen(session, heard) => End::Failed(failure),
+            end = self.listen(session, heard) => end,
             failure = self.beat(session) => End::Failed(failure),
             () = wears_out(session, worn_not_before) => End::Worn,
             () = self.stop.asked() => End::Stopped,
@@ -329,7 +352,7 @@ impl Publisher {
     }
 
     /// To what the server says while it forwards.
-    async fn listen(&self, session: &Session, heard: &mut mpsc::Receiver<Heard>) -> Failure {
+    async fn listen(&self, session: &Session, heard: &mut mpsc::Receiver<Heard>) -> End {
         let name = &self.endpoint.name;
         let mut last_error = None;
         loop {
@@ -340,9 +363,12 @@ impl Publisher {
                     tracing::warn!(endpoint = name, "{line}");
                     last_error = Some(line);
                 }
+                Heard::Line(line) if is_leaving(&line) => return End::Leaving(Failure::passing(line)),
                 Heard::Line(line) => tracing::debug!(endpoint = name, "{line}"),
                 Heard::Exit(_) => {}
-                Heard::Closed => return refusal_later(session.parting_words().await.or(last_error)),
+                Heard::Closed => {
+                    return End::Failed(refusal_later(session.parting_words().await.or(last_error)));
+                }
             }
         }
     }
@@ -399,6 +425,33 @@ async fn retire(session: Session, stop: Stop) {
         () = stop.time_is_over() => {}
     }
     session.leave().await;
+}
+
+/// Whether the server says that it takes no more visits.
+fn is_leaving(line: &str) -> bool {
+    line.starts_with(&format!("{}:", Code::DRAINING))
+}
+
+/// Serves the visits that run on a server that is leaving, until it hangs up.
+async fn see_off((session, mut heard): Connected, stop: Stop, _tell: oneshot::Sender<()>) {
+    let hung_up = async { while heard.recv().await.is_some_and(|it| it != Heard::Closed) {} };
+    tokio::select! {
+        _ = timeout(RETIREMENT, hung_up) => {}
+        () = stop.time_is_over() => {}
+    }
+    session.leave().await;
+}
+
+/// Waits until a server that is leaving has gone, if there is one.
+async fn gone(leaving: &mut Option<oneshot::Receiver<()>>) {
+    match leaving {
+        Some(last) => {
+            // What it was to tell by is dropped then.
+            let _ = last.await;
+            *leaving = None;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// A command that the server did not carry out. What was public before may be so again: ports that are just being

@@ -18,13 +18,15 @@ pub use self::options::Options;
 use self::ports::PortBlock;
 use crate::origin::Origin;
 use crate::visitor::Visitor;
-use crate::wait::eventually;
+use crate::wait::{closed, eventually};
 use crate::{Agent, OpenSsh};
 
 /// A running server. It is killed, and its state removed, when dropped.
 #[derive(Debug)]
 pub struct TestServer {
     process: Child,
+    /// Those that were started before it and may still finish their visits.
+    older: Vec<Child>,
     options: Options,
     ready: Ready,
     ports: PortBlock,
@@ -56,7 +58,7 @@ impl TestServer {
         let ports = PortBlock::reserve();
         let process = options.spawn(folder.path(), &ports.range());
         let unready = Ready { ssh: Vec::new(), http: Vec::new(), https: Vec::new(), health: Vec::new() };
-        let mut server = Self { process, options, ready: unready, ports, folder };
+        let mut server = Self { process, older: Vec::new(), options, ready: unready, ports, folder };
         server.await_ready().await;
         server
     }
@@ -101,15 +103,39 @@ impl TestServer {
         self.start_again().await;
     }
 
+    /// Starts another server on the same addresses and state while this one, which was asked to end, finishes its visits.
+    pub async fn start_beside(&mut self) {
+        for address in [self.ssh_address(), self.http_address(), self.https_address()] {
+            closed(address).await;
+        }
+        let older = self.replace_process().await;
+        self.older.push(older);
+    }
+
+    /// Waits until those that [`Self::start_beside`] left behind have ended.
+    pub async fn older_ones_ended(&mut self) {
+        let older = &mut self.older;
+        eventually("the older servers have ended", || {
+            older.iter_mut().all(|it| it.try_wait().expect("a child").is_some()).then_some(())
+        })
+        .await;
+    }
+
     /// Starts a server that has ended on the same addresses and state.
     pub async fn start_again(&mut self) {
+        self.replace_process().await;
+    }
+
+    async fn replace_process(&mut self) -> Child {
         std::fs::remove_file(self.folder.path().join("ready.json")).expect("the ready file");
         let listen = |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect();
         self.options.ssh_listen = listen(&self.ready.ssh);
         self.options.http_listen = listen(&self.ready.http);
         self.options.https_listen = listen(&self.ready.https);
-        self.process = self.options.spawn(self.folder.path(), &self.ports.range());
+        let process = self.options.spawn(self.folder.path(), &self.ports.range());
+        let older = std::mem::replace(&mut self.process, process);
         self.await_ready().await;
+        older
     }
 
     /// The machine's `ssh` about to connect here; see [`OpenSsh`].
@@ -346,6 +372,10 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.kill();
+        for older in &mut self.older {
+            let _ = older.kill();
+            let _ = older.wait();
+        }
         if std::thread::panicking() {
             let _ = writeln!(std::io::stderr(), "--- log of hithed {}\n{}", self.pid(), self.log());
         }

@@ -248,6 +248,28 @@ async fn an_agent_comes_back_to_a_server_that_was_started_again() {
 }
 
 #[tokio::test]
+async fn an_agent_goes_to_the_next_server_while_the_last_one_finishes_its_visits() {
+    let mut server = TestServer::start().await;
+    let (origin, feed) = Origin::fed().await;
+    let mut agent = server.agent().command("http", &origin).publish().await;
+    let url = agent.url().await;
+    let mut download = server.visitor().open(&url).await;
+    assert!(feed.send("one ").await);
+    assert_eq!(download.next_text().await, "one ");
+    server.sigterm();
+    server.start_beside().await;
+    agent.wait_for_text(&format!("Reconnected {url}")).await;
+    assert!(feed.send("two").await);
+    assert_eq!(download.next_text().await, "two");
+    drop(feed);
+    download.rest().await.unwrap();
+    server.older_ones_ended().await;
+    assert!(agent.is_running());
+    let names = server.ssh().command("names --json").run().await.stdout;
+    assert!(names.contains("\"live\""), "{names}");
+}
+
+#[tokio::test]
 async fn what_cannot_succeed_ends_with_its_message_and_a_status_of_its_own() {
     let server = TestServer::start().await;
     let origin = Origin::replying("hello").await;

@@ -141,7 +141,7 @@ impl Session {
                 Next::Deadline => self.on_deadline(),
                 Next::Draining => {
                     told = true;
-                    self.print_all(text::SHUTTING_DOWN);
+                    self.print_all(&text::shutting_down());
                 }
                 Next::Ending => self.say_farewell(text::SHUT_DOWN),
                 Next::Event(None) | Next::Killed => break,

@@ -106,8 +106,14 @@ pub(super) fn unknown_version(user: &str) -> String {
     )
 }
 
-pub(super) const SHUTTING_DOWN: &str =
-    "The server is shutting down: running visits are finished, new ones are refused.\n";
+/// Ours connects to the next server when it reads the code, and finishes its visits here.
+pub(super) fn shutting_down() -> String {
+    format!(
+        "{}: the server is shutting down; running visits are finished, new ones are refused\n",
+        Code::DRAINING
+    )
+}
+
 pub(super) const SHUT_DOWN: &str = "The server has shut down. Connect again in a moment.";
 
 /// One line for a finished request or connection.
