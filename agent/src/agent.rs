@@ -15,7 +15,7 @@ use crate::connect::Route;
 use crate::inspect::Inspector;
 use crate::publisher::{Failure, Heartbeat, Publisher, Stop};
 use crate::session::{Target, Upstream};
-use crate::status::{Board, EndpointStatus, Phase, Status};
+use crate::status::{Board, EndpointStatus, Phase, Reach, Status};
 use crate::upstream::{Dialer, Place, TlsError, UpstreamTls, acceptor};
 use crate::{Endpoint, exit};
 
@@ -122,9 +122,10 @@ impl Agent {
             status.endpoints.retain(|it| it.name != name);
             status.endpoints.push(first_status(&endpoint));
         });
+        let reach = Reach::new(self.board.clone(), name.clone());
         let publisher = Publisher {
             route: Arc::clone(&self.route),
-            target: Target::Upstream(Arc::new(Upstream { dialer: dialer.clone(), tls, tap })),
+            target: Target::Upstream(Arc::new(Upstream { dialer: dialer.clone(), tls, tap, reach })),
             heartbeat: self.heartbeat,
             board: self.board.clone(),
             stop: stop.clone(),
@@ -254,6 +255,7 @@ pub(crate) fn first_status(endpoint: &Endpoint) -> EndpointStatus {
         account: None,
         latency: None,
         phase: Phase::Connecting,
+        unreachable: None,
     }
 }
 

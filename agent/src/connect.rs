@@ -45,7 +45,7 @@ pub(crate) use self::gate::{Gate, Heard};
 pub use self::known_hosts::HostKeyPlace;
 use self::known_hosts::HostKeys;
 pub(crate) use self::known_hosts::Verdict;
-pub(crate) use self::tcp::tcp;
+pub(crate) use self::tcp::{in_words, tcp};
 
 /// What is said of the server on the command line, in the environment or in a file. Everything may be left out but
 /// the address; ssh_config and defaults fill it up.
@@ -352,7 +352,7 @@ impl Route {
     /// Why one of these addresses does not answer.
     pub(crate) async fn try_address(&self, address: SocketAddr) -> Result<(), String> {
         let tried = tcp::connect_to(address, self.limit).await;
-        tried.map(drop).map_err(|error| tcp::in_words(&error))
+        tried.map(drop).map_err(|error| in_words(&error))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::connect::{ConnectError, Route};
 use crate::inspect::{Inspector, Limits};
 use crate::publisher::{AskOnDrop, Failure, Heartbeat, Publisher, Stop};
 use crate::session::{Target, Upstream};
-use crate::status::{Board, Status};
+use crate::status::{Board, Reach, Status};
 use crate::upstream::acceptor;
 use crate::{
     Ask, Connection, Endpoint, EndpointError, EndpointStatus, HostKeyPolicy, Nobody, Phase, ServerOptions,
@@ -232,7 +232,8 @@ impl EndpointBuilder {
                 "a listener gets what visitors send; end TLS in the program itself".into(),
             ));
         }
-        let published = publish(&self.session, endpoint, Target::Program(connections)).await?;
+        let board = board(&self.session, &endpoint);
+        let published = publish(&self.session, endpoint, board, Target::Program(connections)).await?;
         Ok(Listener { arriving, published })
     }
 
@@ -246,19 +247,25 @@ impl EndpointBuilder {
         let dialer = agent::dialer(&endpoint)?;
         let tls = endpoint.tls.as_ref().map(acceptor).transpose().map_err(StartError::from)?;
         let nothing = Inspector::new(Limits { memory: 0, ..Limits::default() });
-        let target = Target::Upstream(Arc::new(Upstream { dialer, tls, tap: nothing.meter(NAME) }));
-        publish(&self.session, endpoint, target).await
+        let board = board(&self.session, &endpoint);
+        let reach = Reach::new(board.clone(), endpoint.name.clone());
+        let target = Target::Upstream(Arc::new(Upstream { dialer, tls, tap: nothing.meter(NAME), reach }));
+        publish(&self.session, endpoint, board, target).await
     }
 }
 
-async fn publish(session: &Session, endpoint: Endpoint, target: Target) -> Result<Published, Error> {
+fn board(session: &Session, endpoint: &Endpoint) -> Board {
+    let endpoints = vec![agent::first_status(endpoint)];
+    Board::new(Status { server: session.route.address(), web: None, endpoints })
+}
+
+async fn publish(
+    session: &Session,
+    endpoint: Endpoint,
+    board: Board,
+    target: Target,
+) -> Result<Published, Error> {
     let stop = Stop::default();
-    let status = Status {
-        server: session.route.address(),
-        web: None,
-        endpoints: vec![agent::first_status(&endpoint)],
-    };
-    let board = Board::new(status);
     let status = board.watch();
     let publisher = Publisher {
         endpoint: Arc::new(endpoint),

@@ -2,6 +2,7 @@
 //! [`watch`](tokio::sync::watch) channel, replaced whenever something changes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -33,6 +34,8 @@ pub struct EndpointStatus {
     /// To the server and back, by the last heartbeat.
     pub latency: Option<Duration>,
     pub phase: Phase,
+    /// Why the last visit could not be led to the upstream; none where it could.
+    pub unreachable: Option<String>,
 }
 
 /// How it stands with an endpoint's connection.
@@ -88,5 +91,31 @@ impl Board {
             change(endpoint);
             *endpoint != before
         });
+    }
+}
+
+/// Whether an endpoint's upstream can be reached, told by each visit.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    board: Board,
+    name: String,
+    /// So that a visit that finds all well need not look at the board.
+    fails: AtomicBool,
+}
+
+impl Reach {
+    pub(crate) fn new(board: Board, name: String) -> Self {
+        Self { board, name, fails: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn succeeded(&self) {
+        if self.fails.load(Ordering::Relaxed) && self.fails.swap(false, Ordering::Relaxed) {
+            self.board.endpoint(&self.name, |it| it.unreachable = None);
+        }
+    }
+
+    pub(crate) fn failed(&self, why: String) {
+        self.fails.store(true, Ordering::Relaxed);
+        self.board.endpoint(&self.name, |it| it.unreachable = Some(why));
     }
 }

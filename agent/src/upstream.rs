@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::connect::in_words;
 pub use address::AddressError;
 use tcp::Tcp;
 pub(crate) use tls::{TlsError, UpstreamTls, acceptor};
@@ -141,12 +142,21 @@ impl Dialer {
 /// Why an upstream cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    #[error("{0}")]
+    #[error("{}", in_words(.0))]
     Connect(#[from] io::Error),
-    #[error("TLS: {0}")]
+    #[error("{}", tls_in_words(.0))]
     Tls(io::Error),
     #[error("no connection within {} s", CONNECT_DEADLINE.as_secs())]
     Timeout,
+}
+
+fn tls_in_words(error: &io::Error) -> String {
+    let fault = error.get_ref().and_then(|it| it.downcast_ref());
+    match fault {
+        Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS".into(),
+        Some(rustls::Error::InvalidCertificate(why)) => format!("its certificate is not accepted: {why}"),
+        _ => format!("TLS: {error}"),
+    }
 }
 
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)];

@@ -148,6 +148,6 @@ codes! {
     BASIC_AUTH_REQUIRED = 3250, "basic auth credentials are missing or wrong";
     POOL_DIFFERS = 6030, "a pool whose other members have other options";
     WEBHOOK_NEEDLESS_SECRET = 7026, "webhook verification with a secret for a provider that has none (sns)";
-    UPSTREAM_REFUSED = 8012, "nothing listens where the publisher's tunnel leads to";
+    UPSTREAM_REFUSED = 8012, "the service behind the publisher's tunnel cannot be reached";
     BASIC_AUTH_USER_LENGTH = 15008, "a basic auth user name longer than 128 characters";
 }

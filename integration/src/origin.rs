@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub use self::http::{Answer, Feed, HttpOrigin, Question, streamed, text};
@@ -57,6 +58,24 @@ impl Origin {
             drop(socket);
         };
         Self { address, counters: Arc::default(), certificate: None, serving: tokio::spawn(held) }
+    }
+
+    /// The same until the word is given: from then on each connection gets these bytes for its request.
+    pub async fn absent_until(start: oneshot::Receiver<()>, answer: &'static str) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = socket.local_addr().expect("a bound address");
+        let counters = Arc::new(Counters::default());
+        let counted = Arc::clone(&counters);
+        let serving = tokio::spawn(async move {
+            start.await.expect("the word");
+            let listener = socket.listen(16).expect("a listener");
+            accept(listener, counted, move |stream, counters| {
+                raw::script(stream, counters, answer.as_bytes().into())
+            })
+            .await;
+        });
+        Self { address, counters, certificate: None, serving }
     }
 
     /// Where it listens.

@@ -104,7 +104,7 @@ fn unreachable(server: String, failures: &[(SocketAddr, io::Error)]) -> ConnectE
 }
 
 /// What went wrong with an address, without the number of the operating system.
-pub(super) fn in_words(error: &io::Error) -> String {
+pub(crate) fn in_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::TimedOut => "no answer".into(),
         io::ErrorKind::ConnectionRefused => "nothing listens there".into(),

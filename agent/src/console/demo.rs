@@ -18,6 +18,7 @@ fn endpoint(name: &str, url: &str, upstream: &str) -> EndpointStatus {
         account: Some("ada".into()),
         latency: Some(Duration::from_millis(23)),
         phase: Phase::Online { since: SystemTime::now() },
+        unreachable: None,
     }
 }
 

@@ -16,7 +16,8 @@ pub(crate) async fn lines(mut status: watch::Receiver<Status>, mut out: Option<i
         let now = status.borrow_and_update().endpoints.clone();
         for endpoint in &now {
             let known = before.iter().find(|it| it.name == endpoint.name);
-            if let Some(change) = Change::between(known, endpoint) {
+            let changes = [Change::between(known, endpoint), Change::of_upstream(known, endpoint)];
+            for change in changes.into_iter().flatten() {
                 change.log(endpoint);
                 if let Some(writer) = &mut out
                     && change.write(endpoint, writer).is_err()
@@ -53,6 +54,10 @@ enum Change {
     Ended,
     /// On request.
     Stopped,
+    /// The upstream cannot be reached.
+    Failing,
+    /// It can again.
+    Working,
 }
 
 impl Change {
@@ -67,6 +72,15 @@ impl Change {
             (_, Phase::Waiting { .. }) => Some(Self::Lost),
             (Phase::Ended { .. }, Phase::Ended { .. }) | (_, Phase::Connecting) => None,
             (_, Phase::Ended { .. }) => Some(Self::Ended),
+        }
+    }
+
+    fn of_upstream(before: Option<&EndpointStatus>, now: &EndpointStatus) -> Option<Self> {
+        let old = before.and_then(|it| it.unreachable.as_ref());
+        match &now.unreachable {
+            why if why.as_ref() == old => None,
+            Some(_) => Some(Self::Failing),
+            None => Some(Self::Working),
         }
     }
 
@@ -92,6 +106,11 @@ impl Change {
             Self::Lost => each("Lost", &behind),
             Self::Ended => each("Ended", &behind),
             Self::Stopped => each("Stopped", ""),
+            Self::Failing => {
+                let why = endpoint.unreachable.as_deref().unwrap_or_default();
+                each("Failing", &format!(" -> {upstream} ({})", printable(why)))
+            }
+            Self::Working => each("Working", &format!(" -> {upstream}")),
         }?;
         out.flush()
     }
@@ -112,6 +131,13 @@ impl Change {
             }
             (Self::Ended, Phase::Ended { why }) => {
                 tracing::error!(obj = "tunnels", name, url, err = why.as_str(), "tunnel ended");
+            }
+            (Self::Failing, _) => {
+                let err = endpoint.unreachable.as_deref();
+                tracing::warn!(obj = "tunnels", name, addr, url, err, "cannot reach the upstream");
+            }
+            (Self::Working, _) => {
+                tracing::info!(obj = "tunnels", name, addr, url, "the upstream is back");
             }
             _ => tracing::info!(obj = "tunnels", name, url, "stopped tunnel"),
         }
@@ -134,6 +160,7 @@ mod tests {
             account: None,
             latency: None,
             phase,
+            unreachable: None,
         }
     }
 
@@ -186,6 +213,19 @@ mod tests {
              Reconnected http://a.test -> localhost:80\n\
              Ended       https://a.test (taken\\u{1b}[2J)\n\
              Ended       http://a.test (taken\\u{1b}[2J)\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_upstream_that_cannot_be_reached_is_told_once_and_when_it_is_back() {
+        let failing = |why: &str| EndpointStatus { unreachable: Some(why.into()), ..endpoint(online()) };
+        let mut story = [endpoint(online()), failing("refused"), failing("refused"), endpoint(online())];
+        story.iter_mut().for_each(|it| it.urls.truncate(1));
+        assert_eq!(
+            told(story).await,
+            "Forwarding  https://a.test -> localhost:80\n\
+             Failing     https://a.test -> localhost:80 (refused)\n\
+             Working     https://a.test -> localhost:80\n"
         );
     }
 

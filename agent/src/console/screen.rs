@@ -224,6 +224,11 @@ fn forwards<'a>(look: &Look, endpoint: &EndpointStatus, now: SystemTime) -> Vec<
         if !is_online {
             spans.push(Span::raw("  "));
             spans.push(phase(look, &endpoint.phase, now));
+        } else if let Some(why) = &endpoint.unreachable {
+            spans.push(Span::styled(
+                format!("  cannot be reached: {}", printable(why)),
+                look.color(Color::Red),
+            ));
         }
         spans
     };

@@ -216,11 +216,12 @@ pub(super) fn figures(figures: &Figures) -> Value {
 }
 
 pub(super) fn endpoint(status: &EndpointStatus) -> Value {
+    let unreachable = || status.unreachable.as_ref().map(|why| format!("It cannot be reached: {why}"));
     let (phase, at, why) = match &status.phase {
         Phase::Connecting => ("connecting", None, None),
-        Phase::Online { since } => ("online", Some(since_1970(*since)), None),
-        Phase::Waiting { until, why } => ("waiting", Some(since_1970(*until)), Some(why)),
-        Phase::Ended { why } => ("ended", None, Some(why)),
+        Phase::Online { since } => ("online", Some(since_1970(*since)), unreachable()),
+        Phase::Waiting { until, why } => ("waiting", Some(since_1970(*until)), Some(why.clone())),
+        Phase::Ended { why } => ("ended", None, Some(why.clone())),
     };
     json!({
         "name": status.name,

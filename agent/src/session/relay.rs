@@ -21,6 +21,7 @@ use super::client::Shared;
 use super::connection::{Connection, PACKET};
 use super::inbox::{Inbox, Taken};
 use crate::inspect::{Recording, Tap};
+use crate::status::Reach;
 use crate::upstream::Dialer;
 
 /// Where the visits of a session go.
@@ -38,6 +39,8 @@ pub(crate) struct Upstream {
     pub(crate) tls: Option<TlsAcceptor>,
     /// Where the visits are recorded, or only counted.
     pub(crate) tap: Tap,
+    /// Where it is told whether it can be reached.
+    pub(crate) reach: Reach,
 }
 
 impl Target {
@@ -54,6 +57,7 @@ impl Target {
             },
             Self::Upstream(upstream) => match upstream.dialer.connect().await {
                 Ok(stream) => {
+                    upstream.reach.succeeded();
                     reply.accept().await;
                     let recording = upstream.tap.open(connection.visitor());
                     match &upstream.tls {
@@ -62,7 +66,7 @@ impl Target {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!("cannot reach the upstream: {error}");
+                    upstream.reach.failed(error.to_string());
                     refuse(connection, reply, ChannelOpenFailure::ConnectFailed).await;
                 }
             },

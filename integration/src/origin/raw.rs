@@ -7,8 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::Origin;
 use super::tls::self_signed;
+use super::{Counters, Origin};
 
 impl Origin {
     /// Sends back what it gets; answers the end of input with the end of output, after the last byte.
@@ -92,17 +92,7 @@ impl Origin {
     /// Reads a request's head, sends exactly these bytes and closes.
     pub async fn scripted(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes: Arc<[u8]> = bytes.into().into();
-        Self::serving(move |mut stream, counters| {
-            let bytes = Arc::clone(&bytes);
-            async move {
-                if read_head(&mut stream).await {
-                    counters.request();
-                    let _ = stream.write_all(&bytes).await;
-                    let _ = stream.shutdown().await;
-                }
-            }
-        })
-        .await
+        Self::serving(move |stream, counters| script(stream, counters, Arc::clone(&bytes))).await
     }
 
     /// Answers in HTTP/1.0, without a length: the end of the connection is the end of the body.
@@ -130,6 +120,14 @@ async fn echo(stream: impl AsyncRead + AsyncWrite) {
     let (mut input, mut output) = tokio::io::split(stream);
     let _ = tokio::io::copy(&mut input, &mut output).await;
     let _ = output.shutdown().await;
+}
+
+pub(super) async fn script(mut stream: TcpStream, counters: Arc<Counters>, bytes: Arc<[u8]>) {
+    if read_head(&mut stream).await {
+        counters.request();
+        let _ = stream.write_all(&bytes).await;
+        let _ = stream.shutdown().await;
+    }
 }
 
 /// Reads up to the blank line; false if the connection ended before it.

@@ -130,11 +130,24 @@ async fn many_requests_cost_few_connections(by: By) {
 
 async fn an_upstream_that_is_down_is_a_502_and_comes_back(by: By) {
     let server = TestServer::start().await;
-    let absent = Origin::absent().await;
-    let publisher = by.publish(&server, "http", "app", &absent).await;
+    let (start, word) = tokio::sync::oneshot::channel();
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+    let origin = Origin::absent_until(word, answer).await;
+    let mut publisher = by.publish(&server, "http", "app", &origin).await;
     let reply = server.visitor().get(URL).await;
     assert_eq!((reply.status(), reply.code()), (502, Some("ERR_HITHE_8012")));
-    drop(publisher);
+    let told = match by {
+        By::Ssh => "502",
+        By::Agent => "Failing",
+    };
+    publisher.wait_for_text(told).await;
+    start.send(()).unwrap();
+    let begun = || std::net::TcpStream::connect(origin.address()).ok();
+    eventually("the service is there", begun).await;
+    assert_eq!(server.visitor().get(URL).await.text(), "hello");
+    if let By::Agent = by {
+        publisher.wait_for_text("Working").await;
+    }
 }
 
 async fn an_answer_that_breaks_off_is_not_taken_for_whole(by: By) {

@@ -257,8 +257,8 @@ fn row_of_dial(error: DialError) -> Row {
             Code::UPSTREAM_REFUSED,
             StatusCode::BAD_GATEWAY,
             Side::Upstream,
-            "The tunnel is up, but nothing listens where it leads to",
-            "Publisher: start the service, or correct where the tunnel leads.",
+            "The tunnel is up, but the service behind it cannot be reached",
+            "Publisher: start the service, or correct where the tunnel leads; your ssh or agent says more.",
         ),
         DialError::Prohibited => Row::of(
             Code::UPSTREAM_REFUSED,
@@ -481,8 +481,8 @@ mod tests {
         let text = text_of(&ProxyError::Dial(DialError::Refused), Form::Text).await;
         assert_eq!(
             text,
-            "The tunnel is up, but nothing listens where it leads to.\n\
-             Publisher: start the service, or correct where the tunnel leads.\nERR_HITHE_8012\n"
+            "The tunnel is up, but the service behind it cannot be reached.\n\
+             Publisher: start the service, or correct where the tunnel leads; your ssh or agent says more.\nERR_HITHE_8012\n"
         );
     }
 

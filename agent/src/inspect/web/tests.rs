@@ -30,6 +30,7 @@ fn endpoint(name: &str, kind: &'static str, upstream: &str, urls: &[&str]) -> En
         account: Some("ada".to_owned()),
         latency: Some(Duration::from_millis(12)),
         phase: Phase::Online { since: std::time::UNIX_EPOCH + Duration::from_secs(1_790_000_000) },
+        unreachable: None,
     }
 }
 
