@@ -25,7 +25,7 @@ impl Endpoint {
         let target = match self.upstream.place() {
             Place::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
             Place::Tcp { host, port } => format!("{host}:{port}"),
-            Place::Unix(path) => path.display().to_string(),
+            Place::Unix(path) => for_forward(&path.display().to_string()),
             Place::Files(folder) => {
                 let folder = folder.display().to_string();
                 let _ = writeln!(
@@ -71,6 +71,11 @@ impl Endpoint {
         };
         module.server_name = tls.server_name.clone().or(host.filter(|_| tls.verify));
     }
+}
+
+/// A path as `-R` reads it: colons end it, backslashes take their meaning away, and `%` begins a token.
+fn for_forward(path: &str) -> String {
+    path.replace('\\', "\\\\").replace(':', "\\:").replace('%', "%%")
 }
 
 /// Whether an endpoint answers in the clear only.

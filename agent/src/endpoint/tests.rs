@@ -107,7 +107,11 @@ fn the_equivalent_ssh_command_survives_a_shell() {
     );
     assert!(line(Kind::Http, "80 --schemes http").contains("-R 80:localhost:80"));
     #[cfg(unix)]
-    assert!(line(Kind::Http, "unix:/run/a.sock").contains("-R 443:/run/a.sock"));
+    {
+        assert!(line(Kind::Http, "unix:/run/a.sock").contains("-R 443:/run/a.sock"));
+        let odd = line(Kind::Http, r"unix:/run/a:b%h\\c.sock");
+        assert!(odd.contains(r"-R '443:/run/a\:b%%h\\c.sock'"), "{odd}");
+    }
     assert!(line(Kind::Tcp, "22").contains("-R 0:localhost:22"));
     let https = line(Kind::Http, "https://[::1]:8443");
     assert!(https.contains("-R '443:[::1]:8443'") && https.contains("http --upstream-tls"), "{https}");
