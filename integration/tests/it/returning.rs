@@ -361,3 +361,20 @@ async fn who_would_share_with_other_rules_is_refused() {
     assert!(refused.stdout.contains("ERR_HITHE_6030"), "{}", refused.output());
     assert_eq!(server.visitor().get(URL).await.status(), 401);
 }
+
+#[tokio::test]
+async fn a_request_that_may_not_be_sent_twice_is_told_that_its_publisher_left() {
+    let server = TestServer::start().await;
+    let origin = Origin::silent().await;
+    let mut ssh = server.ssh().forward_to("app:443", &origin).command("http").publish().await;
+    let visitor = server.visitor();
+    let order = visitor.post(URL, "an order");
+    let leave = async {
+        eventually("the order has come", || (origin.connections() > 0).then_some(())).await;
+        ssh.kill().await;
+    };
+    let (reply, ()) = tokio::join!(order, leave);
+    assert_eq!((reply.status(), reply.code()), (502, Some("ERR_HITHE_3004")));
+    let text = reply.text();
+    assert!(text.contains("The publisher disconnected"), "{text}");
+}

@@ -396,6 +396,9 @@ impl Visiting {
     }
 
     fn silent(&self, upstream: &Upstream) -> ProxyError {
+        if self.turn.tunnel.dial.is_gone() {
+            return ProxyError::Left;
+        }
         if let Some(log) = self.turn.log.as_ref().filter(|_| !upstream.is_reused()) {
             log.advise(respond::NO_TARGET);
         }

@@ -46,6 +46,9 @@ pub(crate) enum ProxyError {
     Dial(#[from] DialError),
     #[error("the tunnel closed before the first byte of an answer")]
     Silent,
+    /// The request is not one that may be sent twice.
+    #[error("the publisher left before the first byte of an answer")]
+    Left,
     #[error("the upstream did not answer with HTTP, or broke off")]
     Broken(#[source] hyper::Error),
     #[error("the upstream changed to a protocol that nobody asked for")]
@@ -150,6 +153,13 @@ impl ProxyError {
                 Side::Upstream,
                 "The service closed the connection before it answered",
                 "Publisher: does the service speak HTTP there? With ssh: did you give -R a target, as in -R 443:localhost:80?",
+            ),
+            Self::Left => Row::of(
+                Code::UPSTREAM_BROKE,
+                StatusCode::BAD_GATEWAY,
+                Side::Publisher,
+                "The publisher disconnected while the service was answering",
+                "Whether the service has done it is not known. Try again when the publisher is back.",
             ),
             Self::Broken(_) | Self::UnaskedUpgrade | Self::ForeignCoding => Row::of(
                 Code::UPSTREAM_BROKE,
