@@ -88,12 +88,16 @@ impl Keyring {
         for (_, entry) in typed {
             ring.add(entry, &in_agent);
         }
+        // Keys that are configured come before the agent's others: of many keys only the first few are offered.
+        let mut unnamed = Vec::new();
         for identity in &in_agent {
             match others.iter().position(|entry| entry.is(identity)) {
                 Some(at) => ring.add(others.remove(at), &in_agent),
-                None if hop.identities_only => {}
-                None => ring.add_of_agent(identity),
+                None => unnamed.push(identity),
             }
+        }
+        for identity in unnamed.into_iter().filter(|_| !hop.identities_only) {
+            ring.add_of_agent(identity);
         }
         for entry in others {
             ring.add(entry, &in_agent);

@@ -104,7 +104,9 @@ fn offers(tried: &[String]) -> Vec<String> {
 async fn keys_and_certificates_are_offered_as_ssh_offers_them() {
     let home = home_with_certificates();
     let path = |name: &str| home.ssh().join(name).display().to_string();
-    let _agent = SshAgent::with(&home, &["b"]);
+    // One that no file names, and before the one that is named.
+    home.key("foreign");
+    let _agent = SshAgent::with(&home, &["foreign", "b"]);
     let socket = home.0.path().join("agent").display().to_string();
     for (with_agent, text) in [
         (false, "IdentityFile A\nIdentityFile B"),
@@ -127,6 +129,23 @@ async fn keys_and_certificates_are_offered_as_ssh_offers_them() {
         assert_eq!(theirs.iter().any(|it| it == "certificate id"), !text.contains("host-a"), "{theirs:?}");
         assert_eq!(offers(&server.tried()[before..]), offers(&theirs), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_named_is_offered_however_many_others_the_agent_has() {
+    let home = Home::new();
+    let others = ["o1", "o2", "o3", "o4", "o5", "o6"];
+    for name in others {
+        home.key(name);
+    }
+    let key = home.key("named");
+    home.write("config", "IdentityFile ~/.ssh/named");
+    let _agent = SshAgent::with(&home, &[&others[..], &["named"]].concat());
+    let server = TestServer::start(knowing(&[&key])).await;
+    home.knows(&server);
+    let socket = home.0.path().join("agent").display().to_string();
+    enter(&home.route(&to(&server), &[("SSH_AUTH_SOCK", &socket)])).await.unwrap();
+    assert_eq!(server.tried().len(), 1, "{:?}", server.tried());
 }
 
 #[tokio::test]
