@@ -10,6 +10,7 @@ use super::address::{Named, host_port};
 use super::config::{Said, Source, SourceKind, expand, expand_all, without_repeats};
 use super::gate::Questions;
 use super::proxy::{Environment, Proxy};
+use super::proxy_command::shown;
 use super::{
     ConnectError, Hop, HostKeyPolicy, Identity, IdentitySource, KnownHosts, ProxyCommand, Route,
     ServerOptions, SshConfigFile, Way,
@@ -323,7 +324,7 @@ impl Resolver<'_> {
         match (proxy, command) {
             (Some(proxy), None) => Ok(Way::Proxy(proxy)),
             (Some(proxy), Some(line)) => {
-                let line = printable(&line).into_owned();
+                let line = shown(&line);
                 self.warnings
                     .push(format!("ProxyCommand `{line}` of ssh_config gives way to the proxy {proxy}"));
                 Ok(Way::Proxy(proxy))
