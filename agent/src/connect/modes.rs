@@ -29,8 +29,27 @@ pub(super) fn can_be_changed(path: &Path, metadata: &Metadata) -> Option<Exposed
     })
 }
 
+/// A private key that others can read is none. Somebody else's key is their own affair: what this process can read of it
+/// was given to it.
+#[cfg(unix)]
+pub(super) fn can_be_read(path: &Path, metadata: &Metadata) -> Option<Exposed> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let mode = metadata.mode();
+    let is_ours = metadata.uid() == rustix::process::getuid().as_raw();
+    (is_ours && mode & 0o077 != 0).then(|| Exposed {
+        why: format!("others can read this private key (mode {:04o})", mode & 0o7777),
+        mend: command("chmod 600", path),
+    })
+}
+
 #[cfg(not(unix))]
 pub(super) fn can_be_changed(_path: &Path, _metadata: &Metadata) -> Option<Exposed> {
+    None
+}
+
+#[cfg(not(unix))]
+pub(super) fn can_be_read(_path: &Path, _metadata: &Metadata) -> Option<Exposed> {
     None
 }
 
