@@ -15,6 +15,7 @@ mod known_hosts;
 mod line;
 mod locked;
 mod login;
+mod modes;
 mod preamble;
 mod proxy;
 mod proxy_command;

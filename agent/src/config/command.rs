@@ -121,6 +121,11 @@ fn check(files: &[PathBuf], out: &mut impl Write, err: &mut impl Write) -> Resul
     .unwrap_or_default();
     for endpoint in &config.endpoints {
         let _ = writeln!(out, "{}", summary(endpoint));
+        // No fault of the file, which may be meant for another machine.
+        if let Err(error) = crate::agent::check(endpoint) {
+            let warning = format!("{}: it could not be published from here: {error}", endpoint.name);
+            let _ = writeln!(err, "{}", printable(&warning));
+        }
     }
     Ok(())
 }
@@ -326,6 +331,28 @@ mod tests {
         assert!(!good && wrong.contains("hithe.yml:3:3: agent.tokn: not known"), "{wrong}");
         let several = [file.clone(), file];
         assert_eq!(run(&add, &several, &mut Vec::new(), &mut Vec::new()), ExitCode::from(2));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_told_and_no_fault_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hithe.yml");
+        let text = |name: &str| {
+            let url = folder.path().join(name).display().to_string().replace('\\', "/");
+            format!(
+                "version: 3\nendpoints:\n  - {{name: a, upstream: {{url: 'file:///{}'}}}}\n",
+                url.trim_start_matches('/')
+            )
+        };
+        std::fs::write(&file, text("missing")).unwrap();
+        let (good, said, noted) = ran(&ConfigCommand::Check, &file);
+        assert!(good && said.contains("a: http any name -> file:///"), "{said}");
+        assert!(
+            noted.starts_with("a: it could not be published from here: ") && noted.contains("missing"),
+            "{noted}"
+        );
+        std::fs::create_dir(folder.path().join("missing")).unwrap();
+        assert_eq!(ran(&ConfigCommand::Check, &file).2, "");
     }
 
     #[test]

@@ -1,21 +1,36 @@
-//! What ssh_config says of a host. Which lines hold is decided here (`Host`, `Match`, `Include`), what a line says by
-//! ssh2-config, one line at a time: a line that it cannot read costs that line and no other.
+//! What ssh_config says of a host: which lines hold (`Host`, `Match`, `Include`), and what they say. ssh stops at a line that
+//! it cannot read; here it costs that line and no other.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+mod words;
 
-use ssh2_config::{Host, HostParams, ParseRule, SshConfig};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use glob::Pattern;
+use hithe_cli_parser::printable;
+use wildmatch::WildMatch;
+
+pub(super) use self::words::{expand, expand_all};
+use self::words::{is_blank, split, time};
+use super::ConnectError;
+use super::modes::can_be_changed;
 
 /// Bytes of one file, which people write by hand.
 const MAX_FILE: u64 = 1024 * 1024;
 /// `Include` in included files, as OpenSSH.
 const MAX_DEPTH: usize = 16;
-/// Files altogether.
+/// Files altogether, and those that one keyword may name.
 const MAX_FILES: usize = 256;
+/// Nobody reads more.
+const MAX_WARNINGS: usize = 20;
 
-/// The keywords that count here. Others are not read, so they may say what they like.
+/// The keywords that count here, beside those whose value is the rest of the line. Others are not read, so they may say
+/// what they like.
 const KEYWORDS: &[&str] = &[
+    "certificatefile",
     "connecttimeout",
     "globalknownhostsfile",
     "hashknownhosts",
@@ -25,11 +40,12 @@ const KEYWORDS: &[&str] = &[
     "identityagent",
     "identityfile",
     "port",
-    "proxyjump",
     "stricthostkeychecking",
     "user",
     "userknownhostsfile",
 ];
+/// Of them, those that take several words.
+const LISTS: &[&str] = &["globalknownhostsfile", "userknownhostsfile"];
 
 /// Keywords that would protect or lead another way and are not heeded, which a person should know, with what they may say
 /// without meaning anything here.
@@ -58,12 +74,37 @@ const UNHEEDED: &[(&str, &[&str])] = &[
     ("verifyhostkeydns", &["no"]),
 ];
 
+/// A file that is read because it is there, and not because another one includes it.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) kind: SourceKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SourceKind {
+    /// `~/.ssh/config`.
+    Users,
+    /// Whoever names a file answers for its mode.
+    Named,
+    /// `/etc/ssh/ssh_config`.
+    System,
+}
+
 /// What the files say of one host.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Said {
-    params: HostParams,
+    /// By keyword in lower case.
+    options: HashMap<String, Vec<String>>,
+    pub(super) port: Option<u16>,
+    /// 0 is ssh's word for no limit of its own.
+    pub(super) connect_timeout: Option<Duration>,
+    /// The hosts of `ProxyJump`; an empty list for `none`.
+    pub(super) jumps: Option<Vec<String>>,
     /// `ProxyCommand` as it stands there, if no `ProxyJump` comes before it.
     pub(super) proxy_command: Option<String>,
+    /// All that `IdentityFile` names, `none` included.
+    pub(super) identities: Vec<String>,
     /// All that `CertificateFile` names.
     pub(super) certificates: Vec<String>,
     /// Of [`UNHEEDED`], as it stands there.
@@ -73,33 +114,31 @@ pub(super) struct Said {
 
 impl Said {
     /// Reads the files in order; of each option the first word holds.
-    pub(super) fn of(host: &str, files: &[PathBuf], home: Option<&Path>) -> Self {
-        let said = Self::nothing(host);
-        let mut reader = Reader { host, home, said, open: Vec::new(), files: 0 };
-        for file in files {
-            reader.file(file, true);
+    ///
+    /// # Errors
+    /// Others than the user could have written one.
+    pub(super) fn of(host: &str, sources: &[Source], home: Option<&Path>) -> Result<Self, ConnectError> {
+        let said = Self::default();
+        let mut reader = Reader { host, home, beside: None, said, open: Vec::new(), files: 0 };
+        for source in sources {
+            let is_system = source.kind == SourceKind::System;
+            reader.beside = source.path.parent().filter(|_| is_system);
+            reader.file(&source.path, true, source.kind == SourceKind::Users)?;
         }
         let mut said = reader.said;
         if !said.unheeded.is_empty() {
             said.warnings.push(format!("ssh_config: not heeded: {}", said.unheeded.join(", ")));
         }
-        said
+        Ok(said)
     }
 
-    /// Whether `ProxyJump` names a host. `none` keeps a later one away, but no `ProxyCommand`.
-    fn jumps(&self) -> bool {
-        let named = self.params.proxy_jump.as_ref();
-        named.is_some_and(|jumps| jumps.iter().any(|jump| !jump.eq_ignore_ascii_case("none")))
+    /// The host that is meant by what was typed.
+    pub(super) fn host_name(&self, typed: &str) -> String {
+        self.word("HostName").map_or_else(|| typed.to_owned(), |name| expand(name, &[('h', typed)]))
     }
 
-    pub(super) fn params(&self) -> &HostParams {
-        &self.params
-    }
-
-    /// The words of an option that ssh2-config has no field for, in lower case.
     pub(super) fn words(&self, keyword: &str) -> Option<&[String]> {
-        let mut fields = self.params.unsupported_fields.iter();
-        fields.find(|(name, _)| name.eq_ignore_ascii_case(keyword)).map(|(_, words)| words.as_slice())
+        self.options.get(&keyword.to_ascii_lowercase()).map(Vec::as_slice)
     }
 
     pub(super) fn word(&self, keyword: &str) -> Option<&str> {
@@ -116,6 +155,8 @@ struct Reader<'a> {
     /// As it was typed.
     host: &'a str,
     home: Option<&'a Path>,
+    /// The folder of the system's file, while that one is read.
+    beside: Option<&'a Path>,
     said: Said,
     /// The files that include this one.
     open: Vec<PathBuf>,
@@ -123,67 +164,118 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn file(&mut self, path: &Path, may_be_missing: bool) {
+    fn file(&mut self, path: &Path, may_be_missing: bool, is_checked: bool) -> Result<(), ConnectError> {
         if self.files >= MAX_FILES
             || self.open.len() >= MAX_DEPTH
             || self.open.iter().any(|open| open == path)
         {
-            return self.warn(path, "not read: files include one another, or too many");
+            self.warn(path, "not read: files include one another, or too many");
+            return Ok(());
         }
         self.files += 1;
-        let text = match read(path) {
+        let text = match read(path, is_checked) {
             Ok(text) => text,
-            Err(error) if may_be_missing && error.kind() == io::ErrorKind::NotFound => return,
-            Err(error) => return self.warn(path, &format!("not read: {error}")),
+            Err(Unread::Exposed(error)) => return Err(error),
+            Err(Unread::Io(error)) => {
+                if !may_be_missing || error.kind() != io::ErrorKind::NotFound {
+                    self.warn(path, &format!("not read: {error}"));
+                }
+                return Ok(());
+            }
         };
         self.open.push(path.to_owned());
         let mut holds = true;
         for (number, line) in text.lines().enumerate() {
             let place = PathBuf::from(format!("{}:{}", path.display(), number + 1));
-            holds = self.line(&place, line.trim(), holds);
+            holds = self.line(&place, line.trim(), holds)?;
         }
         self.open.pop();
+        Ok(())
     }
 
     /// Reads one line, and says whether the next one holds.
-    fn line(&mut self, place: &Path, line: &str, holds: bool) -> bool {
+    fn line(&mut self, place: &Path, line: &str, holds: bool) -> Result<bool, ConnectError> {
         if line.is_empty() || line.starts_with('#') {
-            return holds;
+            return Ok(holds);
         }
-        let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
-        let keyword = line.get(..end).unwrap_or_default().to_ascii_lowercase();
-        let rest = line.get(end..).unwrap_or_default().trim_start().trim_start_matches('=').trim_start();
+        let (typed, rest) = line.split_at(line.find(|c| is_blank(c) || c == '=').unwrap_or(line.len()));
+        let keyword = typed.to_ascii_lowercase();
+        let rest = rest.trim_start();
         match keyword.as_str() {
-            "host" => self.is_for_us(&words(rest)),
-            "match" => self.matches(place, &words(rest)),
-            "include" if holds => {
-                self.include(place, &words(rest));
-                true
-            }
-            // They add up.
-            "certificatefile" if holds => {
-                let room = MAX_FILES.saturating_sub(self.said.certificates.len());
-                self.said.certificates.extend(words(rest).into_iter().take(room.min(1)));
-                true
-            }
-            // The whole rest of the line, with quotes and all, is the shell's. Of the two ways the first one holds.
-            "proxycommand" if holds => {
-                if self.said.proxy_command.is_none() && !self.said.jumps() {
-                    self.said.proxy_command = Some(rest.to_owned());
+            "proxycommand" | "proxyjump" => {
+                if holds {
+                    self.way(&keyword, rest.trim_start_matches(|c| is_blank(c) || c == '='));
                 }
-                true
+                return Ok(holds);
             }
-            "proxyjump" if self.said.proxy_command.is_some() => holds,
-            keyword if holds && KEYWORDS.contains(&keyword) => {
-                self.option(place, line);
-                true
+            _ => {}
+        }
+        let Some(words) = split(rest.strip_prefix('=').unwrap_or(rest)) else {
+            self.leave_out(place, line, "a quote is not closed");
+            return Ok(holds && !matches!(keyword.as_str(), "host" | "match"));
+        };
+        match keyword.as_str() {
+            "host" => return Ok(is_one_of(self.host, words.iter().map(String::as_str))),
+            "match" => return Ok(self.matches(place, &words)),
+            _ if !holds => {}
+            "include" => self.include(place, &words)?,
+            known if KEYWORDS.contains(&known) => self.option(place, typed, words),
+            _ => self.unheeded(&keyword, typed, words.first().map_or("", String::as_str)),
+        }
+        Ok(holds)
+    }
+
+    fn option(&mut self, place: &Path, typed: &str, words: Vec<String>) {
+        let keyword = typed.to_ascii_lowercase();
+        let line = format!("{typed} {}", words.join(" "));
+        let word = match words.as_slice() {
+            words if words.iter().all(String::is_empty) => {
+                return self.leave_out(place, typed, "nothing stands behind it");
             }
-            name if holds => {
-                let typed = line.get(..end).unwrap_or_default();
-                self.unheeded(name, typed, words(rest).first().map_or("", String::as_str));
-                true
+            [_, _, ..] if !LISTS.contains(&keyword.as_str()) => {
+                return self.leave_out(place, &line, "only one word can stand behind it");
             }
-            _ => holds,
+            words => words.first().cloned().unwrap_or_default(),
+        };
+        let said = &mut self.said;
+        match keyword.as_str() {
+            // They add up.
+            "identityfile" if said.identities.len() < MAX_FILES => said.identities.push(word),
+            "certificatefile" if said.certificates.len() < MAX_FILES => said.certificates.push(word),
+            "identityfile" | "certificatefile" => {}
+            "port" => match word.parse() {
+                Ok(port) if port > 0 => said.port = said.port.or(Some(port)),
+                _ => self.leave_out(place, &line, "it is no port"),
+            },
+            // To ssh this is as if nothing was said, so a later word may hold.
+            "connecttimeout" if word == "none" => {}
+            "connecttimeout" => match time(&word) {
+                Some(limit) => said.connect_timeout = said.connect_timeout.or(Some(limit)),
+                None => self.leave_out(place, &line, "it is no time"),
+            },
+            _ => {
+                said.options.entry(keyword).or_insert(words);
+            }
+        }
+    }
+
+    /// `ProxyCommand` and `ProxyJump`, of which the first one holds. The whole rest of the line is theirs, and quotes in it the
+    /// shell's.
+    fn way(&mut self, keyword: &str, rest: &str) {
+        let said = &mut self.said;
+        if said.proxy_command.is_some() {
+            return;
+        }
+        if keyword == "proxycommand" {
+            // `ProxyJump none` keeps a later `ProxyJump` away, but no `ProxyCommand`.
+            if said.jumps.as_ref().is_none_or(Vec::is_empty) {
+                said.proxy_command = Some(rest.to_owned());
+            }
+        } else if said.jumps.is_none() {
+            let list = rest.split('#').next().unwrap_or_default();
+            let jumps = list.split(',').map(|jump| jump.trim().trim_matches('"').trim());
+            let jumps = jumps.filter(|jump| !jump.is_empty() && !jump.eq_ignore_ascii_case("none"));
+            said.jumps = Some(jumps.map(str::to_owned).collect());
         }
     }
 
@@ -197,144 +289,137 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether one of the patterns is the host's, and none with `!`.
-    fn is_for_us(&self, patterns: &[String]) -> bool {
-        let clause = |word: &String| match word.strip_prefix('!') {
-            Some(word) => ssh2_config::HostClause::new(word.to_owned(), true),
-            None => ssh2_config::HostClause::new(word.clone(), false),
-        };
-        let params = SshConfig::default().query("");
-        Host::new(patterns.iter().map(clause).collect(), params).intersects(self.host)
-    }
-
-    /// `Match` with what is known here; other criteria leave their block out.
+    /// `Match` with what is known here; other criteria leave their block out. Unlike `Host` it takes small letters for large
+    /// ones.
     fn matches(&mut self, place: &Path, criteria: &[String]) -> bool {
-        let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let is_named =
+            |host: &str, list: &str| is_one_of(&host.to_lowercase(), list.to_lowercase().split(','));
         match criteria {
             [all] if all.eq_ignore_ascii_case("all") => true,
-            [what, patterns] if what.eq_ignore_ascii_case("originalhost") => self.is_for_us(&list(patterns)),
-            [what, patterns] if what.eq_ignore_ascii_case("host") => {
-                let named = self.said.params.host_name.clone();
-                let host = named.as_deref().unwrap_or(self.host);
-                let clauses =
-                    Reader { host, home: None, said: Said::nothing(host), open: Vec::new(), files: 0 };
-                clauses.is_for_us(&list(patterns))
+            [what, list] if what.eq_ignore_ascii_case("originalhost") => is_named(self.host, list),
+            [what, list] if what.eq_ignore_ascii_case("host") => {
+                is_named(&self.said.host_name(self.host), list)
             }
             _ => {
-                let what = criteria.join(" ");
-                self.warn(
-                    place,
-                    &format!(
-                        "the block of `Match {what}` is left out: only all, host and originalhost are known"
-                    ),
-                );
+                let what = format!("the block of `Match {}`", shown(criteria));
+                self.warn(place, &format!("{what} is left out: only all, host and originalhost are known"));
                 false
             }
         }
     }
 
-    fn include(&mut self, place: &Path, patterns: &[String]) {
-        for pattern in patterns {
-            let path = match (pattern.strip_prefix("~/"), self.home) {
-                (Some(rest), Some(home)) => home.join(rest),
-                (None, Some(home)) if Path::new(pattern).is_relative() => home.join(".ssh").join(pattern),
-                _ => PathBuf::from(pattern),
+    fn include(&mut self, place: &Path, patterns: &[String]) -> Result<(), ConnectError> {
+        for pattern in patterns.iter().filter(|pattern| !pattern.is_empty()) {
+            let Some(path) = self.included(pattern) else {
+                self.warn(place, &format!("Include {pattern}: the system's file can name no home directory"));
+                continue;
             };
             match glob::glob(&path.to_string_lossy()) {
-                Ok(found) => found.take(MAX_FILES).flatten().for_each(|path| self.file(&path, false)),
+                Ok(found) => {
+                    let found = found.flatten().filter(|found| is_shown(found, &path));
+                    for path in found.take(MAX_FILES) {
+                        self.file(&path, false, true)?;
+                    }
+                }
                 Err(error) => self.warn(place, &format!("Include {pattern}: {error}")),
             }
         }
+        Ok(())
     }
 
-    fn option(&mut self, place: &Path, line: &str) {
-        let mut config = SshConfig::default();
-        if let Some(home) = self.home {
-            config = config.home_dir(home);
+    /// Where a pattern leads that need not be absolute.
+    fn included(&self, pattern: &str) -> Option<PathBuf> {
+        let below =
+            |folder: &Path, rest: &str| PathBuf::from(Pattern::escape(&folder.to_string_lossy())).join(rest);
+        // To glob two stars are any number of folders, to ssh they are one.
+        let mut pattern = pattern.to_owned();
+        while pattern.contains("**") {
+            pattern = pattern.replace("**", "*");
         }
-        let rules = ParseRule::ALLOW_UNKNOWN_FIELDS | ParseRule::ALLOW_UNSUPPORTED_FIELDS;
-        match config.parse(&mut line.as_bytes(), rules) {
-            Ok(parsed) => self.said.params.overwrite_if_none(&parsed.query(self.host)),
-            Err(error) => self.warn(place, &format!("`{line}` is left out: {error}")),
+        match (self.beside, self.home) {
+            (Some(_), _) if pattern.starts_with('~') => None,
+            (Some(folder), _) => Some(below(folder, &pattern)),
+            (None, Some(home)) => Some(match pattern.strip_prefix("~/") {
+                Some(rest) => below(home, rest),
+                None if pattern.starts_with('~') => PathBuf::from(pattern),
+                None => below(&home.join(".ssh"), &pattern),
+            }),
+            (None, None) => Some(PathBuf::from(pattern)),
         }
+    }
+
+    fn leave_out(&mut self, place: &Path, what: &str, why: &str) {
+        self.warn(place, &format!("`{what}` is left out: {why}"));
     }
 
     fn warn(&mut self, place: &Path, what: &str) {
         let warning = format!("{}: {what}", place.display());
         if self.said.warnings.len() < MAX_WARNINGS {
-            self.said.warnings.push(hithe_cli_parser::printable(&warning).into_owned());
+            self.said.warnings.push(printable(&warning).into_owned());
         }
     }
 }
 
-impl Said {
-    fn nothing(host: &str) -> Self {
-        let params = SshConfig::default().query(host);
-        Self {
-            params,
-            proxy_command: None,
-            certificates: Vec::new(),
-            unheeded: Vec::new(),
-            warnings: Vec::new(),
-        }
-    }
+/// Whether a shell would find it by this pattern: names that begin with a dot are hidden from `*` and its like. (glob can
+/// look away from them only altogether.)
+fn is_shown(found: &Path, pattern: &Path) -> bool {
+    let has_dot = |part: Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b".");
+    let mut parts = found.components().rev().zip(pattern.components().rev());
+    parts.all(|(found, pattern)| !has_dot(found) || has_dot(pattern))
 }
 
-/// Nobody reads more.
-const MAX_WARNINGS: usize = 20;
-
-fn read(path: &Path) -> io::Result<String> {
-    let size = fs::metadata(path)?.len();
-    if size > MAX_FILE {
-        return Err(io::Error::other(format!("{size} bytes are too many")));
-    }
-    Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
-}
-
-/// The words of a line up to a comment; double quotes keep blanks.
-fn words(text: &str) -> Vec<String> {
-    let (mut words, mut word, mut quoted, mut started) = (Vec::new(), String::new(), false, false);
-    for c in text.chars() {
-        match c {
-            '"' => (quoted, started) = (!quoted, true),
-            '#' if !quoted && !started => break,
-            c if c.is_whitespace() && !quoted => {
-                if started {
-                    words.push(std::mem::take(&mut word));
-                }
-                started = false;
+/// Whether one of the patterns is the host's, and none with `!`.
+fn is_one_of<'a>(host: &str, patterns: impl Iterator<Item = &'a str>) -> bool {
+    let mut is_one = false;
+    for pattern in patterns {
+        let (pattern, is_negated) = pattern.strip_prefix('!').map_or((pattern, false), |rest| (rest, true));
+        if WildMatch::new(pattern).matches(host) {
+            if is_negated {
+                return false;
             }
-            c => {
-                word.push(c);
-                started = true;
-            }
+            is_one = true;
         }
     }
-    if started {
-        words.push(word);
-    }
-    words
+    is_one
 }
 
-/// Replaces `%h` and its like (ssh_config(5), TOKENS), of which `tokens` says some. Others stay.
-pub(super) fn expand(text: &str, tokens: &[(char, &str)]) -> String {
-    let mut expanded = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            expanded.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('%') => expanded.push('%'),
-            Some(name) => match tokens.iter().find(|(token, _)| *token == name) {
-                Some((_, value)) => expanded.push_str(value),
-                None => expanded.extend(['%', name]),
-            },
-            None => expanded.push('%'),
-        }
+/// Criteria for a message. A command may hold a password.
+fn shown(criteria: &[String]) -> String {
+    let command = criteria.iter().position(|word| word.trim_start_matches('!').eq_ignore_ascii_case("exec"));
+    match command {
+        Some(at) => format!("{} ...", criteria.get(..=at).unwrap_or_default().join(" ")),
+        None => criteria.join(" "),
     }
-    expanded
+}
+
+/// Why a file is not read.
+enum Unread {
+    Io(io::Error),
+    Exposed(ConnectError),
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn read(path: &Path, is_checked: bool) -> Result<String, Unread> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if let Some(exposed) = can_be_changed(path, &metadata).filter(|_| is_checked) {
+        let path = path.to_string_lossy();
+        let what =
+            format!("{} is not trusted, though it can start programs: {}", printable(&path), exposed.why);
+        let advice = format!("Run `{}`, or go without it: --ssh-config none.", exposed.mend);
+        return Err(Unread::Exposed(ConnectError::option(what, advice)));
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(io::Error::other(format!("{} bytes are too many", metadata.len())).into());
+    }
+    let mut text = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The option given twice is as good as once.
@@ -344,91 +429,4 @@ pub(super) fn without_repeats<T: Clone + Eq + std::hash::Hash>(list: Vec<T>) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(host: &str, text: &str) -> Said {
-        said_with(host, &[("config", text)])
-    }
-
-    fn said_with(host: &str, files: &[(&str, &str)]) -> Said {
-        let home = tempfile::tempdir().unwrap();
-        let ssh = home.path().join(".ssh");
-        for (name, text) in files {
-            let path = ssh.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        Said::of(host, &[ssh.join("config")], Some(home.path()))
-    }
-
-    #[test]
-    fn of_each_option_the_first_word_holds_and_identity_files_add_up() {
-        let text = "Host other\n User nobody\nHost t tunnel-*\n User ada\n User bob\n Port=2222\n IdentityFile a\nHost *\n User eve\n IdentityFile b";
-        let said = said("t", text);
-        assert_eq!(said.params().user.as_deref(), Some("ada"));
-        assert_eq!(said.params().port, Some(2222));
-        assert_eq!(said.params().identity_file, Some(vec!["a".into(), "b".into()]));
-        assert!(said.warnings.is_empty(), "{:?}", said.warnings);
-    }
-
-    #[test]
-    fn a_negated_pattern_keeps_its_block_away() {
-        let text = "Host *.example.com !private.example.com\n User ada";
-        assert_eq!(said("a.example.com", text).params().user.as_deref(), Some("ada"));
-        assert_eq!(said("private.example.com", text).params().user, None);
-    }
-
-    #[test]
-    fn a_line_that_cannot_be_read_costs_that_line_and_is_named() {
-        let said =
-            said("t", "Host t\n Port many\n User ada\n ServerAliveInterval 1m\n AddKeysToAgent confirm");
-        assert_eq!(said.params().user.as_deref(), Some("ada"));
-        assert_eq!(said.warnings.len(), 1, "{:?}", said.warnings);
-        assert!(said.warnings[0].contains("config:2: `Port many` is left out"), "{:?}", said.warnings);
-    }
-
-    #[test]
-    fn what_protects_and_is_not_heeded_is_named_once_and_only_for_its_host() {
-        let text = "Host t\n RevokedHostKeys /r\n Ciphers aes256-gcm@openssh.com\n revokedhostkeys /s\n ForwardX11 no\n \
-                    PubkeyAuthentication yes\nHost other\n BindAddress ::1";
-        assert_eq!(said("t", text).warnings, ["ssh_config: not heeded: RevokedHostKeys, Ciphers"]);
-    }
-
-    #[test]
-    fn a_match_block_holds_for_its_host_only() {
-        let text = "Host t\n HostName real.example.com\nMatch host real.*\n User ada\nMatch exec \"true\"\n Port 1\nMatch originalhost x\n Port 2\nMatch all\n Port 3";
-        let said = said("t", text);
-        assert_eq!(said.params().user.as_deref(), Some("ada"));
-        assert_eq!(said.params().port, Some(3));
-        assert!(said.warnings[0].contains("Match exec true"), "{:?}", said.warnings);
-    }
-
-    #[test]
-    fn included_files_hold_where_they_are_included() {
-        let files = [
-            ("config", "Host t\n Include conf.d/*.conf\nHost *\n User eve"),
-            ("conf.d/1.conf", "User ada\nHost other\n Port 1"),
-            ("conf.d/2.conf", "Port 2222\nInclude config"),
-        ];
-        let for_t = said_with("t", &files);
-        assert_eq!((for_t.params().user.as_deref(), for_t.params().port), (Some("ada"), Some(2222)));
-        assert!(for_t.warnings[0].contains("include one another"), "{:?}", for_t.warnings);
-        let for_x = said_with("other", &files);
-        assert_eq!((for_x.params().user.as_deref(), for_x.params().port), (Some("eve"), None));
-    }
-
-    #[test]
-    fn options_without_a_field_are_kept_as_words() {
-        let said =
-            said("t", "UserKnownHostsFile ~/a \"b c\"\nidentitiesonly yes\nStrictHostKeyChecking accept-new");
-        assert_eq!(said.words("UserKnownHostsFile").unwrap().len(), 2);
-        assert!(said.is_yes("IdentitiesOnly"));
-        assert_eq!(said.word("StrictHostKeyChecking"), Some("accept-new"));
-    }
-
-    #[test]
-    fn tokens_are_replaced_and_unknown_ones_stay() {
-        assert_eq!(expand("%h.x%%%q%", &[('h', "host")]), "host.x%%q%");
-    }
-}
+mod tests;

@@ -23,9 +23,9 @@ pub enum ConnectError {
     /// The proxy is reached, but does not lead further.
     #[error("the proxy {proxy} does not lead to {target}: {why}")]
     Proxy { proxy: String, target: String, why: String, refused: bool },
-    /// The program that should lead there ended, or cannot be started.
-    #[error("the ProxyCommand `{line}` does not lead to {target}: {why}")]
-    ProxyCommand { line: String, target: String, why: String, is_final: bool },
+    /// The program that should lead there ended, or cannot be started. What it was given stays untold.
+    #[error("the ProxyCommand `{program}` does not lead to {target}: {why}")]
+    ProxyCommand { program: String, target: String, why: String, is_final: bool },
     /// What happened on the way to a jump host, or there.
     #[error("jump host {host}: {source}")]
     Jump { host: String, source: Box<Self> },

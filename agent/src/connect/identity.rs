@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::gate::Gate;
 use super::locked::{PrivateFile, unlock};
+use super::modes::{Exposed, can_be_read};
 use super::{ConnectError, Hop, Identity, IdentitySource};
 
 /// Bytes of a key file.
@@ -88,12 +89,16 @@ impl Keyring {
         for (_, entry) in typed {
             ring.add(entry, &in_agent);
         }
+        // Keys that are configured come before the agent's others: of many keys only the first few are offered.
+        let mut unnamed = Vec::new();
         for identity in &in_agent {
             match others.iter().position(|entry| entry.is(identity)) {
                 Some(at) => ring.add(others.remove(at), &in_agent),
-                None if hop.identities_only => {}
-                None => ring.add_of_agent(identity),
+                None => unnamed.push(identity),
             }
+        }
+        for identity in unnamed.into_iter().filter(|_| !hop.identities_only) {
+            ring.add_of_agent(identity);
         }
         for entry in others {
             ring.add(entry, &in_agent);
@@ -103,13 +108,15 @@ impl Keyring {
 
     /// Offers what there is a private key for.
     fn add(&mut self, entry: Entry, in_agent: &[AgentIdentity]) {
-        let Entry { name, key, certificate, private } = entry;
-        match signs(&key, private, in_agent) {
-            Some(signs) => self.push(Offer { name, key, certificate, signs }),
-            None if certificate.is_none() => {
-                self.notes.push(format!("{name}: ssh-agent does not have its private key"));
+        let Entry { name, key, certificate, private, exposed } = entry;
+        match (signs(&key, private, in_agent), exposed) {
+            (Some(signs), _) => self.push(Offer { name, key, certificate, signs }),
+            (None, _) if certificate.is_some() => {}
+            (None, Some(why)) => {
+                tracing::warn!("{name}: {why}");
+                self.notes.push(format!("{name}: {why}"));
             }
-            None => {}
+            (None, None) => self.notes.push(format!("{name}: ssh-agent does not have its private key")),
         }
     }
 
@@ -256,6 +263,8 @@ struct Entry {
     key: PublicKey,
     certificate: Option<Certificate>,
     private: Option<Signs>,
+    /// Why the private key does not count.
+    exposed: Option<String>,
 }
 
 impl Entry {
@@ -305,8 +314,10 @@ struct KeyFile {
     name: String,
     path: PathBuf,
     public: PublicKey,
-    /// None where the file has only the public half, or needs a device.
+    /// None where the file has only the public half, or needs a device, or others can read it.
     private: Option<Signs>,
+    /// That others can read it.
+    exposed: Option<String>,
 }
 
 impl KeyFile {
@@ -324,7 +335,15 @@ impl KeyFile {
         if let Ok(public) = PublicKey::from_openssh(text.trim()) {
             return Ok(Some(Self::new(path, public, None)));
         }
-        let (public, private) = match PrivateFile::read(path, &text)? {
+        let file = PrivateFile::read(path, &text)?;
+        let exposed = fs::metadata(path).ok().and_then(|metadata| can_be_read(path, &metadata));
+        if let Some(Exposed { why, mend }) = exposed {
+            let exposed = format!("{why}, so it is not used: `{mend}`");
+            // The agent may have it all the same.
+            let public = file.public().or_else(|| public_half(path)).ok_or_else(|| exposed.clone())?;
+            return Ok(Some(Self { exposed: Some(exposed), ..Self::new(path, public, None) }));
+        }
+        let (public, private) = match file {
             PrivateFile::Open(key) if needs_device(key.public_key()) => (key.public_key().clone(), None),
             PrivateFile::Open(key) => (key.public_key().clone(), Some(Signs::Key(Arc::new(*key)))),
             PrivateFile::Locked(public) => {
@@ -342,7 +361,7 @@ impl KeyFile {
     }
 
     fn new(path: &Path, public: PublicKey, private: Option<Signs>) -> Self {
-        Self { name: path.display().to_string(), path: path.to_owned(), public, private }
+        Self { name: path.display().to_string(), path: path.to_owned(), public, private, exposed: None }
     }
 
     /// The key, or what certifies it.
@@ -351,7 +370,13 @@ impl KeyFile {
             Some(_) => format!("{} (certificate)", self.name),
             None => self.name.clone(),
         };
-        Entry { name, key: self.public.clone(), certificate, private: self.private.clone() }
+        Entry {
+            name,
+            key: self.public.clone(),
+            certificate,
+            private: self.private.clone(),
+            exposed: self.exposed.clone(),
+        }
     }
 }
 

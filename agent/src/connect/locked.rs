@@ -47,6 +47,14 @@ impl PrivateFile {
             Err(_) => Err("there is no private key in it".into()),
         }
     }
+
+    /// The public half, if it tells that without a passphrase.
+    pub(super) fn public(&self) -> Option<PublicKey> {
+        match self {
+            Self::Open(key) => Some(key.public_key().clone()),
+            Self::Locked(public) => public.clone(),
+        }
+    }
 }
 
 fn unreadable(path: &Path) -> String {

@@ -9,7 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hithe_cli_parser::{printable, printable_bytes};
+use hithe_cli_parser::{Secret, printable, printable_bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::{Sleep, sleep};
@@ -28,8 +28,8 @@ const NOT_FOUND: [i32; 2] = [126, 127];
 /// A program that leads to a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProxyCommand {
-    /// What the shell gets.
-    line: String,
+    /// What the shell gets. It may hold a password.
+    line: Secret<String>,
     /// `host:port` where it should lead.
     target: String,
 }
@@ -65,12 +65,17 @@ impl ProxyCommand {
             };
             expanded.push_str(value);
         }
-        Ok(Self { line: expanded, target })
+        Ok(Self { line: Secret::new(expanded), target })
     }
 
     /// For people.
     pub(super) fn in_words(&self) -> String {
-        format!("the ProxyCommand `{}`", printable(&self.line))
+        format!("the ProxyCommand `{}`", shown(self.line.expose()))
+    }
+
+    #[cfg(test)]
+    pub(super) fn line(&self) -> &str {
+        self.line.expose()
     }
 
     /// Starts the program. It is killed when the stream is dropped.
@@ -79,7 +84,7 @@ impl ProxyCommand {
     /// There is no shell.
     pub(super) fn start(&self, questions: &Questions) -> Result<Program, ConnectError> {
         let failed = |why: String| self.failed(&why, true);
-        let mut command = shell(&self.line);
+        let mut command = shell(self.line.expose());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| failed(format!("the shell: {error}")))?;
         let (Some(input), Some(output), Some(messages)) =
@@ -94,11 +99,23 @@ impl ProxyCommand {
 
     fn failed(&self, why: &str, is_final: bool) -> ConnectError {
         ConnectError::ProxyCommand {
-            line: printable(&self.line).into_owned(),
+            program: shown(self.line.expose()),
             target: self.target.clone(),
             why: why.to_owned(),
             is_final,
         }
+    }
+}
+
+/// The name of the program: what follows may hold a password, and messages go to logs and to whoever reads them.
+pub(super) fn shown(line: &str) -> String {
+    let (first, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+    let first = printable(first);
+    match first.split_once('=') {
+        // A variable that is set for the program.
+        Some((name, _)) => format!("{name}=..."),
+        None if rest.is_empty() => first.into_owned(),
+        None => format!("{first} ..."),
     }
 }
 

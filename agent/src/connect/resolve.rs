@@ -1,15 +1,16 @@
 //! What options, ssh_config, environment and defaults mean together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hithe_cli_parser::printable;
 
 use super::address::{Named, host_port};
-use super::config::{Said, expand, without_repeats};
+use super::config::{Said, Source, SourceKind, expand, expand_all, without_repeats};
 use super::gate::Questions;
 use super::proxy::{Environment, Proxy};
+use super::proxy_command::shown;
 use super::{
     ConnectError, Hop, HostKeyPolicy, Identity, IdentitySource, KnownHosts, ProxyCommand, Route,
     ServerOptions, SshConfigFile, Way,
@@ -60,17 +61,35 @@ impl Surroundings {
         Some(self.home.as_ref()?.join(".ssh").join(name))
     }
 
-    /// `~/x` in the home directory.
-    fn path(&self, text: &str) -> PathBuf {
-        match (
-            text.strip_prefix('~').map(|rest| rest.trim_start_matches(std::path::is_separator)),
-            &self.home,
-        ) {
-            (Some(rest), Some(home)) if text == "~" || text.starts_with("~/") || text.starts_with("~\\") => {
-                home.join(rest)
+    /// The file that ssh_config means by this: `~/` is the home directory, `%h` and its like are tokens, and `${NAME}` is a
+    /// variable.
+    ///
+    /// # Errors
+    /// A variable is not set, which ssh does not take for an empty one either.
+    fn file(&self, keyword: &str, text: &str, tokens: &[(char, &str)]) -> Result<PathBuf, ConnectError> {
+        let expand = |text: &str| {
+            expand_all(text, tokens, |name| self.variables.get(name).cloned()).map_err(|why| {
+                let what = format!("{keyword} of ssh_config leads nowhere: {}", printable(&why));
+                ConnectError::option(what, "Set the variable, or correct it there.")
+            })
+        };
+        match &self.home {
+            Some(home) if text == "~" || text.starts_with("~/") || text.starts_with("~\\") => {
+                let rest = expand(text.trim_start_matches('~'))?;
+                Ok(home.join(rest.trim_start_matches(std::path::is_separator)))
             }
-            _ => PathBuf::from(text),
+            _ => expand(text).map(PathBuf::from),
         }
+    }
+
+    fn files(
+        &self,
+        keyword: &str,
+        names: &[String],
+        tokens: &[(char, &str)],
+    ) -> Result<Vec<PathBuf>, ConnectError> {
+        let names = names.iter().filter(|name| !name.eq_ignore_ascii_case("none"));
+        names.map(|name| self.file(keyword, name, tokens)).collect()
     }
 }
 
@@ -93,11 +112,12 @@ pub(super) fn resolve(options: &ServerOptions, around: &Surroundings) -> Result<
         ));
     }
     let mut resolver = Resolver { options, around, warnings: Vec::new() };
-    let said = resolver.said(&named.host);
+    let said = resolver.said(&named.host)?;
     let server = resolver.hop(&named, &said, true)?;
-    let (jumps, command) = resolver.jumps(&named, &said)?;
+    let (jumps, command) = resolver.jumps(&named, &said, &server)?;
     let way = resolver.way(jumps.first().unwrap_or(&server), command)?;
-    let limit = options.connect_timeout.or(said.params().connect_timeout).unwrap_or(CONNECT_TIMEOUT);
+    let of_config = said.connect_timeout.filter(|limit| !limit.is_zero());
+    let limit = options.connect_timeout.or(of_config).unwrap_or(CONNECT_TIMEOUT);
     for hop in jumps.iter().chain([&server]) {
         resolver.warnings.append(&mut hop.known_hosts.read().warnings);
     }
@@ -114,6 +134,15 @@ struct First {
     command: Option<String>,
 }
 
+impl First {
+    /// Puts the values of tokens into what ssh_config says of this host.
+    fn fill_in(&self, list: &[String], hop: &Hop) -> Vec<String> {
+        let port = hop.port.to_string();
+        let tokens = [('h', &*hop.host), ('n', &*self.name), ('p', &*port), ('r', &*hop.user)];
+        list.iter().map(|text| expand(text, &tokens)).collect()
+    }
+}
+
 struct Resolver<'a> {
     options: &'a ServerOptions,
     around: &'a Surroundings,
@@ -121,35 +150,34 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn said(&mut self, host: &str) -> Said {
-        let files = match &self.options.ssh_config {
+    fn said(&mut self, host: &str) -> Result<Said, ConnectError> {
+        let source = |path, kind| Source { path, kind };
+        let sources = match &self.options.ssh_config {
             SshConfigFile::None => Vec::new(),
             SshConfigFile::File(path) if !path.exists() => {
                 self.warnings.push(format!("{} does not exist", path.display()));
                 Vec::new()
             }
-            SshConfigFile::File(path) => vec![path.clone()],
+            SshConfigFile::File(path) => vec![source(path.clone(), SourceKind::Named)],
             SshConfigFile::Usual => {
-                self.around.in_ssh("config").into_iter().chain(self.around.system_config.clone()).collect()
+                let users = self.around.in_ssh("config").map(|path| source(path, SourceKind::Users));
+                let system = self.around.system_config.clone().map(|path| source(path, SourceKind::System));
+                users.into_iter().chain(system).collect()
             }
         };
-        let mut said = Said::of(host, &files, self.around.home.as_deref());
+        let mut said = Said::of(host, &sources, self.around.home.as_deref())?;
         self.warnings.append(&mut said.warnings);
-        said
+        Ok(said)
     }
 
     fn hop(&mut self, named: &Named, said: &Said, is_server: bool) -> Result<Hop, ConnectError> {
-        let params = said.params();
-        let host = params
-            .host_name
-            .as_deref()
-            .map_or_else(|| named.host.clone(), |name| expand(name, &[('h', &named.host)]));
+        let host = said.host_name(&named.host);
         if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
             let what = format!("HostName {:?} of ssh_config is no host", printable(&host));
             return Err(ConnectError::option(what, "Correct it there, or name the server by its address."));
         }
-        let port = named.port.or(params.port).unwrap_or(PORT);
-        let user = named.user.clone().or_else(|| params.user.clone());
+        let port = named.port.or(said.port).unwrap_or(PORT);
+        let user = named.user.clone().or_else(|| said.word("User").map(str::to_owned));
         let user = match is_server {
             true => self.options.account.clone().or(user).unwrap_or_else(|| USER.into()),
             false => user.or_else(|| self.around.local_user()).unwrap_or_else(|| USER.into()),
@@ -158,14 +186,15 @@ impl Resolver<'_> {
         let (port_text, local) = (port.to_string(), self.around.local_user().unwrap_or_default());
         let tokens: &[(char, &str)] =
             &[('h', &host), ('n', &named.host), ('p', &port_text), ('r', &user), ('d', &home), ('u', &local)];
+        let certificates = self.around.files("CertificateFile", &said.certificates, tokens)?;
         let hop = Hop {
             port,
-            alias: said.word("HostKeyAlias").map(|alias| unquote(alias).to_owned()),
-            identities: self.identities(said, tokens),
-            certificates: self.certificates(said, tokens),
+            alias: said.word("HostKeyAlias").map(str::to_owned),
+            identities: self.identities(said, tokens)?,
+            certificates: without_repeats(certificates),
             identities_only: said.is_yes("IdentitiesOnly"),
-            agent: self.agent(said, tokens),
-            known_hosts: self.known_hosts(said, tokens),
+            agent: self.agent(said, tokens)?,
+            known_hosts: self.known_hosts(said, tokens)?,
             policy: self.policy(said),
             user: user.clone(),
             host: host.clone(),
@@ -173,82 +202,58 @@ impl Resolver<'_> {
         Ok(hop)
     }
 
-    fn identities(&self, said: &Said, tokens: &[(char, &str)]) -> Vec<Identity> {
-        let identity = |path, source| Identity { path, source };
-        let mut all: Vec<_> = self
-            .options
-            .identities
-            .iter()
-            .cloned()
-            .map(|path| identity(path, IdentitySource::Option))
-            .collect();
-        match &said.params().identity_file {
-            Some(files) => {
-                let files = files.iter().map(|path| path.to_string_lossy()).filter(|path| path != "none");
-                let files = files.map(|path| self.around.path(&expand(unquote(&path), tokens)));
-                all.extend(files.map(|path| identity(path, IdentitySource::SshConfig)));
+    fn identities(&self, said: &Said, tokens: &[(char, &str)]) -> Result<Vec<Identity>, ConnectError> {
+        let usual = || USUAL_KEYS.iter().filter_map(|name| self.around.in_ssh(name)).collect();
+        let (others, source) = match said.identities.is_empty() {
+            true => (usual(), IdentitySource::Usual),
+            false => {
+                (self.around.files("IdentityFile", &said.identities, tokens)?, IdentitySource::SshConfig)
             }
-            None => {
-                let usual = USUAL_KEYS.iter().filter_map(|name| self.around.in_ssh(name));
-                all.extend(usual.map(|path| identity(path, IdentitySource::Usual)));
-            }
-        }
-        let mut seen = Vec::new();
-        all.retain(|identity| {
-            !seen.contains(&identity.path) && {
-                seen.push(identity.path.clone());
-                true
-            }
-        });
-        all
+        };
+        let named = self.options.identities.iter().cloned().map(|path| (path, IdentitySource::Option));
+        let mut seen = HashSet::new();
+        let all = named.chain(others.into_iter().map(|path| (path, source)));
+        let all = all.filter(|(path, _)| seen.insert(path.clone()));
+        Ok(all.map(|(path, source)| Identity { path, source }).collect())
     }
 
-    fn certificates(&self, said: &Said, tokens: &[(char, &str)]) -> Vec<PathBuf> {
-        let named = said.certificates.iter().filter(|name| !name.eq_ignore_ascii_case("none"));
-        without_repeats(named.map(|name| self.around.path(&expand(name, tokens))).collect())
-    }
-
-    fn agent(&self, said: &Said, tokens: &[(char, &str)]) -> Option<PathBuf> {
+    fn agent(&self, said: &Said, tokens: &[(char, &str)]) -> Result<Option<PathBuf>, ConnectError> {
         let usual = || {
             self.around
                 .variable("SSH_AUTH_SOCK")
                 .map(PathBuf::from)
                 .or_else(|| cfg!(windows).then(|| PathBuf::from(r"\\.\pipe\openssh-ssh-agent")))
         };
-        match said.word("IdentityAgent").map(unquote) {
+        Ok(match said.word("IdentityAgent") {
             Some("none") => None,
             Some("SSH_AUTH_SOCK") | None => usual(),
-            Some(variable) if variable.starts_with('$') => {
-                let name = variable.trim_matches(['$', '{', '}']);
-                self.around.variable(name).map(PathBuf::from)
+            // The older form, which is a whole path, and not an error where the variable is not set.
+            Some(word) if word.starts_with('$') && !word.starts_with("${") => {
+                self.around.variable(word.trim_start_matches('$')).map(PathBuf::from)
             }
-            Some(path) => Some(self.around.path(&expand(path, tokens))),
-        }
+            Some(word) => Some(self.around.file("IdentityAgent", word, tokens)?),
+        })
     }
 
-    fn known_hosts(&self, said: &Said, tokens: &[(char, &str)]) -> KnownHosts {
+    fn known_hosts(&self, said: &Said, tokens: &[(char, &str)]) -> Result<KnownHosts, ConnectError> {
         let hashed = said.is_yes("HashKnownHosts");
         if let Some(file) = &self.options.known_hosts {
-            return KnownHosts { user: vec![file.clone()], system: Vec::new(), hashed };
+            return Ok(KnownHosts { user: vec![file.clone()], system: Vec::new(), hashed });
         }
         let files = |keyword: &str, usual: Vec<PathBuf>| match said.words(keyword) {
-            Some(words) => {
-                let words =
-                    words.iter().map(|word| unquote(word)).filter(|word| !word.eq_ignore_ascii_case("none"));
-                words.map(|word| self.around.path(&expand(word, tokens))).collect()
-            }
-            None => usual,
+            Some(words) => self.around.files(keyword, words, tokens),
+            None => Ok(usual),
         };
         let user =
             ["known_hosts", "known_hosts2"].iter().filter_map(|name| self.around.in_ssh(name)).collect();
         let beside =
             |name: &str| self.around.system_config.as_ref().map(|config| config.with_file_name(name));
         let system = ["ssh_known_hosts", "ssh_known_hosts2"].into_iter().filter_map(beside).collect();
-        KnownHosts {
-            user: files("UserKnownHostsFile", user),
-            system: files("GlobalKnownHostsFile", system),
+        Ok(KnownHosts {
+            user: files("UserKnownHostsFile", user)?,
+            system: files("GlobalKnownHostsFile", system)?,
             hashed,
-        }
+        })
     }
 
     fn policy(&mut self, said: &Said) -> HostKeyPolicy {
@@ -270,26 +275,27 @@ impl Resolver<'_> {
 
     /// The hosts of ProxyJump, and before the first of them those of its own. And the ProxyCommand of whatever host then
     /// is the first, with the name that it has there.
-    fn jumps(&mut self, server: &Named, said: &Said) -> Result<(Vec<Hop>, First), ConnectError> {
+    fn jumps(&mut self, named: &Named, said: &Said, server: &Hop) -> Result<(Vec<Hop>, First), ConnectError> {
         let mut hops: Vec<Hop> = Vec::new();
-        let named = &self.options.proxy_jump;
-        let (mut list, mut command) = match named.is_empty() {
-            true => (jump_list(said), said.proxy_command.clone()),
-            false => (named.clone(), None),
+        let of_config = |said: &Said| said.jumps.clone().unwrap_or_default();
+        let (mut list, command) = match self.options.proxy_jump.as_slice() {
+            [] => (of_config(said), said.proxy_command.clone()),
+            jumps => (jumps.to_owned(), None),
         };
-        let mut target = server.host.clone();
+        let mut first = First { name: named.host.clone(), command };
         while !list.is_empty() {
-            let mut stretch = Vec::new();
-            let mut before = Vec::new();
-            for (at, text) in list.iter().enumerate() {
-                let named = Named::parse(&expand(text, &[('h', &target)]))?;
-                let said = self.said(&named.host);
-                stretch.push(self.hop(&named, &said, false)?);
-                if at == 0 {
-                    target = named.host;
-                    before = jump_list(&said);
-                    command = said.proxy_command;
+            // Tokens in the list are of the host that it leads to.
+            let jumps = first.fill_in(&list, hops.first().unwrap_or(server));
+            let (mut stretch, mut before) = (Vec::new(), Vec::new());
+            for text in &jumps {
+                let named = Named::parse(text)?;
+                let said = self.said(&named.host)?;
+                let hop = self.hop(&named, &said, false)?;
+                if stretch.is_empty() {
+                    before = of_config(&said);
+                    first = First { name: named.host, command: said.proxy_command };
                 }
+                stretch.push(hop);
             }
             stretch.append(&mut hops);
             hops = stretch;
@@ -300,7 +306,7 @@ impl Resolver<'_> {
             }
             list = before;
         }
-        Ok((hops, First { name: target, command }))
+        Ok((hops, first))
     }
 
     /// A proxy that was named for us comes before what ssh_config says, and that before the environment's.
@@ -318,7 +324,7 @@ impl Resolver<'_> {
         match (proxy, command) {
             (Some(proxy), None) => Ok(Way::Proxy(proxy)),
             (Some(proxy), Some(line)) => {
-                let line = printable(&line).into_owned();
+                let line = shown(&line);
                 self.warnings
                     .push(format!("ProxyCommand `{line}` of ssh_config gives way to the proxy {proxy}"));
                 Ok(Way::Proxy(proxy))
@@ -333,12 +339,6 @@ impl Resolver<'_> {
     }
 }
 
-fn jump_list(said: &Said) -> Vec<String> {
-    let list = said.params().proxy_jump.clone().unwrap_or_default();
-    let list = list.iter().map(|jump| unquote(jump.trim()).to_owned()).filter(|jump| !jump.is_empty());
-    list.filter(|jump| !jump.eq_ignore_ascii_case("none")).collect()
-}
-
 /// Enough where ssh-agent has the private half.
 fn public_half(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -346,221 +346,5 @@ fn public_half(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn unquote(word: &str) -> &str {
-    word.trim_matches('"')
-}
-
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use hithe_cli_parser::Secret;
-
-    use super::*;
-
-    struct Home(tempfile::TempDir);
-
-    impl Home {
-        fn with(config: &str) -> Self {
-            let home = tempfile::tempdir().unwrap();
-            fs::create_dir(home.path().join(".ssh")).unwrap();
-            fs::write(home.path().join(".ssh/config"), config).unwrap();
-            Self(home)
-        }
-
-        fn around(&self, variables: &[(&str, &str)]) -> Surroundings {
-            let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-            Surroundings { home: Some(self.0.path().into()), system_config: None, variables }
-        }
-
-        fn route(&self, address: &str) -> Route {
-            let options = ServerOptions { address: Some(address.into()), ..Default::default() };
-            resolve(&options, &self.around(&[("USER", "ada")])).unwrap()
-        }
-
-        fn ssh(&self, name: &str) -> PathBuf {
-            self.0.path().join(".ssh").join(name)
-        }
-    }
-
-    #[test]
-    fn nothing_but_a_host_gets_the_defaults() {
-        let home = Home::with("");
-        let route = home.route("example.com");
-        assert_eq!(route.address(), "example.com:22");
-        assert_eq!(route.user(), "v2");
-        assert_eq!(route.limit, CONNECT_TIMEOUT);
-        let identities: Vec<_> =
-            route.server.identities.iter().map(|identity| identity.path.clone()).collect();
-        assert_eq!(identities, USUAL_KEYS.map(|name| home.ssh(name)));
-        assert_eq!(route.server.known_hosts.user[0], home.ssh("known_hosts"));
-        assert_eq!(route.server.policy, HostKeyPolicy::Ask);
-    }
-
-    #[test]
-    fn an_alias_brings_what_ssh_config_says() {
-        let home = Home::with(
-            "Host t\n HostName real.%h.example\n Port 2222\n User bob\n IdentityFile ~/.ssh/%r_key\n IdentitiesOnly yes\n \
-             UserKnownHostsFile ~/kh /dev/null\n StrictHostKeyChecking accept-new\n HostKeyAlias pinned\n ConnectTimeout 3",
-        );
-        let route = home.route("t");
-        assert_eq!((route.address(), route.user()), ("real.t.example:2222".into(), "bob"));
-        assert_eq!(route.server.identities[0].path, home.ssh("bob_key"));
-        assert!(route.server.identities_only);
-        assert_eq!(route.server.known_hosts.user, [home.0.path().join("kh"), "/dev/null".into()]);
-        assert_eq!(route.server.policy, HostKeyPolicy::AcceptNew);
-        assert_eq!(route.server.known_as(), ("pinned", 22));
-        assert_eq!(route.limit, Duration::from_secs(3));
-        assert_eq!(home.route("eve@t:1").address(), "real.t.example:1");
-        assert_eq!(home.route("eve@t:1").user(), "eve");
-    }
-
-    #[test]
-    fn what_is_said_in_options_comes_before_ssh_config() {
-        let home = Home::with(
-            "Host *\n User bob\n IdentityFile ~/.ssh/other\n StrictHostKeyChecking no\n ConnectTimeout 3",
-        );
-        fs::write(home.ssh("mine"), "").unwrap();
-        let options = ServerOptions {
-            address: Some("t".into()),
-            identities: vec![home.ssh("mine")],
-            account: Some("team".into()),
-            known_hosts: Some("/kh".into()),
-            host_key_policy: Some(HostKeyPolicy::Strict),
-            connect_timeout: Some(Duration::from_secs(1)),
-            ..Default::default()
-        };
-        let route = resolve(&options, &home.around(&[])).unwrap();
-        assert_eq!(route.user(), "team");
-        let identities: Vec<_> =
-            route.server.identities.iter().map(|identity| identity.path.clone()).collect();
-        assert_eq!(identities, [home.ssh("mine"), home.ssh("other")]);
-        assert_eq!(route.server.known_hosts.user, [PathBuf::from("/kh")]);
-        assert_eq!((route.server.policy, route.limit), (HostKeyPolicy::Strict, Duration::from_secs(1)));
-        let none = ServerOptions {
-            ssh_config: SshConfigFile::None,
-            address: Some("t".into()),
-            ..Default::default()
-        };
-        assert_eq!(resolve(&none, &home.around(&[])).unwrap().user(), "v2");
-    }
-
-    #[test]
-    fn jump_hosts_come_in_order_with_their_own_options_and_never_in_a_circle() {
-        let home = Home::with(
-            "Host t\n ProxyJump eve@b:2200,c\nHost b\n HostName b.example\n ProxyJump a\nHost c\n ProxyJump none\nHost round\n ProxyJump round",
-        );
-        let route = home.route("t");
-        let hops: Vec<_> =
-            route.jumps.iter().map(|hop| format!("{}@{}:{}", hop.user, hop.host, hop.port)).collect();
-        assert_eq!(hops, ["ada@a:22", "eve@b.example:2200", "ada@c:22"]);
-        let options = ServerOptions { address: Some("round".into()), ..Default::default() };
-        let error = resolve(&options, &home.around(&[])).unwrap_err();
-        assert!(error.to_string().contains("circle"), "{error}");
-    }
-
-    fn command(route: &Route) -> Option<String> {
-        match &route.way {
-            Way::Command(command) => Some(command.in_words()),
-            Way::Tcp | Way::Proxy(_) => None,
-        }
-    }
-
-    #[test]
-    fn a_proxy_command_gets_its_tokens_and_is_the_first_hosts() {
-        let home = Home::with(
-            "Host t\n HostName real\n ProxyCommand nc -x \"a  b\" %h %p %n %r 100%% # no comment\nHost far\n ProxyJump t\nHost no\n \
-             ProxyCommand none\nHost *\n ProxyCommand usual",
-        );
-        let expected = "the ProxyCommand `nc -x \"a  b\" real 22 t v2 100% # no comment`";
-        assert_eq!(command(&home.route("t")).as_deref(), Some(expected));
-        assert_eq!(command(&home.route("far")), Some(expected.replace("v2", "ada")));
-        assert_eq!(home.route("no").way, Way::Tcp);
-        let mut options = ServerOptions { address: Some("t".into()), ..Default::default() };
-        let around = home.around(&[("http_proxy", "http://p:1")]);
-        assert!(command(&resolve(&options, &around).unwrap()).is_some());
-        options.proxy = Some(Secret::new("http://q:1".into()));
-        let route = resolve(&options, &around).unwrap();
-        assert!(matches!(route.way, Way::Proxy(_)));
-        assert!(route.warnings[0].contains("gives way to the proxy http://q:1"), "{:?}", route.warnings);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn of_proxy_command_and_proxy_jump_the_first_holds_as_with_ssh() {
-        for text in [
-            "ProxyCommand c\nProxyJump j",
-            "ProxyJump j\nProxyCommand c",
-            "ProxyCommand none\nProxyJump j",
-            "ProxyJump none\nProxyCommand c",
-            "ProxyCommand = c\nProxyCommand d",
-            "ProxyJump none\nProxyJump j",
-            "ProxyJump none\nProxyJump j\nProxyCommand c",
-        ] {
-            let home = Home::with(&format!("Host t\n{text}"));
-            let asked = std::process::Command::new("ssh")
-                .arg("-G")
-                .arg("-F")
-                .arg(home.ssh("config"))
-                .arg("t")
-                .output();
-            let asked = String::from_utf8(asked.unwrap().stdout).unwrap();
-            let told = |name: &str| asked.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-            let route = home.route("t");
-            let ours = command(&route);
-            let theirs = told("proxycommand ").map(|line| format!("the ProxyCommand `{line}`"));
-            assert_eq!(ours, theirs, "{text}: {asked}");
-            assert_eq!(route.jumps.first().map(|hop| hop.host.clone()), told("proxyjump "), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_environments_proxy_is_for_the_first_host_and_can_be_switched_off() {
-        let home = Home::with("Host t\n ProxyJump jump.example.com");
-        let around = home.around(&[("http_proxy", "http://p:1"), ("no_proxy", "example.com")]);
-        let mut options = ServerOptions { address: Some("t".into()), ..Default::default() };
-        assert_eq!(resolve(&options, &around).unwrap().way, Way::Tcp);
-        options.address = Some("other".into());
-        assert!(matches!(resolve(&options, &around).unwrap().way, Way::Proxy(_)));
-        options.proxy = Some(Secret::new("none".into()));
-        assert_eq!(resolve(&options, &around).unwrap().way, Way::Tcp);
-        options.proxy = Some(Secret::new("socks5://q".into()));
-        let Way::Proxy(proxy) = resolve(&options, &around).unwrap().way else { panic!("there is a proxy") };
-        assert_eq!(proxy.to_string(), "socks5://q:1080");
-    }
-
-    #[test]
-    fn the_agent_is_where_ssh_would_find_it() {
-        let agent = |config: &str| Home::with(config).around(&[("SSH_AUTH_SOCK", "/a"), ("OTHER", "/b")]);
-        let path = |config: &str| {
-            let home = Home::with(config);
-            let options = ServerOptions { address: Some("t".into()), ..Default::default() };
-            let variables = agent(config).variables;
-            resolve(&options, &Surroundings { variables, ..home.around(&[]) }).unwrap().server.agent
-        };
-        assert_eq!(path(""), Some("/a".into()));
-        assert_eq!(path("IdentityAgent none"), None);
-        assert_eq!(path("IdentityAgent $OTHER"), Some("/b".into()));
-        assert_eq!(path("IdentityAgent \"/c d\""), Some("/c d".into()));
-    }
-
-    #[test]
-    fn what_cannot_be_meant_is_refused_with_advice() {
-        let home = Home::with(
-            "Host t\n ProxyCommand nc %q\nHost a;b\n ProxyCommand nc %h\nHost a'b\n ProxyCommand nc %r",
-        );
-        let refused = |options: ServerOptions| resolve(&options, &home.around(&[])).unwrap_err();
-        let named = ServerOptions { address: Some("t".into()), ..Default::default() };
-        for error in [
-            refused(ServerOptions::default()),
-            refused(ServerOptions { identities: vec!["/nowhere/key".into()], ..named.clone() }),
-            refused(ServerOptions { connect_timeout: Some(Duration::ZERO), ..named.clone() }),
-            refused(ServerOptions { proxy: Some(Secret::new("gopher://x".into())), ..named.clone() }),
-            refused(named),
-            refused(ServerOptions { address: Some("a;b".into()), ..Default::default() }),
-        ] {
-            assert_eq!(error.exit_status(), crate::exit::USAGE, "{error}");
-            assert!(!error.advice().is_empty());
-        }
-    }
-}
+mod tests;

@@ -80,10 +80,14 @@ async fn a_program_that_leads_nowhere_is_told_from_a_server_that_does() {
     let server = TestServer::start().await;
     let config = ssh_config(
         &server,
-        &format!(" IdentityFile {}\n ProxyCommand no-such-program %h", server.user_key().display()),
+        &format!(
+            " IdentityFile {}\n ProxyCommand no-such-program --auth ada:secret %h",
+            server.user_key().display()
+        ),
     );
     let said = agent_first(&server, "diagnose", &config).await;
-    assert!(said.contains("no-such-program 127.0.0.1` does not lead to"), "{said}");
+    assert!(said.contains("the ProxyCommand `no-such-program ...` does not lead to"), "{said}");
+    assert!(!said.contains("secret"), "{said}");
     assert!(said.contains("The fault is the program's"), "{said}");
 }
 

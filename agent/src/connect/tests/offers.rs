@@ -1,6 +1,7 @@
 //! What is offered at a login, and in what order: as ssh does it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 
 use russh::keys::PrivateKey;
@@ -104,7 +105,9 @@ fn offers(tried: &[String]) -> Vec<String> {
 async fn keys_and_certificates_are_offered_as_ssh_offers_them() {
     let home = home_with_certificates();
     let path = |name: &str| home.ssh().join(name).display().to_string();
-    let _agent = SshAgent::with(&home, &["b"]);
+    // One that no file names, and before the one that is named.
+    home.key("foreign");
+    let _agent = SshAgent::with(&home, &["foreign", "b"]);
     let socket = home.0.path().join("agent").display().to_string();
     for (with_agent, text) in [
         (false, "IdentityFile A\nIdentityFile B"),
@@ -127,6 +130,58 @@ async fn keys_and_certificates_are_offered_as_ssh_offers_them() {
         assert_eq!(theirs.iter().any(|it| it == "certificate id"), !text.contains("host-a"), "{theirs:?}");
         assert_eq!(offers(&server.tried()[before..]), offers(&theirs), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_named_is_offered_however_many_others_the_agent_has() {
+    let home = Home::new();
+    let others = ["o1", "o2", "o3", "o4", "o5", "o6"];
+    for name in others {
+        home.key(name);
+    }
+    let key = home.key("named");
+    home.write("config", "IdentityFile ~/.ssh/named");
+    let _agent = SshAgent::with(&home, &[&others[..], &["named"]].concat());
+    let server = TestServer::start(knowing(&[&key])).await;
+    home.knows(&server);
+    let socket = home.0.path().join("agent").display().to_string();
+    enter(&home.route(&to(&server), &[("SSH_AUTH_SOCK", &socket)])).await.unwrap();
+    assert_eq!(server.tried().len(), 1, "{:?}", server.tried());
+}
+
+#[tokio::test]
+async fn a_private_key_that_others_can_read_is_not_used_and_ssh_does_the_same() {
+    let home = Home::new();
+    let key = home.key("k e y");
+    let path = home.ssh().join("k e y");
+    home.write("config", format!("IdentityFile '{}'", path.display()));
+    let server = TestServer::start(knowing(&[&key])).await;
+    home.knows(&server);
+    for mode in [0o600, 0o400, 0o640, 0o604, 0o644, 0o620] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let mut ssh = tokio::process::Command::new("ssh");
+        ssh.arg("-F").arg(home.ssh().join("config"));
+        ssh.args(["-p", &server.address.port().to_string(), "-o", "BatchMode=yes", "-o"]);
+        ssh.arg(format!("UserKnownHostsFile={}", home.ssh().join("known_hosts").display()));
+        ssh.args(["v2@127.0.0.1", "true"]).env("SSH_AUTH_SOCK", "").stdin(Stdio::null());
+        let theirs = ssh.output().await.unwrap().stderr;
+        let is_refused = String::from_utf8_lossy(&theirs).contains("UNPROTECTED PRIVATE KEY FILE");
+        assert_eq!(is_refused, mode & 0o077 != 0, "{mode:o}");
+        match enter(&home.route(&to(&server), &[])).await {
+            Ok(_) => assert!(!is_refused, "{mode:o}"),
+            Err(error) => {
+                assert!(is_refused, "{mode:o}: {error}");
+                let mend = format!("`chmod 600 '{}'`", path.display());
+                assert!(error.to_string().contains(&mend), "{error}");
+            }
+        }
+    }
+    // The agent's copy of it is good.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let _agent = SshAgent::with(&home, &["k e y"]);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let socket = home.0.path().join("agent").display().to_string();
+    enter(&home.route(&to(&server), &[("SSH_AUTH_SOCK", &socket)])).await.unwrap();
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn a_proxy_command_that_ends_is_to_blame_and_its_words_are_told() {
     let person = Person::who_says(&[]);
     for (program, why, is_final) in [
         ("false", "it ended with status 1", false),
-        ("no-such-program %h", "it ended with status 127: ", true),
+        ("no-such-program --auth ada:secret %h", "it ended with status 127: ", true),
         ("sh -c 'echo no way >&2; exit 3'", "it ended with status 3: no way", false),
         ("sh -c 'exec >&-; exec sleep 1000'", "it closed its output", false),
         ("sh -c 'kill -9 $$'", "signal: 9", false),
@@ -62,6 +62,7 @@ async fn a_proxy_command_that_ends_is_to_blame_and_its_words_are_told() {
         assert!(error.to_string().contains(why), "{program}: {error}");
         assert!(matches!(error, ConnectError::ProxyCommand { .. }), "{error}");
         assert_eq!(error.is_final(), is_final, "{error}");
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
         assert!(error.advice().starts_with("The fault is the program's"), "{}", error.advice());
     }
     assert!(person.asked().contains("no way"), "{}", person.asked());
