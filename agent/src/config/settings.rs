@@ -117,7 +117,7 @@ impl Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ssh {
-    /// Private keys, or public ones whose private key ssh-agent has; they are offered first
+    /// Private keys, or public ones whose private key ssh-agent has; no other keys are offered then
     #[schemars(with = "Vec<String>")]
     pub identity_files: Vec<LocalPath>,
     /// Of several accounts that a certificate is good for, the one that is meant: the user name of the login

@@ -149,7 +149,7 @@ mod tests {
             options.proxy_jump.push("ada@bastion:2022".into());
         });
         let expected = format!(
-            "-F none -p 2222 -i {} -o UserKnownHostsFile=\"/tmp/known hosts\" -o StrictHostKeyChecking=accept-new -J ada@bastion:2022",
+            "-F none -p 2222 -i {} -o IdentitiesOnly=yes -o UserKnownHostsFile=\"/tmp/known hosts\" -o StrictHostKeyChecking=accept-new -J ada@bastion:2022",
             key.path().display()
         );
         assert_eq!((line, notes), (expected, String::new()));
@@ -188,7 +188,7 @@ mod tests {
         let key = key.display().to_string().replace('%', "%%");
         let known_hosts = r#""/tmp/ada's \"50%%h\"\\x""#;
         let expected = format!(
-            "-F none -o IdentityFile={key} -o UserKnownHostsFile={known_hosts} -J ada@[::1],ada@[::2]:2022"
+            "-F none -o IdentityFile={key} -o IdentitiesOnly=yes -o UserKnownHostsFile={known_hosts} -J ada@[::1],ada@[::2]:2022"
         );
         assert_eq!(line, expected);
     }

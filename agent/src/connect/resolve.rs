@@ -190,9 +190,11 @@ impl Resolver<'_> {
         let hop = Hop {
             port,
             alias: said.word("HostKeyAlias").map(str::to_owned),
-            identities: self.identities(said, tokens)?,
+            identities: self.identities(said, tokens, is_server)?,
             certificates: without_repeats(certificates),
-            identities_only: said.is_yes("IdentitiesOnly"),
+            // Who it is must not depend on what else lies about: names stay with the account that had them.
+            identities_only: said.is_yes("IdentitiesOnly")
+                || (is_server && !self.options.identities.is_empty()),
             agent: self.agent(said, tokens)?,
             known_hosts: self.known_hosts(said, tokens)?,
             policy: self.policy(said),
@@ -202,9 +204,16 @@ impl Resolver<'_> {
         Ok(hop)
     }
 
-    fn identities(&self, said: &Said, tokens: &[(char, &str)]) -> Result<Vec<Identity>, ConnectError> {
+    /// Keys that were named for the server are the only ones there; hosts on the way have keys of their own.
+    fn identities(
+        &self,
+        said: &Said,
+        tokens: &[(char, &str)],
+        is_server: bool,
+    ) -> Result<Vec<Identity>, ConnectError> {
         let usual = || USUAL_KEYS.iter().filter_map(|name| self.around.in_ssh(name)).collect();
         let (others, source) = match said.identities.is_empty() {
+            _ if is_server && !self.options.identities.is_empty() => (Vec::new(), IdentitySource::Usual),
             true => (usual(), IdentitySource::Usual),
             false => {
                 (self.around.files("IdentityFile", &said.identities, tokens)?, IdentitySource::SshConfig)

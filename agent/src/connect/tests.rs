@@ -161,6 +161,23 @@ async fn a_usual_key_opens_a_known_server() {
 // Windows has ssh-keygen where OpenSSH was installed.
 #[cfg(unix)]
 #[tokio::test]
+async fn a_key_that_was_named_is_the_only_one_that_is_offered() {
+    let home = Home::new();
+    let (usual, stranger) = (home.key("id_ed25519"), home.key("stranger"));
+    let server = TestServer::start(knowing(&[&usual])).await;
+    home.knows(&server);
+    let named = |name: &str| ServerOptions { identities: vec![home.ssh().join(name)], ..to(&server) };
+    let error = refused(&home.route(&named("stranger"), &[])).await;
+    assert_eq!(error.exit_status(), exit::LOGIN);
+    let offered = known_hosts::fingerprint(stranger.public_key());
+    assert!(server.tried().iter().all(|tried| tried.contains(&offered)), "{:?}", server.tried());
+    home.write("broken", "no key");
+    let error = refused(&home.route(&named("broken"), &[])).await;
+    assert!(error.to_string().contains("broken"), "{error}");
+    enter(&home.route(&named("id_ed25519"), &[])).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_rsa_key_signs_with_sha_2() {
     let home = Home::new();
     // Faster than making one here without optimisation.

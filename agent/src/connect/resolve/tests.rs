@@ -80,7 +80,8 @@ fn what_is_said_in_options_comes_before_ssh_config() {
     let route = resolve(&options, &home.around(&[])).unwrap();
     assert_eq!(route.user(), "team");
     let identities: Vec<_> = route.server.identities.iter().map(|identity| identity.path.clone()).collect();
-    assert_eq!(identities, [home.ssh("mine"), home.ssh("other")]);
+    assert_eq!(identities, [home.ssh("mine")]);
+    assert!(route.server.identities_only);
     assert_eq!(route.server.known_hosts.user, [PathBuf::from("/kh")]);
     assert_eq!((route.server.policy, route.limit), (HostKeyPolicy::Strict, Duration::from_secs(1)));
     let none =
