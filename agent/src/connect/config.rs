@@ -211,7 +211,8 @@ impl Reader<'_> {
             _ => {}
         }
         let Some(words) = split(rest.strip_prefix('=').unwrap_or(rest)) else {
-            self.leave_out(place, line, "a quote is not closed");
+            // Of a keyword that means nothing here the value may be a secret.
+            self.leave_out(place, typed, "a quote is not closed");
             return Ok(holds && !matches!(keyword.as_str(), "host" | "match"));
         };
         match keyword.as_str() {

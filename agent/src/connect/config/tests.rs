@@ -46,6 +46,12 @@ fn a_line_that_cannot_be_read_costs_that_line_and_is_named() {
 }
 
 #[test]
+fn a_line_without_meaning_here_is_not_shown_since_it_may_hold_a_secret() {
+    let warnings = said("t", "SetEnv TOKEN=\"secret\nMatch exec \"get --password secret\"").warnings.concat();
+    assert!(warnings.contains("`SetEnv` is left out") && !warnings.contains("secret"), "{warnings}");
+}
+
+#[test]
 fn what_protects_and_is_not_heeded_is_named_once_and_only_for_its_host() {
     let text = "Host t\n RevokedHostKeys /r\n Ciphers aes256-gcm@openssh.com\n revokedhostkeys /s\n ForwardX11 no\n \
                 PubkeyAuthentication yes\nHost other\n BindAddress ::1";
