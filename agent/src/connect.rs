@@ -230,7 +230,10 @@ impl Route {
         let hops: Vec<_> = self.jumps.iter().chain([&self.server]).collect();
         let first = hops.first().copied().unwrap_or(&self.server);
         let mut stream: Box<dyn Stream> = match &self.way {
-            Way::Tcp => Box::new(tcp::connect(&first.host, first.port, self.limit).await?),
+            Way::Tcp => {
+                let reached = tcp::connect(&first.host, first.port, self.limit).await;
+                Box::new(reached.map_err(|error| self.of_first(error))?)
+            }
             Way::Proxy(proxy) => proxy.connect(&first.host, first.port, self.limit).await?,
             Way::Command(command) => Box::new(command.start(&self.questions)?),
         };
@@ -346,7 +349,16 @@ impl Route {
     /// Its name leads nowhere.
     pub(crate) async fn first_addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
         let Some((host, port)) = self.first() else { return Ok(Vec::new()) };
-        tcp::resolve(host, port, self.limit).await
+        tcp::resolve(host, port, self.limit).await.map_err(|error| self.of_first(error))
+    }
+
+    /// A fault of whoever is the first on the way.
+    fn of_first(&self, error: ConnectError) -> ConnectError {
+        match (&self.way, self.jumps.first()) {
+            (Way::Proxy(proxy), _) => proxy.away(error),
+            (_, Some(jump)) => ConnectError::Jump { host: jump.name(), source: Box::new(error) },
+            (_, None) => error,
+        }
     }
 
     /// # Errors

@@ -23,6 +23,8 @@ pub enum ConnectError {
     /// The proxy is reached, but does not lead further.
     #[error("the proxy {proxy} does not lead to {target}: {why}")]
     Proxy { proxy: String, target: String, why: String, refused: bool },
+    #[error("the proxy {proxy} cannot be used: {source}")]
+    NoProxy { proxy: String, source: Box<Self> },
     /// The program that should lead there ended, or cannot be started. What it was given stays untold.
     #[error("the ProxyCommand `{program}` does not lead to {target}: {why}")]
     ProxyCommand { program: String, target: String, why: String, is_final: bool },
@@ -71,7 +73,7 @@ impl ConnectError {
             | Self::Login { .. } => true,
             Self::Proxy { refused, .. } => *refused,
             Self::ProxyCommand { is_final, .. } => *is_final,
-            Self::Jump { source, .. } => source.is_final(),
+            Self::Jump { source, .. } | Self::NoProxy { source, .. } => source.is_final(),
             Self::Dns { .. }
             | Self::Unreachable { .. }
             | Self::Timeout { .. }
@@ -90,7 +92,7 @@ impl ConnectError {
             | Self::HostKeyRefused { .. }
             | Self::HostKeyChanged { .. }
             | Self::HostKeyRevoked { .. } => exit::HOST_KEY,
-            Self::Jump { source, .. } => source.exit_status(),
+            Self::Jump { source, .. } | Self::NoProxy { source, .. } => source.exit_status(),
             Self::Dns { .. }
             | Self::Unreachable { .. }
             | Self::Timeout { .. }
@@ -106,7 +108,12 @@ impl ConnectError {
     pub fn advice(&self) -> String {
         match self {
             Self::Option { advice, .. } => advice.clone(),
-            Self::Dns { .. } => "Check the spelling of the server, and that this machine has a network.".into(),
+            Self::Dns { host, .. } => format!("Check the spelling of {host}, and that this machine has a network."),
+            Self::NoProxy { .. } => {
+                "Check the proxy's address in --proxy or in the environment, and that it runs. To go without it, say the \
+                 proxy `none`."
+                    .into()
+            }
             Self::Unreachable { .. } | Self::Timeout { .. } => {
                 "Check address and port with the server's operator; a firewall in between may forbid it.".into()
             }
@@ -195,6 +202,17 @@ mod tests {
         let jump = ConnectError::Jump { host: "bastion".into(), source: Box::new(login) };
         assert!(jump.is_final());
         assert_eq!(jump.exit_status(), exit::LOGIN);
+    }
+
+    #[test]
+    fn who_is_on_the_way_is_to_blame_for_itself() {
+        let nowhere = |host: &str| Box::new(ConnectError::Dns { host: host.into(), why: "no".into() });
+        let proxy = ConnectError::NoProxy { proxy: "http://foo:80".into(), source: nowhere("foo") };
+        assert!(proxy.to_string().starts_with("the proxy http://foo:80 cannot be used: the name foo"));
+        assert!(proxy.advice().contains("--proxy") && !proxy.is_final());
+        let jump = ConnectError::Jump { host: "gw".into(), source: nowhere("gw") };
+        assert_eq!(jump.to_string(), "jump host gw: the name gw cannot be resolved: no");
+        assert!(jump.advice().starts_with("Check the spelling of gw,"), "{}", jump.advice());
     }
 
     #[test]

@@ -379,15 +379,13 @@ impl Gate {
         let server = self.hop.name();
         let error = match error {
             ConnectError::Ssh(russh::Error::IO(error)) => match proxy_command::its_own_words(error) {
-                // What came through the program says more than that it has ended.
-                Ok(ours) if !ours.is_final() && !preamble.is_empty() => russh::Error::HUP,
-                Ok(ours) => return ours,
+                Ok(ours) => return with_its_output(ours, preamble),
                 Err(error) => russh::Error::IO(error),
             },
             ConnectError::Ssh(error) => error,
             other => return other,
         };
-        let said = preamble.iter().take(MAX_REASON).map(String::as_str).collect::<Vec<_>>().join(" / ");
+        let said = in_one_line(preamble);
         if said.starts_with("HTTP/") {
             return ConnectError::Protocol {
                 server,
@@ -414,6 +412,21 @@ impl Gate {
             }
             other => ConnectError::Protocol { server, why: other.to_string() },
         }
+    }
+}
+
+fn in_one_line(preamble: &[String]) -> String {
+    preamble.iter().take(MAX_REASON).map(String::as_str).collect::<Vec<_>>().join(" / ")
+}
+
+/// What came through a ProxyCommand says more than that it has ended. It may be the server's words or its own.
+fn with_its_output(error: ConnectError, preamble: &[String]) -> ConnectError {
+    match error {
+        ConnectError::ProxyCommand { program, target, is_final: false, .. } if !preamble.is_empty() => {
+            let why = format!("it ended after {:?}", in_one_line(preamble));
+            ConnectError::ProxyCommand { program, target, why, is_final: false }
+        }
+        other => other,
     }
 }
 

@@ -161,8 +161,13 @@ impl Proxy {
         }
     }
 
+    /// Why it cannot be reached.
+    pub(super) fn away(&self, source: ConnectError) -> ConnectError {
+        ConnectError::NoProxy { proxy: self.to_string(), source: Box::new(source) }
+    }
+
     async fn reach(&self, limit: Duration) -> Result<TcpStream, ConnectError> {
-        tcp::connect(&self.host, self.port, limit).await
+        tcp::connect(&self.host, self.port, limit).await.map_err(|error| self.away(error))
     }
 
     async fn secured(&self, host: &str, port: u16, limit: Duration) -> Result<impl Stream, ConnectError> {
