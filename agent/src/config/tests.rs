@@ -324,6 +324,45 @@ fn what_an_endpoint_cannot_have_is_said_of_its_key() {
 }
 
 #[test]
+fn all_that_is_wrong_is_said_and_once() {
+    let lines = |text: &str| refused(text).lines().map(str::to_owned).collect::<Vec<_>>();
+    let places = |text: &str| {
+        let place = |line: String| line.splitn(5, ':').skip(1).take(3).collect::<Vec<_>>().join(":");
+        let is_place = |line: &String| line.starts_with("a.yml");
+        lines(text).into_iter().filter(is_place).map(place).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&tunnel("proto: ftp")).len(), 1);
+    assert_eq!(lines("version: 2\ntunnels: {a: 80}\n").len(), 1);
+    let of = |rest: &str| lines(&format!("version: 3\nendpoints:\n  - name: a\n    {rest}\n"));
+    for rest in ["upstream: {url: [80]}", "upstream: 80", "upstream: {}", "description: x"] {
+        assert_eq!(of(rest).len(), 1, "{rest}: {:?}", of(rest));
+    }
+    let endpoint = tunnel(
+        "proto: http\naddr: '99999'\ninspect: maybe\nbasic_auth: secret\nsubdomain: 007\ncidr_allow: x",
+    );
+    assert_eq!(
+        places(&endpoint),
+        [
+            "6:14: tunnels.web.inspect",
+            "7:17: tunnels.web.basic_auth",
+            "9:17: tunnels.web.cidr_allow",
+            "5:11: tunnels.web.addr"
+        ]
+    );
+    let agent = "version: 3\nagent:\n  log_level: loud\n  web_addr: true\n  ssh: {acount: [a, b], config: {a: 1, b: 2}}\n  heartbeat_interval: soon\n";
+    assert_eq!(
+        places(agent),
+        [
+            "3:14: agent.log_level",
+            "4:13: agent.web_addr",
+            "5:9: agent.ssh.acount",
+            "5:33: agent.ssh.config",
+            "6:23: agent.heartbeat_interval"
+        ]
+    );
+}
+
+#[test]
 fn protection_is_never_ignored() {
     for key in
         ["oauth", "oidc", "saml", "policy", "traffic_policy", "traffic_policy_file", "policy_file", "labels"]
@@ -586,4 +625,14 @@ proptest::proptest! {
 fn the_kind_of_each_endpoint_is_what_the_file_says() {
     let kinds: Vec<_> = load(THIRD).unwrap().endpoints.iter().map(Endpoint::kind).collect();
     assert_eq!(kinds, [Kind::Http, Kind::Http, Kind::Http, Kind::Tcp, Kind::Tls]);
+}
+
+#[test]
+fn a_certificate_that_is_not_there_is_looked_for_in_words_of_a_file() {
+    let text = tunnel("proto: tls\naddr: 443\ncrt: example.crt\nkey: example.key");
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(
+        refused(&text),
+        format!("a.yml:6:10: tunnels.web.crt: there is no file example.crt (looked in {})", here.display())
+    );
 }
