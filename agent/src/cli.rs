@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Args as _, FromArgMatches as _, Subcommand};
 use clap_complete::Shell;
 use hithe_cli_parser::{Kind, printable};
@@ -46,8 +47,23 @@ fn tell(said: &clap::Error) -> Result<ExitCode, Failure> {
     if !said.use_stderr() {
         return print(&said.render().to_string());
     }
-    let _ = said.print();
+    match instead(said) {
+        Some(why) => {
+            let _ = writeln!(io::stderr(), "{why}");
+        }
+        None => {
+            let _ = said.print();
+        }
+    }
     Ok(ExitCode::from(exit::USAGE))
+}
+
+/// What is said of a flag of ngrok that there is not.
+fn instead(said: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(flag)) = said.get(ContextKind::InvalidArg) else { return None };
+    let flag = flag.split('=').next().filter(|_| said.kind() == ErrorKind::UnknownArgument)?;
+    let why = config::in_place_of(flag.strip_prefix("--")?)?;
+    Some(format!("{}: {why}", printable(flag)))
 }
 
 /// Lets the allocator of glibc keep some megabytes that were freed, instead of giving them back and asking for them anew
@@ -192,14 +208,16 @@ fn obey(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         return publish(kind, inner, &files);
     }
     match Other::from_arg_matches(matches).map_err(usage)? {
-        Other::Start { names, all, server, run } => start(&names, all, &server, run, &files),
+        Other::Start { names, all, server, run } => {
+            start(&names, all, &server, run, &files).map(ExitCode::from)
+        }
         Other::Config { command } => {
             let mut out = Output::standard();
             let code = config::run(&command, &files, &mut out, &mut io::stderr());
             out.end(Ok(code))
         }
         Other::Diagnose { json, server } => {
-            let (options, mut out) = (server.over(&load(&files)?.settings), Output::standard());
+            let (options, mut out) = (server.over(&load(&files)?.settings)?, Output::standard());
             let report = run::runtime()?.block_on(async {
                 if json {
                     diagnose::diagnose_json(&options, &mut out).await
@@ -244,8 +262,11 @@ fn publish(kind: Kind, matches: &ArgMatches, files: &[PathBuf]) -> Result<ExitCo
     // The grammar is the server's, and so is its advice.
     let endpoint = endpoint.map_err(|error| usage(error.to_string().replace("ssh HOST ", "hithe ")))?;
     let mut settings = load(files)?.settings;
-    let options = server.over(&settings);
+    let options = server.over(&settings)?;
     let route = Route::resolve(&options)?;
+    for warning in warnings(&endpoint) {
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
     if matches.get_flag(DRY_RUN) {
         agent::check(&endpoint).map_err(usage)?;
         for warning in route.warnings() {
@@ -257,17 +278,25 @@ fn publish(kind: Kind, matches: &ArgMatches, files: &[PathBuf]) -> Result<ExitCo
         return print(&format!("{notes}{}", endpoint.ssh_line(&destination, &way.options)));
     }
     run.over(&mut settings);
-    run::run(vec![endpoint], route, &settings)
+    run::run(vec![endpoint], route, &settings).map(ExitCode::from)
 }
 
-/// Endpoints of the file.
+/// What is worth knowing of an endpoint of the command line; of those of a file its lines are told.
+fn warnings(endpoint: &Endpoint) -> Vec<String> {
+    let stays =
+        "To keep it on this machine, say --terminate-at agent; if the server is meant, --terminate-at edge";
+    let leaves = endpoint.gives_key_away().then(|| format!("--key: {} {stays}", endpoint::KEY_LEAVES));
+    leaves.into_iter().chain(endpoint.certificate_of_others()).collect()
+}
+
+/// Endpoints of the file. What it gives is the exit status.
 fn start(
     names: &[String],
     all: bool,
     server: &ServerArgs,
     run: RunArgs,
     files: &[PathBuf],
-) -> Result<ExitCode, Failure> {
+) -> Result<u8, Failure> {
     let config = load(files)?;
     if config.endpoints.is_empty() {
         return Err(usage(no_endpoints(&config)));
@@ -282,7 +311,7 @@ fn start(
     }
     let wanted = |endpoint: &Endpoint| names.is_empty() || names.contains(&endpoint.name);
     let endpoints: Vec<_> = endpoints.into_iter().filter(wanted).collect();
-    let route = Route::resolve(&server.over(&settings))?;
+    let route = Route::resolve(&server.over(&settings)?)?;
     run.over(&mut settings);
     run::run(endpoints, route, &settings)
 }
@@ -292,7 +321,7 @@ fn start(
 fn start_as_service(log: &std::path::Path, files: &[PathBuf]) -> u8 {
     let target = config::LogTarget::File(log.to_owned());
     match start(&[], true, &ServerArgs::default(), RunArgs::logging_to(target.clone()), files) {
-        Ok(_) => 0,
+        Ok(status) => status,
         Err(failure) => {
             let (format, level) = (config::LogFormat::Term, config::LogLevel::Info);
             // If it had not come to that.
@@ -300,5 +329,72 @@ fn start_as_service(log: &std::path::Path, files: &[PathBuf]) -> u8 {
             tracing::error!("{failure}");
             failure.exit_status()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a command line that clap does not take, if it is of us.
+    fn said(line: &str) -> Option<String> {
+        let words = shell_words::split(line).unwrap();
+        instead(&grammar().try_get_matches_from(words).unwrap_err())
+    }
+
+    #[test]
+    fn flags_of_ngrok_that_there_are_not_say_what_there_is() {
+        for (line, answer) in [
+            ("hithe http 80 --oauth google", "--oauth: the server cannot ask visitors to log in there"),
+            (
+                "hithe http 80 --oauth-allow-domain=a.com",
+                "protect the endpoint with --basic-auth, --cidr-allow",
+            ),
+            ("hithe http 80 --auth a:b", "--auth: it is called --basic-auth"),
+            (
+                "hithe http 80 --traffic-policy-file p.yml",
+                "--traffic-policy-file: the server has no traffic policies",
+            ),
+            ("hithe http 80 --region eu", "--region: means nothing here: the server is where --server says"),
+            ("hithe start --all --region eu", "--region: means nothing here"),
+            ("hithe http 80 --bind-tls=true", "it is called --schemes"),
+            ("hithe http 80 --binding internal", "only public is offered"),
+            ("hithe tls 443 --label edge=x", "they name an edge at ngrok"),
+        ] {
+            let told = said(line).unwrap_or_default();
+            assert!(told.contains(answer), "{line}: {told}");
+            assert!(!told.contains('_') && !told.contains("a:b"), "{line}: {told}");
+        }
+        assert_eq!(said("hithe http 80 --compresion"), None);
+    }
+
+    #[test]
+    fn a_time_may_be_a_number_of_seconds_or_have_a_unit() {
+        for (time, is_taken) in [("10", true), ("10s", true), ("1m30s", true), ("0", false), ("soon", false)]
+        {
+            let taken = grammar().try_get_matches_from(["hithe", "http", "80", "--connect-timeout", time]);
+            assert_eq!(taken.is_ok(), is_taken, "{time}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_leaves_and_a_certificate_of_others_are_worth_a_word() {
+        let pair = rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+        let warned = |more: &str| {
+            let mut words = vec!["80".to_owned()];
+            words.push(format!("--crt={}", pair.cert.pem()));
+            words.push(format!("--key={}", pair.signing_key.serialize_pem()));
+            words.extend(shell_words::split(more).unwrap());
+            warnings(&Endpoint::from_words(COMMAND_LINE, Kind::Tls, words).unwrap())
+        };
+        let leaves = warned("--domain app").join("\n");
+        assert!(leaves.contains("SENT TO THE SERVER") && leaves.contains("--terminate-at agent"), "{leaves}");
+        assert!(warned("--terminate-at edge").is_empty());
+        assert!(warned("--terminate-at agent --domain app").is_empty());
+        let others = warned("--terminate-at agent --url tls://www.example.com").join("\n");
+        assert!(
+            others.contains("not for www.example.com") && others.ends_with("it is for app.example.com"),
+            "{others}"
+        );
     }
 }

@@ -30,6 +30,7 @@ use keys::List;
 use tree::{Entry, Node, Value};
 
 pub(crate) use command::{ConfigCommand, run};
+pub(crate) use keys::in_place_of;
 
 pub use settings::{
     ConsoleColor, ConsoleUi, HostKeys, InspectSize, LocalPath, LogFormat, LogLevel, LogTarget, Note,
@@ -314,9 +315,14 @@ impl Parts {
                 faults.extend(check(text).err().map(|why| node.fault(&path, why.replace("\n  ", "; "))));
             }
         }
-        if let Err(mut fault) = decode::decode::<Settings>(&self.settings()) {
-            fault.path = format!("{prefix}{}", fault.path);
-            faults.push(fault);
+        for piece in self.settings().pieces() {
+            if let Err(mut fault) = decode::decode::<Settings>(&piece) {
+                fault.path = format!("{prefix}{}", fault.path);
+                // That of a whole has as many pieces.
+                if faults.last() != Some(&fault) {
+                    faults.push(fault);
+                }
+            }
         }
     }
 

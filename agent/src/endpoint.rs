@@ -9,6 +9,10 @@ pub(crate) use flags::command;
 
 use crate::upstream::{AddressError, Place, Scheme, Upstream};
 
+/// Of [`Endpoint::gives_key_away`].
+pub(crate) const KEY_LEAVES: &str =
+    "this private key is SENT TO THE SERVER, which ends TLS with it and sees what visitors send.";
+
 /// What is to be published, and where it leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -60,8 +64,18 @@ pub enum EndpointError {
     Address(#[from] AddressError),
     #[error("{0}")]
     Command(#[from] CommandError),
+    /// What only a file can be, and none is.
+    #[error("{}: {flag}", no_file(name))]
+    NoFile { flag: &'static str, name: String },
     #[error("{0}")]
     Together(String),
+}
+
+/// A path that leads nowhere, and from where if that matters.
+pub(crate) fn no_file(path: &str) -> String {
+    let here = std::env::current_dir().ok().filter(|_| std::path::Path::new(path).is_relative());
+    let looked = here.map(|here| format!(" (looked in {})", here.display())).unwrap_or_default();
+    format!("there is no file {path}{looked}")
 }
 
 fn apart(message: &str) -> EndpointError {
@@ -116,6 +130,8 @@ impl Endpoint {
         upstream: Upstream,
         said: Said,
     ) -> Result<Self, EndpointError> {
+        // Before anything else is made of it.
+        find_files(&command, said.ends_tls_here)?;
         let tls = if said.ends_tls_here { Some(take_termination(&mut command)?) } else { None };
         name_the_upstream(&mut command, &upstream)?;
         let upstream_tls = take_upstream_tls(&mut command, &upstream, said.upstream_authorities)?;
@@ -126,6 +142,20 @@ impl Endpoint {
     /// `http`, `tls` or `tcp`.
     pub const fn kind(&self) -> Kind {
         self.command.kind()
+    }
+
+    /// Whether a private key goes to the server and nobody has said that it should. ngrok's agent keeps one where these flags
+    /// stand, and somebody who comes from there should know.
+    pub(crate) fn gives_key_away(&self) -> bool {
+        let termination = self.command.modules().tls_termination.as_ref();
+        self.kind() == Kind::Tls && termination.is_some_and(|it| it.key.is_some() && it.at.is_none())
+    }
+
+    /// What visitors would object to, as far as it can be known before the server is asked.
+    pub(crate) fn certificate_of_others(&self) -> Option<String> {
+        let bind = self.bind();
+        let name = self.command.asked(&bind).ok().filter(|it| it.address != bind.address)?;
+        self.tls.as_ref()?.not_for(&name.address)
     }
 
     /// What to speak in TLS with the upstream, as it is told in the handshake (RFC 7301).
@@ -156,6 +186,23 @@ fn alpn(protocol: Option<HttpVersion>) -> Vec<Vec<u8>> {
 /// What people have at hand who say nothing: what ngrok takes too.
 const DEFAULT_ADDR: &str = "80";
 
+/// A name stands for what the server has: it has no keys by name, and ends no TLS that ends here.
+fn find_files(command: &Command, ends_tls_here: bool) -> Result<(), EndpointError> {
+    let modules = command.modules();
+    let termination = modules.tls_termination.as_ref();
+    let key = termination.and_then(|it| it.key.as_ref()).map(Secret::expose);
+    let certificate = termination.and_then(|it| it.certificate.as_ref());
+    let certificate = certificate.filter(|_| ends_tls_here || key.is_some());
+    let authorities = modules.mutual_tls.iter().filter(|_| ends_tls_here).flat_map(|it| &it.authorities);
+    let all = certificate.into_iter().map(|it| ("--crt", it)).chain(key.map(|it| ("--key", it)));
+    let mut all = all.chain(authorities.map(|it| ("--mutual-tls-cas", it)));
+    let missing = all.find_map(|(flag, pem)| match pem {
+        Pem::Named(name) => Some(EndpointError::NoFile { flag, name: name.clone() }),
+        Pem::Inline(_) => None,
+    });
+    missing.map_or(Ok(()), Err)
+}
+
 fn take_termination(command: &mut Command) -> Result<TlsAtAgent, EndpointError> {
     if command.kind() != Kind::Tls {
         return Err(apart(
@@ -168,10 +215,6 @@ fn take_termination(command: &mut Command) -> Result<TlsAtAgent, EndpointError> 
     let (Some(certificate), Some(key)) = (termination.certificate, termination.key) else {
         return Err(apart("--terminate-at agent needs what visitors are shown: --crt FILE --key FILE"));
     };
-    let named = |pem: &&Pem| matches!(pem, Pem::Named(_));
-    if let Some(Pem::Named(name)) = [&certificate, key.expose()].into_iter().chain(&authorities).find(named) {
-        return Err(EndpointError::Together(format!("there is no file {name}")));
-    }
     let protocol = modules.upstream.as_mut().and_then(|it| it.protocol.take());
     if protocol == Some(HttpVersion::Auto) {
         return Err(apart(
@@ -192,7 +235,13 @@ fn name_the_upstream(command: &mut Command, upstream: &Upstream) -> Result<(), E
         rewrite.host = Some(host.ok_or_else(|| apart("--host-header rewrite needs an ADDR with a host"))?);
     }
     if upstream.scheme() == Scheme::H2c {
-        let protocol = &mut modules.upstream.get_or_insert_default().protocol;
+        let module = modules.upstream.get_or_insert_default();
+        if module.tls {
+            return Err(apart(
+                "h2c:// is HTTP/2 in the clear and does not go with --upstream-tls; over TLS: https:// and --upstream-protocol http2",
+            ));
+        }
+        let protocol = &mut module.protocol;
         if protocol.is_some_and(|it| it != HttpVersion::Http2) {
             return Err(apart("h2c:// and --upstream-protocol say different things"));
         }

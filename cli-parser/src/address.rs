@@ -51,9 +51,8 @@ impl Address {
             [(first, _), (second, _), ..] => {
                 let both = [*first, *second] == ["--hostname", "--subdomain"];
                 let code = if both { Code::HOSTNAME_AND_SUBDOMAIN } else { Code::BAD_FLAG };
-                return Err(
-                    CommandError::new(code, format!("{first} and {second} say the same")).word(second)
-                );
+                let message = format!("only one of {first} and {second} can be given");
+                return Err(CommandError::new(code, message));
             }
         };
         let wrong = |message: &str| CommandError::new(Code::BAD_FLAG, message).word(&printable(value));

@@ -4,7 +4,7 @@ mod refusals;
 
 use std::fmt;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{self, ADMIN, Admin};
@@ -58,7 +58,9 @@ impl Command {
             Kind::Tls => TlsSpec::from_arg_matches(matches).map(Self::Tls),
             Kind::Tcp => TcpSpec::from_arg_matches(matches).map(Self::Tcp),
         };
-        command.map_err(|error| refusals::explain(kind.as_str(), &error))
+        let mut command = command.map_err(|error| refusals::explain(kind.as_str(), &error))?;
+        command.modules_mut().leave_out_what_is_off();
+        Ok(command)
     }
 
     /// # Errors
@@ -186,12 +188,14 @@ pub fn parse(line: &str) -> Result<Parsed, CommandError> {
     if let Some(word) = flags.iter().find(not_for_clap) {
         return Err(refusals::unknown_argument(command, word, None));
     }
-    let parsed = grammar()
+    let parsed: Line = grammar()
         .try_get_matches_from(&words)
         .and_then(|matches| Line::from_arg_matches(&matches))
         .map_err(|error| refusals::explain(command, &error))?;
-    parsed.command.check()?;
-    Ok(Parsed::Publish(Box::new(parsed.command)))
+    let mut command = parsed.command;
+    command.modules_mut().leave_out_what_is_off();
+    command.check()?;
+    Ok(Parsed::Publish(Box::new(command)))
 }
 
 /// `help`, `--help` or `-h`, whatever follows it.
@@ -262,9 +266,25 @@ fn grammar() -> clap::Command {
         .max_term_width(80)
         .color(clap::ColorChoice::Never);
     for kind in Kind::ALL {
-        grammar = grammar.mut_subcommand(kind.as_str(), usage);
+        grammar = grammar.mut_subcommand(kind.as_str(), |command| usage(command.mut_args(switch)));
     }
     grammar
+}
+
+/// A flag that is on or off, as ngrok has them: alone it is on, and it takes `=true` and `=false`. Others stay as they are.
+fn switch(flag: clap::Arg) -> clap::Arg {
+    if !matches!(flag.get_action(), ArgAction::SetTrue) {
+        return flag;
+    }
+    flag.action(ArgAction::Set)
+        .value_parser(clap::value_parser!(bool))
+        .value_name("true|false")
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_value("false")
+        .default_missing_value("true")
+        .hide_default_value(true)
+        .hide_possible_values(true)
 }
 
 const GENERAL: &str = "\

@@ -80,6 +80,17 @@ macro_rules! define {
                 configs
             }
 
+            /// A module of which nothing is asked is none: `--compression=false`.
+            pub(crate) fn leave_out_what_is_off(&mut self) {
+                $({
+                    let mut flags = Vec::new();
+                    self.$name.iter().for_each(|module| module.flags(&mut flags));
+                    if flags.is_empty() {
+                        self.$name = None;
+                    }
+                })*
+            }
+
             /// Each flag as it would be typed, values unquoted.
             pub(crate) fn flags(&self) -> Vec<(&'static str, Option<String>)> {
                 let mut flags = Vec::new();

@@ -44,8 +44,8 @@ flags of a command. With `-N` there is no command; then the user name is one: `s
 | `'*.app:443:localhost:80'` | everything below `app`, at any depth |
 
 A value that holds blanks needs no second layer of quotes: it reaches to the next ` --`. A value in quotes that survived
-your shell is taken as they say. The exit status of `ssh` is 2 when the command cannot be understood, 1 when none of the
-forwards could be had, and 130 after Ctrl-C.
+your shell is taken as they say. A flag without a value is on; it also takes `=true` and `=false`. The exit status of
+`ssh` is 2 when the command cannot be understood, 1 when none of the forwards could be had, and 130 after Ctrl-C.
 
 ";
 
@@ -117,7 +117,11 @@ fn add_module(page: &mut String, entry: &Entry) {
 }
 
 fn add_flag(page: &mut String, flag: &Arg) {
-    let value = flag.get_value_names().and_then(|names| names.first()).map(|name| format!(" {name}"));
+    // One that is on or off stands alone.
+    let is_alone =
+        !flag.get_action().takes_values() || flag.get_num_args().is_some_and(|it| it.min_values() == 0);
+    let value = flag.get_value_names().and_then(|names| names.first()).filter(|_| !is_alone);
+    let value = value.map(|name| format!(" {name}"));
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
     let said = format!("--{}{}", flag.get_long().unwrap_or_default(), value.unwrap_or_default());
     // A bar would begin another cell, also within code.

@@ -1,8 +1,8 @@
 //! Endpoints that run until somebody ends them: what is shown meanwhile, and with which status it ends.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::ffi::OsStr;
+use std::io::{self, IsTerminal as _, Write};
 use std::pin::pin;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,11 +72,11 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
     runtime.map_err(|error| Failure::lasting(exit::HERE, format!("no runtime: {error}")))
 }
 
-/// Publishes until all endpoints have ended or somebody ends them.
+/// Publishes until all endpoints have ended or somebody ends them. What it gives is the exit status.
 ///
 /// # Errors
 /// Nothing could be published, or an endpoint ended for good, whatever became of the others.
-pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -> Result<ExitCode, Failure> {
+pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -> Result<u8, Failure> {
     let log = Log { target: settings.log.clone(), format: settings.log_format, level: settings.log_level };
     logging::start(&log)
         .map_err(|error| usage(format!("the log cannot be kept in {}: {error}", place(&log))))?;
@@ -102,17 +102,17 @@ pub(super) fn run(endpoints: Vec<Endpoint>, route: Route, settings: &Settings) -
         let names: Vec<_> = endpoints.iter().map(|it| it.name.clone()).collect();
         let started =
             endpoints.into_iter().try_for_each(|endpoint| agent.start(endpoint).map_err(Failure::from));
-        let mut failures = Failures::of(names);
+        let mut failures = Failures::of(names.clone(), has_screen(settings));
         let over = match started {
             Ok(()) => tokio::select! {
                 () = all_ended(&agent, &mut ended, &mut failures) => Ok(()),
-                left = show(&agent, settings, &asker) => left,
+                left = show(&agent, settings, &asker, &names) => left,
                 failed = inspected => failed,
             },
             Err(failure) => Err(failure),
         };
         end(&agent, &mut ended, &mut failures).await;
-        over.and_then(|()| failures.first()).map(|()| ExitCode::SUCCESS)
+        over.and_then(|()| failures.first())
     })
 }
 
@@ -143,35 +143,55 @@ async fn wait_in_words(agent: &Agent) {
     sleep(FINISH + FAREWELL).await;
 }
 
-/// Of the endpoints that were asked for: those that have ended for good.
+/// Of the endpoints that were asked for: those that have ended for good. Each is told once.
 struct Failures {
     asked_for: Vec<String>,
+    /// Where several run, one that ends is news at once, unless the view is drawn there.
+    at_once: bool,
     /// The same for several endpoints is one.
     all: Vec<(Vec<String>, Failure)>,
 }
 
 impl Failures {
-    fn of(asked_for: Vec<String>) -> Self {
-        Self { asked_for, all: Vec::new() }
+    fn of(asked_for: Vec<String>, has_screen: bool) -> Self {
+        Self { at_once: asked_for.len() > 1 && !has_screen, asked_for, all: Vec::new() }
     }
 
     fn note(&mut self, over: Ended) {
         // What the API started and the server refused, its caller was told.
         let (Err(failure), true) = (over.result, self.asked_for.contains(&over.name)) else { return };
+        self.add(over.name, failure, &mut io::stderr());
+    }
+
+    fn add(&mut self, name: String, failure: Failure, out: &mut impl Write) {
         match self.all.iter_mut().find(|(_, it)| *it == failure) {
-            Some((names, _)) => names.push(over.name),
-            None => self.all.push((vec![over.name], failure)),
+            Some((names, _)) => {
+                if self.at_once {
+                    let _ = writeln!(out, "{name}: the same");
+                }
+                names.push(name);
+            }
+            None => {
+                if self.at_once {
+                    let _ = writeln!(out, "{}", failure.clone().of(&name));
+                }
+                self.all.push((vec![name], failure));
+            }
         }
     }
 
-    /// The first decides the exit status; the others are printed here.
-    fn first(self) -> Result<(), Failure> {
+    /// The first decides the exit status, and is an error as long as nobody has been told; the others are printed here.
+    fn first(self) -> Result<u8, Failure> {
+        let Some((_, first)) = self.all.first() else { return Ok(0) };
+        if self.at_once {
+            return Ok(first.exit_status());
+        }
         let is_one = self.asked_for.len() == 1;
         let mut all = self.all.into_iter().map(|(names, failure)| match is_one {
             true => failure,
             false => failure.of(&names.join(", ")),
         });
-        let Some(first) = all.next() else { return Ok(()) };
+        let Some(first) = all.next() else { return Ok(0) };
         for failure in all {
             let _ = writeln!(io::stderr(), "{failure}");
         }
@@ -222,7 +242,12 @@ async fn inspect(
 }
 
 /// Shows how it goes, until somebody ends the program.
-async fn show(agent: &Agent, settings: &Settings, asker: &Asker) -> Result<(), Failure> {
+async fn show(
+    agent: &Agent,
+    settings: &Settings,
+    asker: &Asker,
+    asked_for: &[String],
+) -> Result<(), Failure> {
     if has_screen(settings) {
         tokio::select! {
             () = first_answers(agent) => asker.give_up_terminal(),
@@ -246,7 +271,7 @@ async fn show(agent: &Agent, settings: &Settings, asker: &Asker) -> Result<(), F
         let _ = writeln!(out, "Inspector   {web}");
     }
     tokio::select! {
-        () = plain::lines(agent.board.watch(), out) => std::future::pending().await,
+        () = plain::lines(agent.board.watch(), out, asked_for) => std::future::pending().await,
         () = console::asked_to_end() => Ok(()),
     }
 }
@@ -258,7 +283,20 @@ fn has_screen(settings: &Settings) -> bool {
         _ if matches!(settings.log, LogTarget::Stdout | LogTarget::Stderr) => false,
         ConsoleUi::Always => true,
         ConsoleUi::Never => false,
-        ConsoleUi::IfTty => io::stdout().is_terminal() && io::stdin().is_terminal(),
+        ConsoleUi::IfTty => {
+            io::stdout().is_terminal()
+                && io::stdin().is_terminal()
+                && can_draw(std::env::var_os("TERM").as_deref())
+        }
+    }
+}
+
+/// Whether a terminal of this name has places to write at. On Unix one without a name is not known to have; Windows
+/// gives none.
+fn can_draw(term: Option<&OsStr>) -> bool {
+    match term.filter(|name| !name.is_empty()) {
+        Some(name) => name != "dumb",
+        None => cfg!(windows),
     }
 }
 
@@ -360,5 +398,34 @@ mod tests {
         said.over(&mut settings);
         let failed = inspect(&agent, &settings).await.err().unwrap();
         assert!(failed.to_string().contains(ELSEWHERE), "{failed}");
+    }
+
+    #[test]
+    fn a_terminal_that_cannot_draw_gets_lines() {
+        assert!(can_draw(Some(OsStr::new("xterm-256color"))));
+        assert!(!can_draw(Some(OsStr::new("dumb"))));
+        for nameless in [Some(OsStr::new("")), None] {
+            assert_eq!(can_draw(nameless), cfg!(windows));
+        }
+    }
+
+    /// What is printed of failures as they come, and what the end makes of them.
+    fn told(asked_for: &[&str], has_screen: bool, ends: &[(&str, &str)]) -> (String, Result<u8, String>) {
+        let mut failures = Failures::of(asked_for.iter().map(|it| (*it).to_owned()).collect(), has_screen);
+        let mut out = Vec::new();
+        for (name, why) in ends {
+            failures.add((*name).to_owned(), Failure::lasting(exit::REFUSED, *why), &mut out);
+        }
+        (String::from_utf8(out).unwrap(), failures.first().map_err(|it| it.to_string()))
+    }
+
+    #[test]
+    fn each_failure_is_told_once() {
+        assert_eq!(told(&["a"], false, &[]), (String::new(), Ok(0)));
+        assert_eq!(told(&["a"], false, &[("a", "taken")]), (String::new(), Err("taken".to_owned())));
+        let ends = [("b", "taken"), ("a", "taken")];
+        let both = ("b: taken\na: the same\n".to_owned(), Ok(exit::REFUSED));
+        assert_eq!(told(&["a", "b"], false, &ends), both);
+        assert_eq!(told(&["a", "b"], true, &ends), (String::new(), Err("b, a: taken".to_owned())));
     }
 }

@@ -1,12 +1,13 @@
 //! The flags that say where the server is and who we are.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use hithe_cli_parser::Secret;
 
-use crate::config::{self, HostKeys, Settings};
+use super::usage;
+use crate::config::{self, HostKeys, Settings, Time};
 use crate::connect::{HostKeyPolicy, ServerOptions, SshConfigFile};
+use crate::publisher::Failure;
 
 /// Where the server is, and who we are. What is not said stands in the file, or is as `ssh` has it.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -36,14 +37,28 @@ pub(super) struct ServerArgs {
     /// Trust the key that an unknown server shows first, without a question; one that has changed never
     #[arg(long)]
     accept_new_host_key: bool,
-    /// Give up a connection attempt after so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    connect_timeout: Option<u64>,
+    /// Give up a connection attempt after this time: 10s, 1m30s, or a number of seconds
+    #[arg(long, value_name = "TIME")]
+    connect_timeout: Option<Time>,
 }
 
 impl ServerArgs {
     /// Over what the file says.
-    pub(super) fn over(&self, file: &Settings) -> ServerOptions {
+    ///
+    /// # Errors
+    /// A file that was named is not there.
+    pub(super) fn over(&self, file: &Settings) -> Result<ServerOptions, Failure> {
+        let options = self.options(file);
+        match &options.ssh_config {
+            SshConfigFile::File(path) if !path.exists() => Err(usage(format!(
+                "the ssh configuration {} does not exist\n  Name another file, or none.",
+                path.display()
+            ))),
+            _ => Ok(options),
+        }
+    }
+
+    fn options(&self, file: &Settings) -> ServerOptions {
         let identities = match self.identity.is_empty() {
             true => file.ssh.identity_files.iter().map(|path| path.0.clone()).collect(),
             false => self.identity.clone(),
@@ -69,7 +84,7 @@ impl ServerArgs {
             host_key_policy: policy,
             connect_timeout: self
                 .connect_timeout
-                .map(Duration::from_secs)
+                .map(Time::get)
                 .or_else(|| file.connect_timeout_is_said.then(|| file.connect_timeout.get())),
         }
     }
@@ -88,6 +103,8 @@ impl ServerArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::Config;
 
@@ -99,10 +116,25 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             Config::load(&[path]).unwrap().settings
         };
+        let timeout = |typed: &ServerArgs, file| typed.over(file).unwrap().connect_timeout;
         let (silent, said) = (file("version: 3\n"), file("version: 3\nagent:\n  connect_timeout: 3s\n"));
-        let typed = ServerArgs { connect_timeout: Some(5), ..ServerArgs::default() };
-        assert_eq!(ServerArgs::default().over(&silent).connect_timeout, None);
-        assert_eq!(ServerArgs::default().over(&said).connect_timeout, Some(Duration::from_secs(3)));
-        assert_eq!(typed.over(&said).connect_timeout, Some(Duration::from_secs(5)));
+        let typed = ServerArgs { connect_timeout: Some("5".parse().unwrap()), ..ServerArgs::default() };
+        assert_eq!(timeout(&ServerArgs::default(), &silent), None);
+        assert_eq!(timeout(&ServerArgs::default(), &said), Some(Duration::from_secs(3)));
+        assert_eq!(timeout(&typed, &said), Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn an_ssh_configuration_that_was_named_and_is_not_there_is_refused() {
+        let gone = tempfile::tempdir().unwrap().path().join("gone");
+        let typed = ServerArgs { ssh_config: Some(gone.clone()), ..ServerArgs::default() };
+        let mut file = Settings::default();
+        let none = ServerArgs { ssh_config: Some("none".into()), ..ServerArgs::default() };
+        assert!(none.over(&file).is_ok());
+        let refused = typed.over(&file).unwrap_err();
+        assert_eq!(refused.exit_status(), crate::exit::USAGE);
+        assert!(refused.to_string().contains("gone does not exist"), "{refused}");
+        file.ssh.config = Some(config::SshConfig::File(gone));
+        assert!(ServerArgs::default().over(&file).is_err());
     }
 }

@@ -3,10 +3,13 @@
 use hithe_cli_parser::{CommandError, Kind};
 
 use super::decode::not_known;
-use super::keys::{Flag, Form, List, Meaning, in_words_of_keys, is_section, meaning, names_within};
+use super::keys::{
+    Flag, Form, List, Meaning, ONLY_PUBLIC, in_words_of_keys, is_section, meaning, names_within,
+};
 use super::tree::{Entry, Node, Position, Value, at_home};
 use super::{Fault, Faults};
-use crate::endpoint::{Endpoint, EndpointError};
+use crate::Upstream;
+use crate::endpoint::{Endpoint, EndpointError, KEY_LEAVES, command, no_file};
 
 /// The endpoint that an entry of `tunnels:` or of the list `endpoints:` asks for.
 pub(super) fn endpoint(
@@ -20,28 +23,33 @@ pub(super) fn endpoint(
     let before = faults.len();
     match entry.node.map(&words.base) {
         Ok(map) => words.take_all(map, "", faults),
-        Err(fault) => faults.push(fault),
-    }
-    let kind = match words.settle(entry) {
-        Ok(kind) => kind,
         Err(fault) => {
             faults.push(fault);
             return None;
         }
-    };
-    if faults.len() > before {
-        return None;
     }
-    match Endpoint::from_words(&entry.key, kind, words.line(&entry.key)) {
-        Ok(endpoint) => {
-            notes.extend(words.key_that_leaves(&endpoint));
-            Some(endpoint)
+    let settled = words.settle(entry);
+    // Which flags take what is the same for all.
+    let kind = settled.as_ref().map_or(Kind::Http, |kind| *kind);
+    faults.extend(settled.err().flatten());
+    if faults.len() == before {
+        match Endpoint::from_words(&entry.key, kind, words.line(&entry.key)) {
+            Ok(endpoint) => {
+                notes.extend(words.key_that_leaves(&endpoint));
+                notes.extend(words.certificate_of_others(&endpoint));
+                return Some(endpoint);
+            }
+            Err(error) => {
+                words.check_each(kind, faults);
+                if faults.len() == before {
+                    faults.push(words.fault(&error, kind, entry));
+                }
+            }
         }
-        Err(error) => {
-            faults.push(words.fault(&error, kind, entry));
-            None
-        }
+    } else {
+        words.check_each(kind, faults);
     }
+    None
 }
 
 /// What has been gathered of one endpoint.
@@ -125,7 +133,7 @@ impl Words {
             }
             Some(Meaning::Elsewhere(advice)) => Err(Fault::at(&entry.position, &shown, advice)),
             Some(Meaning::Refused(_)) if entry.node.is_empty() => Ok(()),
-            Some(Meaning::Refused(why)) => Err(Fault::at(&entry.position, &shown, why)),
+            Some(Meaning::Refused(why)) => Err(Fault::at(&entry.position, &shown, in_words_of_keys(why))),
             _ if entry.node.is_null() => Ok(()),
             Some(Meaning::Own) => self.take_own(&entry.node, path, &shown),
             Some(Meaning::Flag(flag)) => self.take_flag(flag, &entry.node, path, &shown),
@@ -137,8 +145,7 @@ impl Words {
             "bindings" => {
                 for binding in node.list() {
                     if binding.text(shown)? != "public" {
-                        let message = "only public is offered: anybody on the internet could come, which this does not ask for";
-                        return Err(binding.fault(shown, message));
+                        return Err(binding.fault(shown, ONLY_PUBLIC));
                     }
                 }
                 return Ok(());
@@ -213,20 +220,42 @@ impl Words {
         });
     }
 
-    /// Which kind of endpoint it is, and what its URL says besides.
-    fn settle(&mut self, entry: &Entry) -> Result<Kind, Fault> {
+    /// Which kind of endpoint it is, and what its URL says besides. An error is none where what is wrong has been said.
+    fn settle(&mut self, entry: &Entry) -> Result<Kind, Option<Fault>> {
         let needs = |key: &str, example: &str| {
             let path = format!("{}.{key}", self.base);
             Fault::at(&entry.position, &path, format!("missing: {example}"))
         };
         if self.list == List::Tunnels {
-            return self.kind.ok_or_else(|| needs("proto", "say proto: http, tls or tcp"));
+            let is_there = entry.node.get("proto").is_some();
+            let missing = || (!is_there).then(|| needs("proto", "say proto: http, tls or tcp"));
+            return self.kind.ok_or_else(missing);
         }
         if self.address.is_none() {
-            return Err(needs("upstream.url", "say where it leads, as in upstream: {url: 8080}"));
+            let is_there =
+                |it: &Node| it.get("url").is_some() || !matches!(it.value, Value::Map(_) | Value::Null);
+            let is_there = entry.node.get("upstream").is_some_and(is_there);
+            let missing = || needs("upstream.url", "say where it leads, as in upstream: {url: 8080}");
+            return Err((!is_there).then(missing));
         }
         let Some((url, position)) = self.url.take() else { return Ok(Kind::Http) };
-        self.settle_url(&url, &position)
+        self.settle_url(&url, &position).map_err(Some)
+    }
+
+    /// What is wrong of each value by itself.
+    fn check_each(&self, kind: Kind, faults: &mut Faults) {
+        let mut grammar = command(kind).no_binary_name(true);
+        for said in &self.said {
+            if let Err(error) = grammar.try_get_matches_from_mut([said.word()]) {
+                let error = hithe_cli_parser::explain(kind, &error).into();
+                faults.push(self.fault_at(&error, &said.path, &said.position));
+            }
+        }
+        if let Some((address, position)) = &self.address
+            && let Err(error) = Upstream::parse(address, kind)
+        {
+            faults.push(self.fault_at(&error.into(), self.address_key(), position));
+        }
     }
 
     /// In the words that a command line would have for it.
@@ -261,12 +290,16 @@ impl Words {
     /// ngrok's agent ends TLS where these keys stand. Here the server does, unless the file says otherwise, and somebody who
     /// brings such a file should know.
     fn key_that_leaves(&self, endpoint: &Endpoint) -> Option<Fault> {
-        let said = |flag: &str| self.said.iter().find(|it| it.flag == flag);
-        let key = said("key")?;
-        let is_old = self.list == List::Tunnels && endpoint.kind() == Kind::Tls;
-        let is_unsaid = is_old && said("terminate-at").is_none();
+        let key = self.said.iter().find(|it| it.flag == "key")?;
         let path = format!("{}.{}", self.base, key.path);
-        is_unsaid.then(|| Fault::at(&key.position, &path, KEY_LEAVES))
+        let leaves = self.list == List::Tunnels && endpoint.gives_key_away();
+        leaves.then(|| Fault::at(&key.position, &path, format!("{KEY_LEAVES} {KEY_STAYS}")))
+    }
+
+    fn certificate_of_others(&self, endpoint: &Endpoint) -> Option<Fault> {
+        let why = endpoint.certificate_of_others()?;
+        let said = self.said.iter().find(|it| it.flag == "crt")?;
+        Some(Fault::at(&said.position, &format!("{}.{}", self.base, said.path), in_words_of_keys(&why)))
     }
 
     /// The words behind `http`, `tls` or `tcp`.
@@ -280,27 +313,34 @@ impl Words {
     }
 
     fn fault(&self, error: &EndpointError, kind: Kind, entry: &Entry) -> Fault {
-        let message = match error {
-            EndpointError::Command(error) => of_command(error),
-            EndpointError::Address(error) => error.to_string(),
-            EndpointError::Together(message) => message.clone(),
-        };
-        let address = if self.list == List::Tunnels { "addr" } else { "upstream.url" };
         let about_address = matches!(error, EndpointError::Address(_));
         let at = match &self.address {
-            Some((_, position)) if about_address => Some((address, position)),
-            _ => self.named_in(error, kind, &message).map(|said| (said.path.as_str(), &said.position)),
+            Some((_, position)) if about_address => Some((self.address_key(), position)),
+            _ => self.named_in(error, kind).map(|said| (said.path.as_str(), &said.position)),
         };
-        let message = message.split(": hithe ").next().unwrap_or(&message);
-        let message = in_words_of_keys(message).replace("ADDR", address);
         match at {
-            Some((path, position)) => Fault::at(position, &format!("{}.{path}", self.base), message),
-            None => Fault::at(&entry.position, &self.base, message),
+            Some((path, position)) => self.fault_at(error, path, position),
+            None => self.fault_at(error, "", &entry.position),
+        }
+    }
+
+    fn fault_at(&self, error: &EndpointError, path: &str, position: &Position) -> Fault {
+        let message = message_of(error);
+        let message = message.split(": hithe ").next().unwrap_or(&message);
+        let message = in_words_of_keys(message).replace("ADDR", self.address_key());
+        let dot = if path.is_empty() { "" } else { "." };
+        Fault::at(position, &format!("{}{dot}{path}", self.base), message)
+    }
+
+    const fn address_key(&self) -> &'static str {
+        match self.list {
+            List::Tunnels => "addr",
+            List::Endpoints => "upstream.url",
         }
     }
 
     /// The key whose flag an error is about; of several values the one that is wrong by itself.
-    fn named_in(&self, error: &EndpointError, kind: Kind, message: &str) -> Option<&Said> {
+    fn named_in(&self, error: &EndpointError, kind: Kind) -> Option<&Said> {
         let of = |word: &str| {
             let name = word.strip_prefix("--")?;
             let mut all = self.said.iter().filter(|said| said.flag == name);
@@ -312,16 +352,31 @@ impl Words {
         };
         let word = match error {
             EndpointError::Command(error) => error.offending_word(),
+            EndpointError::NoFile { flag, name } => {
+                let it = |said: &&Said| {
+                    Some(said.flag.as_str()) == flag.strip_prefix("--") && said.value.as_ref() == Some(name)
+                };
+                return self.said.iter().find(it);
+            }
             EndpointError::Address(_) | EndpointError::Together(_) => None,
         };
+        let message = message_of(error);
         let clean = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
         word.and_then(of).or_else(|| message.split(clean).find_map(of))
     }
 }
 
-const KEY_LEAVES: &str = "this private key is SENT TO THE SERVER, which ends TLS with it and sees what visitors send. To keep it on \
-                          this machine, say terminate_at: agent (in version 3: agent_tls_termination with \
-                          server_certificate and server_private_key); if the server is meant, terminate_at: edge";
+const KEY_STAYS: &str = "To keep it on this machine, say terminate_at: agent (in version 3: agent_tls_termination with \
+                         server_certificate and server_private_key); if the server is meant, terminate_at: edge";
+
+/// Its place is told beside it.
+fn message_of(error: &EndpointError) -> String {
+    match error {
+        EndpointError::Command(error) => of_command(error),
+        EndpointError::NoFile { name, .. } => no_file(name),
+        EndpointError::Address(_) | EndpointError::Together(_) => error.to_string(),
+    }
+}
 
 /// Without the advice that is for a command line.
 fn of_command(error: &CommandError) -> String {

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use clap::{Arg, ArgAction};
 use hithe_cli_parser::Kind;
 
+use super::settings::MEANINGLESS;
 use crate::endpoint::command;
 
 /// What a key does.
@@ -112,12 +113,16 @@ const OF_ENDPOINTS: &[(&str, &str)] = &[
     ("bindings", "Who may come: `public` is what there is"),
 ];
 
-const RULES: &str = "the server has no traffic policies, and without this one more would be let in than you ask for: say it with keys \
-                     such as basic_auth, ip_restriction, rate_limit, user_agent_filter, request_header (docs/modules.md)";
+/// In words of flags.
+const RULES: &str = "the server has no traffic policies, and without this one more would be let in than you ask for: say it with \
+                     --basic-auth, --cidr-allow, --rate-limit, --ua-filter-deny, --request-header-add and the like (docs/modules.md)";
 const WALL: &str = "the server cannot ask visitors to log in there, and without it everybody would be let in: protect the endpoint \
-                    with basic_auth, ip_restriction or mutual_tls_cas, or leave the key out";
-const LABELS: &str = "they name an edge at ngrok, which holds the address and the rules: say proto and domain here, and the rules as \
-                      keys of this endpoint";
+                    with --basic-auth, --cidr-allow or --mutual-tls-cas, or leave it out";
+const LABELS: &str = "they name an edge at ngrok, which holds the address and the rules: say here whether it is http, tls or tcp, its \
+                      --domain, and each of the rules";
+
+pub(super) const ONLY_PUBLIC: &str =
+    "only public is offered: anybody on the internet could come, which this does not ask for";
 
 const REFUSED: &[(&str, &str)] = &[
     ("oauth", WALL),
@@ -169,9 +174,9 @@ static FLAGS: LazyLock<Vec<Flag>> = LazyLock::new(|| {
 
 fn flag(name: &str, arg: &Arg) -> Flag {
     let form = match arg.get_action() {
-        ArgAction::SetTrue => Form::Switch,
         ArgAction::Append => Form::Many,
         _ if name == "inspect" => Form::Boolean,
+        _ if arg.get_num_args().is_some_and(|it| it.min_values() == 0) => Form::Switch,
         _ => Form::One,
     };
     let values = arg.get_value_names().unwrap_or_default();
@@ -201,6 +206,14 @@ const HELP: &[(&str, &str)] = &[
         "Accept only a certificate of the upstream that these authorities signed: a file, or PEM",
     ),
     (
+        "verify-upstream-tls",
+        "Accept only a trusted certificate of the upstream: of an `https://` address one that this machine trusts, for the host there; otherwise, and with `upstream_protocol: auto`, one that the server's machine trusts",
+    ),
+    (
+        "upstream-server-name",
+        "The name that the upstream is asked for in its TLS handshake; the host of an `https://` address, otherwise localhost, without it",
+    ),
+    (
         "host-header",
         "The host that the upstream is asked for: `rewrite` is its own, `preserve` the public one, or one such as localhost:3000",
     ),
@@ -225,6 +238,30 @@ pub(super) fn meaning(path: &str, list: List) -> Option<Meaning> {
     let named = |flag: &&Flag| name.map_or_else(|| flag.key() == path, |name| flag.name == name);
     FLAGS.iter().find(named).map(Meaning::Flag)
 }
+
+/// What there is in place of a flag of ngrok that this agent has not; `flag` is without its hyphens.
+pub(crate) fn in_place_of(flag: &str) -> Option<String> {
+    let key = flag.replace('-', "_");
+    let find = |table: Table, key: &str| table.iter().find(|(it, _)| *it == key).map(|(_, value)| *value);
+    // `--oauth-allow-domain` is of oauth, `--label` one of the labels.
+    let section = key.split('_').next().unwrap_or(&key);
+    let refused = [&key, section, &format!("{key}s")].into_iter().find_map(|key| find(REFUSED, key));
+    let instead = |flag: &str| format!("it is called --{flag}");
+    refused
+        .map(str::to_owned)
+        .or_else(|| find(ALSO, &key).map(instead))
+        .or_else(|| find(FLAGS_OF_NGROK, &key).map(str::to_owned))
+        .or_else(|| find(MEANINGLESS, &key).map(|why| why.replace("connect_url", "--server")))
+}
+
+/// What is no flag here, and as a key has a meaning of its own.
+const FLAGS_OF_NGROK: Table = &[
+    ("binding", ONLY_PUBLIC),
+    ("bindings", ONLY_PUBLIC),
+    ("bind_tls", "it is called --schemes: http, https or http,https"),
+    ("server_addr", "it is called --server"),
+    ("connect_url", "it is called --server"),
+];
 
 fn own(list: List) -> &'static [(&'static str, &'static str)] {
     if list == List::Tunnels { OF_TUNNELS } else { OF_ENDPOINTS }

@@ -211,6 +211,14 @@ impl Time {
     }
 }
 
+impl std::str::FromStr for Time {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        Self::of(text)
+    }
+}
+
 impl From<Time> for String {
     fn from(time: Time) -> Self {
         time.0.to_string()

@@ -149,6 +149,26 @@ impl Node {
         format!("keys with values belong here, as in {example}, not {}; {remedy}", self.kind())
     }
 
+    /// The same with one value each, so that of several wrong ones each is found. As many as the file has values at most.
+    pub(super) fn pieces(&self) -> Vec<Self> {
+        let piece = |value| Self { value, position: self.position.clone() };
+        match &self.value {
+            Value::Map(map) if !map.is_empty() => {
+                let of = |entry: &Entry| {
+                    let (key, position) = (entry.key.clone(), entry.position.clone());
+                    let around = move |node| Entry { key: key.clone(), position: position.clone(), node };
+                    entry.node.pieces().into_iter().map(move |node| piece(Value::Map(vec![around(node)])))
+                };
+                map.iter().flat_map(of).collect()
+            }
+            Value::List(list) if !list.is_empty() => {
+                let parts = list.iter().flat_map(Self::pieces);
+                parts.map(|node| piece(Value::List(vec![node]))).collect()
+            }
+            Value::Null | Value::Text(_) | Value::List(_) | Value::Map(_) => vec![self.clone()],
+        }
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         let Value::Map(map) = &self.value else { return None };
         map.iter().find(|entry| entry.key == key).map(|entry| &entry.node).filter(|node| !node.is_null())

@@ -9,8 +9,9 @@ use super::screen::own;
 use crate::{EndpointStatus, Phase, Status};
 
 /// Tells what becomes of the endpoints, until nobody keeps the status up to date any more: as events for the log, and
-/// if `out` is given as plain lines there. A reader who has gone is no error.
-pub(crate) async fn lines(mut status: watch::Receiver<Status>, mut out: Option<impl Write>) {
+/// if `out` is given as plain lines there. Why one of `told` has ended for good is printed elsewhere. A reader who has gone
+/// is no error.
+pub(crate) async fn lines(mut status: watch::Receiver<Status>, mut out: Option<impl Write>, told: &[String]) {
     let mut before: Vec<EndpointStatus> = Vec::new();
     loop {
         let now = status.borrow_and_update().endpoints.clone();
@@ -19,7 +20,8 @@ pub(crate) async fn lines(mut status: watch::Receiver<Status>, mut out: Option<i
             let changes = [Change::between(known, endpoint), Change::of_upstream(known, endpoint)];
             for change in changes.into_iter().flatten() {
                 change.log(endpoint);
-                if let Some(writer) = &mut out
+                if let Some(writer) =
+                    out.as_mut().filter(|_| change != Change::Ended || !told.contains(&endpoint.name))
                     && change.write(endpoint, writer).is_err()
                 {
                     out = None;
@@ -166,6 +168,11 @@ mod tests {
 
     /// What is written while the endpoint goes through these.
     async fn told(phases: impl IntoIterator<Item = EndpointStatus>) -> String {
+        told_beside(phases, &[]).await
+    }
+
+    /// The same, of whose ends some are told elsewhere.
+    async fn told_beside(phases: impl IntoIterator<Item = EndpointStatus>, elsewhere: &[String]) -> String {
         let (sender, receiver) = watch::channel(Status::default());
         let (mut reader, writer) = io::pipe().unwrap();
         let story = async {
@@ -176,7 +183,7 @@ mod tests {
             }
             drop(sender);
         };
-        tokio::join!(lines(receiver, Some(writer)), story);
+        tokio::join!(lines(receiver, Some(writer), elsewhere), story);
         io::read_to_string(&mut reader).unwrap()
     }
 
@@ -230,6 +237,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_end_that_is_told_elsewhere_is_no_line_here() {
+        let ended = || endpoint(Phase::Ended { why: "taken".into() });
+        assert_eq!(told_beside([ended()], &["web".to_owned()]).await, "");
+        assert!(
+            told_beside([ended()], &["other".to_owned()]).await.starts_with("Ended       https://a.test")
+        );
+    }
+
+    #[tokio::test]
     async fn one_reason_for_waiting_is_told_once() {
         let mut unborn = endpoint(waiting("refused"));
         unborn.urls.clear();
@@ -243,7 +259,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         sender.send_modify(|status| status.endpoints = vec![endpoint(online())]);
-        let telling = lines(receiver, Some(writer));
+        let telling = lines(receiver, Some(writer), &[]);
         tokio::pin!(telling);
         let is_over = futures_util::poll!(telling.as_mut()).is_ready();
         assert!(!is_over);

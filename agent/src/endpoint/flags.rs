@@ -7,7 +7,7 @@ use std::str::FromStr as _;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint};
 use hithe_cli_parser::{Code, Kind, Objection, PRESERVE, Pem, Secret, TerminateAt, flags_of, is_authority};
 
-use super::Said;
+use super::{Said, no_file};
 
 pub(super) const ADDR: &str = "ADDR";
 const INSPECT: &str = "inspect";
@@ -82,6 +82,14 @@ const IN_OTHER_WORDS: &[(&str, &str)] = &[
         "remote-addr",
         "The public port: host:port, such as tunnel.example.com:20022; without it any, the same each time",
     ),
+    (
+        "verify-upstream-tls",
+        "Accept only a trusted certificate of the upstream: with https:// in ADDR one that this machine trusts, for the host there; otherwise, and with --upstream-protocol auto, one that the server's machine trusts",
+    ),
+    (
+        "upstream-server-name",
+        "The name that the upstream is asked for in its TLS handshake [default: the host of an https:// ADDR, otherwise localhost]",
+    ),
 ];
 
 fn file(arg: Arg) -> Arg {
@@ -131,7 +139,7 @@ fn pem(text: &str) -> Result<Pem, Objection> {
             && text.len() < LONGEST_PATH
             && !text.contains("BEGIN")
         {
-            true => Objection::new(Code::BAD_FLAG, format!("there is no file {text}")),
+            true => Objection::new(Code::BAD_FLAG, no_file(text)),
             false => objection,
         };
         return Pem::from_str(text).map_err(missing);

@@ -120,3 +120,62 @@ fn the_equivalent_ssh_command_survives_a_shell() {
     let odd = Endpoint::from_words("a", Kind::Http, ["file:///srv/a\nrm"]).unwrap().ssh_line("host", &[]);
     assert!(odd.lines().all(|line| line.starts_with('#') || line.starts_with("ssh ")), "{odd}");
 }
+
+#[test]
+fn a_file_that_is_missing_is_named_with_the_folder_that_was_searched() {
+    let here = std::env::current_dir().unwrap();
+    let searched = format!("there is no file example.crt (looked in {})", here.display());
+    for line in
+        ["80 --crt example.crt --key example.key", "80 --terminate-at agent --crt example.crt --key k"]
+    {
+        assert_eq!(refused(Kind::Tls, line), format!("{searched}: --crt"), "{line}");
+    }
+    let pem = "'-----BEGIN CERTIFICATE----- AA== -----END CERTIFICATE-----'";
+    assert!(refused(Kind::Tls, &format!("80 --crt={pem} --key a.key")).contains("no file a.key (looked in"));
+    assert!(refused(Kind::Tls, "80 --crt certs/a.crt --key k").contains("no file certs/a.crt (looked in"));
+    // What the server knows by name needs no file.
+    assert_eq!(sent(Kind::Tls, "80 --crt corp"), "tls --crt=corp");
+}
+
+#[test]
+fn a_key_that_goes_to_the_server_unasked_is_noticed() {
+    let [crt, key] =
+        ["CERTIFICATE", "PRIVATE KEY"].map(|it| format!("'-----BEGIN {it}----- AA== -----END {it}-----'"));
+    let gives_away = |kind, more: &str| {
+        endpoint(kind, &format!("80 --crt={crt} --key={key} {more}")).unwrap().gives_key_away()
+    };
+    assert!(gives_away(Kind::Tls, "--domain app"));
+    assert!(!gives_away(Kind::Tls, "--terminate-at edge"));
+    assert!(!gives_away(Kind::Tls, "--terminate-at agent"));
+    assert!(!gives_away(Kind::Http, ""));
+}
+
+#[test]
+fn an_upstream_in_the_clear_is_not_spoken_to_in_tls() {
+    assert!(
+        refused(Kind::Http, "h2c://localhost:1 --upstream-tls").contains("h2c:// is HTTP/2 in the clear")
+    );
+    assert!(endpoint(Kind::Http, "h2c://localhost:1 --upstream-tls=false").is_ok());
+}
+
+#[test]
+fn flags_that_are_on_or_off_may_say_so() {
+    for line in ["80 --compression=true", "--compression 80", "80 --compression"] {
+        let http = endpoint(Kind::Http, line).unwrap();
+        assert_eq!(
+            (http.command.to_string(), http.upstream.to_string()),
+            ("http --compression".to_owned(), "localhost:80".to_owned()),
+            "{line}"
+        );
+    }
+    let off = endpoint(Kind::Http, "80 --compression=false --pooling-enabled=false");
+    assert_eq!(off, endpoint(Kind::Http, "80"));
+    assert_eq!(sent(Kind::Tcp, "22 --pooling-enabled=true"), "tcp --pooling-enabled");
+}
+
+#[test]
+fn help_says_who_checks_the_upstreams_certificate() {
+    let help = command(Kind::Http).render_long_help().to_string();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("with https:// in ADDR one that this machine trusts"), "{help}");
+}

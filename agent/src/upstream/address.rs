@@ -1,9 +1,11 @@
 //! ADDR: `80`, `host:port`, `https://host`, `h2c://host:port`, `unix:/path`, `file:///folder` …
 //! (behaviour.md 6.1 and the forms of `upstream.url` in 6.2).
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use hithe_cli_parser::{Kind, printable};
+use percent_encoding::percent_decode_str;
 
 use super::{Place, Scheme, Upstream};
 
@@ -48,18 +50,19 @@ fn take_apart(said: &str, kind: Kind) -> Result<Parts, &'static str> {
     if said.is_empty() {
         return Err("ADDR is empty");
     }
-    if let Some(path) = said.strip_prefix("unix:") {
+    if let Some(path) = behind("unix:", said) {
         if !cfg!(unix) {
             return Err("Unix sockets cannot be reached on this system");
         }
         return absolute(path.strip_prefix("//").unwrap_or(path))
             .map(|path| (Place::Unix(path), Scheme::Plain));
     }
-    if let Some(path) = said.strip_prefix("file://") {
-        return absolute(path).map(|path| (Place::Files(path), Scheme::Plain));
+    if let Some(path) = behind("file://", said) {
+        return absolute(&decoded(path)?).map(|path| (Place::Files(path), Scheme::Plain));
     }
     let (name, rest) = said.split_once("://").map_or((None, said), |(name, rest)| (Some(name), rest));
-    let (scheme, usual) = match (name, kind) {
+    let name = name.map(str::to_ascii_lowercase);
+    let (scheme, usual) = match (name.as_deref(), kind) {
         (None, Kind::Http) | (Some("http"), _) => (Scheme::Plain, Some(80)),
         (None | Some("tcp"), _) => (Scheme::Plain, None),
         (Some("https"), _) => (Scheme::Tls, Some(443)),
@@ -76,6 +79,24 @@ fn take_apart(said: &str, kind: Kind) -> Result<Parts, &'static str> {
     let (host, port) = host_and_port(rest)?;
     let port = port.or(usual).ok_or("ADDR needs a port here")?;
     Ok((Place::Tcp { host: host.unwrap_or("localhost").to_owned(), port }, scheme))
+}
+
+/// What follows the beginning, in whichever letters that is written (RFC 3986 §3.1).
+fn behind<'a>(beginning: &str, text: &'a str) -> Option<&'a str> {
+    let (first, rest) = text.split_at_checked(beginning.len())?;
+    first.eq_ignore_ascii_case(beginning).then_some(rest)
+}
+
+/// A path of a file URL without its percent-encoding (RFC 8089 §2). What is none stays: paths are also pasted as they are.
+fn decoded(path: &str) -> Result<OsString, &'static str> {
+    let bytes: Vec<u8> = percent_decode_str(path).collect();
+    if bytes.contains(&0) {
+        return Err("a path has no NUL");
+    }
+    #[cfg(unix)]
+    return Ok(std::os::unix::ffi::OsStringExt::from_vec(bytes));
+    #[cfg(not(unix))]
+    String::from_utf8(bytes).map(OsString::from).map_err(|_| "what is encoded in the path is not UTF-8")
 }
 
 fn host_and_port(text: &str) -> Result<(Option<&str>, Option<u16>), &'static str> {
@@ -111,10 +132,12 @@ fn host_and_port(text: &str) -> Result<(Option<&str>, Option<u16>), &'static str
     }
 }
 
-fn absolute(path: &str) -> Result<PathBuf, &'static str> {
+fn absolute(path: impl AsRef<OsStr>) -> Result<PathBuf, &'static str> {
+    let path = path.as_ref();
     // file:///C:/folder
-    let path = path.strip_prefix('/').filter(|it| cfg!(windows) && it.contains(':')).unwrap_or(path);
-    let path = PathBuf::from(path);
+    let drive =
+        path.to_str().and_then(|it| it.strip_prefix('/')).filter(|it| cfg!(windows) && it.contains(':'));
+    let path = PathBuf::from(drive.map_or(path, OsStr::new));
     if path.is_absolute() { Ok(path) } else { Err("the path must be absolute") }
 }
 
@@ -142,6 +165,8 @@ mod tests {
             ("https://", "Tls localhost 443"),
             ("https://localhost:8443", "Tls localhost 8443"),
             ("h2c://localhost:50051", "H2c localhost 50051"),
+            ("HTTP://LOCALHOST:1", "Plain LOCALHOST 1"),
+            ("Https://localhost:8443", "Tls localhost 8443"),
         ] {
             assert_eq!(place(said, Kind::Http), meant, "{said}");
         }
@@ -156,6 +181,23 @@ mod tests {
         assert_eq!(place("unix:/run/app.sock", Kind::Http), "Unix(\"/run/app.sock\")");
         assert_eq!(place("unix:///run/app.sock", Kind::Tcp), "Unix(\"/run/app.sock\")");
         assert_eq!(place("file:///srv/www", Kind::Http), "Files(\"/srv/www\")");
+        assert_eq!(place("FILE:///Srv", Kind::Http), "Files(\"/Srv\")");
+        assert_eq!(place("Unix:/run/App.sock", Kind::Http), "Unix(\"/run/App.sock\")");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_path_of_a_file_url_may_be_percent_encoded_and_need_not() {
+        for (said, folder) in [
+            ("file:///srv/a%20b", "/srv/a b"),
+            ("file:///srv/a b", "/srv/a b"),
+            ("file:///srv/%C3%A9t%c3%a9", "/srv/été"),
+            ("file:///srv/100%", "/srv/100%"),
+            ("file:///srv/50%25/%zz/%2", "/srv/50%/%zz/%2"),
+        ] {
+            assert_eq!(place(said, Kind::Http), format!("Files({folder:?})"), "{said}");
+        }
+        assert!(Upstream::parse("file:///srv/a%00b", Kind::Http).is_err());
     }
 
     #[cfg(windows)]

@@ -3,14 +3,16 @@
 use std::io;
 use std::sync::Arc;
 
-use hithe_cli_parser::{Pem, TlsVersion};
+use hithe_cli_parser::{Pem, TlsVersion, printable};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -33,6 +35,14 @@ pub(crate) enum TlsError {
     NoRoots,
     #[error("the PEM of {0} cannot be used: {1}")]
     Pem(&'static str, String),
+    #[error("{flag} holds {holds}, not {wanted}; are --crt and --key swapped?")]
+    Swapped { flag: &'static str, holds: &'static str, wanted: &'static str },
+    #[error(
+        "the key of --key is encrypted, and encrypted keys cannot be used: decrypt it with `openssl pkey -in KEY -out FILE` and name that FILE"
+    )]
+    Encrypted,
+    #[error("--crt and --key do not belong together: the key is that of another certificate")]
+    Mismatch,
     #[error("TLS: {0}")]
     Rustls(#[from] rustls::Error),
 }
@@ -85,12 +95,89 @@ pub(crate) fn acceptor(asked: &TlsAtAgent) -> Result<TlsAcceptor, TlsError> {
             verifier.map_err(|error| TlsError::Pem("--mutual-tls-cas", error.to_string()))?,
         )
     };
-    let key = PrivateKeyDer::from_pem_slice(text(asked.key.expose()).as_bytes());
-    let key = key.map_err(|error| TlsError::Pem("--key", error.to_string()))?;
-    let mut config = builder.with_single_cert(certificates("--crt", &asked.certificate)?, key)?;
+    let certificate = match certificates("--crt", &asked.certificate) {
+        Err(_) if has(&asked.certificate, KEY) => {
+            let (holds, wanted) = ("a private key", "a certificate");
+            return Err(TlsError::Swapped { flag: "--crt", holds, wanted });
+        }
+        certificate => certificate?,
+    };
+    let config = builder.with_single_cert(certificate, key(asked.key.expose())?);
+    let mut config = config.map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch,
+        rustls::Error::General(why) => TlsError::Pem("--key", why),
+        rustls::Error::InvalidCertificate(why) => TlsError::Pem("--crt", why.to_string()),
+        error => TlsError::Rustls(error),
+    })?;
     config.alpn_protocols = asked.alpn();
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
+
+impl TlsAtAgent {
+    /// What is wrong if visitors of this name (`app`, `app.example.com`, `*.app.example.com`) would not take the certificate.
+    /// Of a single label the rest is the server's domain, which is not known here.
+    pub(crate) fn not_for(&self, name: &str) -> Option<String> {
+        let certificate = certificates("--crt", &self.certificate).ok()?.into_iter().next()?;
+        let certificate = ParsedCertificate::try_from(&certificate).ok()?;
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let (label, is_whole) = (name.strip_prefix("*.").unwrap_or(&name), name.contains('.'));
+        // Any name that the wildcard stands for, or for a label alone one that no certificate has, to learn which it has.
+        let asked = match (name.strip_prefix("*."), is_whole) {
+            (Some(rest), _) if rest.contains('.') => format!("any.{rest}"),
+            (None, true) => name.clone(),
+            _ => "none.invalid".to_owned(),
+        };
+        let asked = ServerName::try_from(asked).ok()?;
+        let names = match rustls::client::verify_server_name(&certificate, &asked) {
+            Ok(()) => return None,
+            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            })) => presented.iter().map(|it| plain_name(it).to_owned()).collect::<Vec<_>>(),
+            Err(_) => return None,
+        };
+        let begins =
+            |it: &String| it.split_once('.').is_some_and(|(first, _)| first == label || first == "*");
+        let is_label = asked.to_str() == "none.invalid";
+        if is_label && (name.starts_with("*.") || names.iter().any(begins)) {
+            return None;
+        }
+        let has = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
+        Some(format!(
+            "the certificate of --crt is not for {}, and visitors will refuse it: it is for {}",
+            printable(&name),
+            printable(&has)
+        ))
+    }
+}
+
+/// Of `DnsName("app.example.com")`.
+fn plain_name(presented: &str) -> &str {
+    presented.split('"').nth(1).unwrap_or(presented)
+}
+
+fn key(pem: &Pem) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = text(pem);
+    // In a label of PKCS #8 (RFC 7468 §11), or in a header as older OpenSSL wrote it (RFC 1421 §4.6.1.1).
+    if text.contains("ENCRYPTED") {
+        return Err(TlsError::Encrypted);
+    }
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match has(pem, CERTIFICATE) {
+        true => {
+            let (holds, wanted) = ("a certificate", "a private key");
+            TlsError::Swapped { flag: "--key", holds, wanted }
+        }
+        false => TlsError::Pem("--key", error.to_string()),
+    })
+}
+
+/// Whether a block has a label that ends so.
+fn has(pem: &Pem, label: &str) -> bool {
+    text(pem).contains(&format!("{label}-----"))
+}
+
+const KEY: &str = "PRIVATE KEY";
+const CERTIFICATE: &str = "CERTIFICATE";
 
 fn certificates(flag: &'static str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text(pem).as_bytes()).collect();
@@ -214,5 +301,62 @@ mod tests {
             let said = shake(protocol, offered).await;
             assert!(said.contains(agreed), "{protocol:?}, {offered}: {said}");
         }
+    }
+
+    const ENCRYPTED: &str =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    const OLDER: &str = "-----BEGIN EC PRIVATE KEY-----\nProc-Type:\n4,ENCRYPTED\nDEK-Info:\nAES-256-CBC,00\nAA==\n-----END EC PRIVATE KEY-----\n";
+
+    fn at_agent(certificate: String, key: String) -> TlsAtAgent {
+        TlsAtAgent {
+            certificate: Pem::Inline(certificate),
+            key: Secret::new(Pem::Inline(key)),
+            authorities: Vec::new(),
+            min_version: None,
+            protocol: None,
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_or_its_key_is_said_of_the_flag() {
+        let pair = || rcgen::generate_simple_self_signed(["app.example.com".to_owned()]).unwrap();
+        let (one, other) = (pair(), pair());
+        let (crt, key) = (one.cert.pem(), one.signing_key.serialize_pem());
+        assert!(acceptor(&at_agent(crt.clone(), key.clone())).is_ok());
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
+        for (certificate, key, said) in [
+            (&crt, &other.signing_key.serialize_pem(), "the key is that of another certificate"),
+            (&crt, &ENCRYPTED.to_owned(), "decrypt it with `openssl pkey -in"),
+            (&crt, &OLDER.to_owned(), "decrypt it with `openssl pkey -in"),
+            (&key, &crt, "--crt holds a private key"),
+            (&key, &key, "--crt holds a private key"),
+            (&crt, &crt, "--key holds a certificate"),
+            (&broken, &key, "the PEM of --crt cannot be used"),
+        ] {
+            let why = acceptor(&at_agent(certificate.clone(), key.clone())).err().unwrap().to_string();
+            assert!(why.contains(said), "{said}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_visitors_would_refuse_is_noticed() {
+        let of = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|it| (*it).to_owned()).collect();
+            let pair = rcgen::generate_simple_self_signed(names).unwrap();
+            at_agent(pair.cert.pem(), pair.signing_key.serialize_pem())
+        };
+        let (app, wild, nobody) = (of(&["app.example.com"]), of(&["*.example.com"]), of(&[]));
+        for name in ["app.example.com", "APP.example.com.", "app"] {
+            assert_eq!(app.not_for(name), None, "{name}");
+        }
+        for name in ["www.example.com", "*.example.com", "www", "a.app.example.com"] {
+            let why = app.not_for(name).expect(name);
+            assert!(why.contains(name) && why.ends_with("it is for app.example.com"), "{why}");
+        }
+        for name in ["www.example.com", "*.example.com", "anything"] {
+            assert_eq!(wild.not_for(name), None, "{name}");
+        }
+        assert!(wild.not_for("a.b.example.com").is_some());
+        assert!(nobody.not_for("app.example.com").unwrap().ends_with("no name at all"));
     }
 }

@@ -77,6 +77,7 @@ fn bad_value(flag: &str, value: &str) -> CommandError {
         CommandError::new(Code::BAD_FLAG, format!("{flag} does not take this value")).word(shown(value));
     match flag {
         "--schemes" => error.hint("it takes http, https, or both: --schemes http,https"),
+        _ if is_switch(flag) => error.hint(format!("it is on as it is; {flag}=false is off")),
         _ => error,
     }
 }
@@ -108,6 +109,13 @@ pub(super) fn unknown_argument(command: &str, argument: &str, suggested: Option<
         None => format!("all flags: ssh HOST {command} --help"),
     };
     CommandError::new(Code::BAD_FLAG, "this flag is not known").word(flag).hint(hint)
+}
+
+/// Whether a flag is on or off.
+fn is_switch(flag: &str) -> bool {
+    let grammar = shown_grammar();
+    let mut flags = grammar.get_subcommands().flat_map(clap::Command::get_arguments);
+    flags.any(|it| it.get_long() == flag.strip_prefix("--") && it.get_num_args() == Some((0..=1).into()))
 }
 
 /// The command that has this flag, this one first.

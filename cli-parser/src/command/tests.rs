@@ -72,6 +72,41 @@ fn schemes_take_a_comma_list_or_repeat() {
 }
 
 #[test]
+fn what_is_on_or_off_may_say_so() {
+    for on in ["http --compression", "http --compression=true", "http --compression true"] {
+        assert_eq!(command(on).to_string(), "http --compression", "{on}");
+    }
+    for off in [
+        "http --compression=false",
+        "http --websocket-tcp-converter=false --compression false",
+        "http --verify-upstream-tls=false",
+        "http --pooling-enabled=false",
+    ] {
+        assert_eq!(command(off), command("http"), "{off}");
+    }
+    assert!(command("http --pooling-enabled=true").pools());
+    let tls = "http --upstream-tls=true --upstream-tls-verify=true --upstream-server-name a";
+    assert!(command(tls).modules().upstream.as_ref().unwrap().verify);
+    let port = refused("http --compression 80");
+    assert_eq!((port.code(), port.offending_word()), (Code::BAD_FLAG, Some("80")));
+    assert!(port.advice().unwrap().contains("--compression=false"), "{port}");
+}
+
+#[test]
+fn one_of_two_flags_of_the_address_has_to_go() {
+    let both = refused("http --domain a --url https://b");
+    assert_eq!(both.to_string(), "ERR_HITHE_1110: only one of --domain and --url can be given");
+}
+
+#[test]
+fn the_reference_names_no_value_where_there_is_none() {
+    for page in [crate::reference(), crate::modules()] {
+        assert!(page.contains("| `--compression` |") && page.contains("--upstream-protocol PROTOCOL`"));
+    }
+    assert!(crate::reference().contains("| `--pooling-enabled` |"));
+}
+
+#[test]
 fn help_is_of_exactly_this_grammar() {
     let Ok(Parsed::Help(help)) = parse("http --help") else { panic!() };
     for part in ["--basic-auth <USER:PASSWORD>", "--schemes <SCHEME>", "ssh -R", "app:443"] {

@@ -299,6 +299,7 @@ async fn what_cannot_succeed_ends_with_its_message_and_a_status_of_its_own() {
     let taken = server.agent().key(&other).command("http", &origin).word("--domain=app").run().await;
     assert_eq!(taken.code, Some(6), "{}", taken.output());
     assert!(taken.stderr.contains("ERR_HITHE_334"), "{}", taken.stderr);
+    assert_eq!(taken.output().matches("ERR_HITHE_334").count(), 1, "{}", taken.output());
 
     let wrong = server.agent().command("http", &origin).words("--compresion").run().await;
     assert_eq!(wrong.code, Some(2), "{}", wrong.output());

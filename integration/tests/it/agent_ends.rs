@@ -99,27 +99,41 @@ async fn one_endpoint_that_was_refused_for_good_is_an_exit_status_even_if_others
     std::fs::write(&file, text).unwrap();
     let agent = server.agent().key(&other).words("start --all --config").word(&file);
     let mut agent = agent.publish().await;
-    agent.wait_for_text("Ended       one").await;
+    agent.wait_for_text("one: ERR_HITHE_334").await;
     assert_eq!(server.visitor().get(URL).await.text(), "hello");
     agent.terminate();
     assert_eq!(agent.wait().await.code(), Some(6), "{}", agent.output());
-    assert!(
-        agent.stderr().contains("one: ") && agent.stderr().contains("ERR_HITHE_334"),
-        "{}",
-        agent.stderr()
-    );
+    assert_eq!(agent.output().matches("ERR_HITHE_334").count(), 1, "{}", agent.output());
+}
+
+/// An agent on a terminal of this name.
+fn on_terminal(server: &TestServer, origin: &Origin, name: &str) -> Child {
+    let mut hithe = tokio::process::Command::new(hithe_integration::program::hithe());
+    hithe.args(["http", &origin.address().to_string(), "--domain", "app", "--web-addr", "false"]);
+    hithe.args(["--server", &server.ssh_address().to_string(), "--ssh-config", "none"]);
+    hithe.arg("--accept-new-host-key").arg("--identity").arg(server.user_key());
+    hithe.env("HOME", server.folder()).env("XDG_CONFIG_HOME", server.folder()).env("TERM", name);
+    Child::spawn(hithe, Some(Terminal::open()))
+}
+
+#[tokio::test]
+async fn a_terminal_that_cannot_draw_gets_lines() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    for name in ["dumb", ""] {
+        let mut agent = on_terminal(&server, &origin, name);
+        agent.wait_for_text("Forwarding  https://app.localhost").await;
+        assert!(!agent.output().contains('\x1b'), "{:?}", agent.output());
+        agent.terminate();
+        assert_eq!(agent.wait().await.code(), Some(0), "{}", agent.output());
+    }
 }
 
 #[tokio::test]
 async fn who_leaves_the_full_screen_sees_what_is_waited_for() {
     let server = TestServer::start().await;
     let (origin, feed) = Origin::fed().await;
-    let mut hithe = tokio::process::Command::new(hithe_integration::program::hithe());
-    hithe.args(["http", &origin.address().to_string(), "--domain", "app", "--web-addr", "false"]);
-    hithe.args(["--server", &server.ssh_address().to_string(), "--ssh-config", "none"]);
-    hithe.arg("--accept-new-host-key").arg("--identity").arg(server.user_key());
-    hithe.env("HOME", server.folder()).env("XDG_CONFIG_HOME", server.folder()).env("TERM", "xterm");
-    let mut agent = Child::spawn(hithe, Some(Terminal::open()));
+    let mut agent = on_terminal(&server, &origin, "xterm");
     assert!(feed.send("first ").await);
     server.logged("published session").await;
     let mut stream = server.visitor().open(URL).await;

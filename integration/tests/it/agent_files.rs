@@ -229,3 +229,21 @@ async fn what_a_newcomer_leaves_out_is_answered_with_what_to_do() {
         assert!(refused.stderr.contains(said), "{words}: {}", refused.stderr);
     }
 }
+
+#[tokio::test]
+async fn who_sends_a_private_key_to_the_server_is_told() {
+    let server = TestServer::start().await;
+    let origin = Origin::replying("hello").await;
+    let pair = rcgen::generate_simple_self_signed(["app.localhost".to_owned()]).unwrap();
+    for (name, pem) in [("crt.pem", pair.cert.pem()), ("key.pem", pair.signing_key.serialize_pem())] {
+        std::fs::write(server.folder().join(name), pem).unwrap();
+    }
+    let agent = server.agent().command("tls", &origin).words("--domain app --crt");
+    let agent =
+        agent.word(server.folder().join("crt.pem")).word("--key").word(server.folder().join("key.pem"));
+    let sent = agent.clone().publish().await;
+    assert!(sent.stderr().contains("SENT TO THE SERVER"), "{}", sent.stderr());
+    drop(sent);
+    let kept = agent.words("--terminate-at agent").publish().await;
+    assert!(!kept.stderr().contains("SENT"), "{}", kept.stderr());
+}

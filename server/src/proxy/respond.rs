@@ -147,6 +147,15 @@ impl ProxyError {
             }
             Self::Overdrawn(overdrawn) => row_of_overdrawn(*overdrawn),
             Self::Dial(error) => row_of_dial(*error),
+            Self::Silent | Self::Left | Self::Broken(_) | Self::UnaskedUpgrade | Self::ForeignCoding => {
+                self.row_of_no_answer()
+            }
+        }
+    }
+
+    /// Of an upstream that was reached and did not answer as it should.
+    fn row_of_no_answer(&self) -> Row {
+        match self {
             Self::Silent => Row::of(
                 Code::UPSTREAM_BROKE,
                 StatusCode::BAD_GATEWAY,
@@ -161,7 +170,7 @@ impl ProxyError {
                 "The publisher disconnected while the service was answering",
                 "Whether the service has done it is not known. Try again when the publisher is back.",
             ),
-            Self::Broken(_) | Self::UnaskedUpgrade | Self::ForeignCoding => Row::of(
+            _ => Row::of(
                 Code::UPSTREAM_BROKE,
                 StatusCode::BAD_GATEWAY,
                 Side::Upstream,
