@@ -32,7 +32,9 @@ pub fn main() -> ExitCode {
         Ok(false) => {}
         Err(_) => return ExitCode::from(exit::HERE),
     }
-    let ended = grammar().try_get_matches().map_or_else(|said| tell(&said), |matches| obey(&matches));
+    let ended = grammar()
+        .try_get_matches_from(endpoint::with_values(std::env::args_os()))
+        .map_or_else(|said| tell(&said), |matches| obey(&matches));
     match ended {
         Ok(code) => code,
         Err(failure) => {

@@ -5,7 +5,7 @@ mod line;
 
 use hithe_cli_parser::{Command, CommandError, HttpVersion, Kind, Pem, Secret, TlsVersion, UpstreamProtocol};
 
-pub(crate) use flags::command;
+pub(crate) use flags::{command, with_values};
 
 use crate::upstream::{AddressError, Place, Scheme, Upstream};
 
@@ -103,6 +103,7 @@ impl Endpoint {
     where
         W: Into<std::ffi::OsString> + Clone,
     {
+        let words = with_values(words.into_iter().map(Into::into));
         let matches = command(kind).no_binary_name(true).try_get_matches_from(words);
         let matches = matches.map_err(|error| hithe_cli_parser::explain(kind, &error))?;
         Self::from_matches(name, kind, &matches)

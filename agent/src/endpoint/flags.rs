@@ -1,6 +1,7 @@
 //! The flags of an endpoint on the agent's command line: those of the server's grammar, with files where that has PEM,
 //! and the few that only an agent can have.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr as _;
 
@@ -157,3 +158,24 @@ fn key(text: &str) -> Result<Secret<Pem>, Objection> {
 
 /// Where PEM begins.
 const LONGEST_PATH: usize = 4096;
+
+/// Puts a value that begins with hyphens behind its flag: `--crt "$(cat cert.pem)"`. As over ssh, two of them begin a flag
+/// and more of them a value.
+pub(crate) fn with_values(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in words {
+        let bytes = word.as_encoded_bytes();
+        let of_flag = |last: &&mut OsString| {
+            let flag = last.as_encoded_bytes();
+            flag.len() > 2 && flag.starts_with(b"--") && !flag.starts_with(b"---") && !flag.contains(&b'=')
+        };
+        match joined.last_mut().filter(of_flag) {
+            Some(flag) if bytes.starts_with(b"---") => {
+                flag.push("=");
+                flag.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
+}

@@ -97,6 +97,20 @@ fn what_is_wrong_is_said_as_over_ssh() {
 }
 
 #[test]
+fn a_value_may_begin_with_hyphens_of_its_own() {
+    let words = |words: &[&str]| with_values(words.iter().map(std::ffi::OsString::from));
+    assert_eq!(
+        words(&["tls", "--crt", "-----BEGIN X", "--key", "-----BEGIN Y"]),
+        ["tls", "--crt=-----BEGIN X", "--key=-----BEGIN Y"]
+    );
+    for alone in
+        [&["--crt=a", "-----BEGIN"][..], &["a", "---b"], &["--a", "--b"], &["---a", "---b"], &["---a"]]
+    {
+        assert_eq!(words(alone), alone);
+    }
+}
+
+#[test]
 fn the_equivalent_ssh_command_survives_a_shell() {
     let line = |kind, line| {
         endpoint(kind, line).unwrap().ssh_line("v2@tunnel.example.com", &["-p".to_owned(), "2222".to_owned()])
