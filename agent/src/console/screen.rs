@@ -187,6 +187,10 @@ fn summary<'a>(look: &Look, endpoints: &[EndpointStatus], now: SystemTime) -> Sp
     let online = endpoints.iter().filter(|it| matches!(it.phase, Phase::Online { .. })).count();
     match endpoints {
         [] => Span::raw("no endpoints"),
+        [EndpointStatus { phase: Phase::Online { .. }, unreachable: Some(why), .. }] => {
+            let text = format!("online; the service cannot be reached: {}", printable(why));
+            Span::styled(text, look.color(Color::Red))
+        }
         [one] => phase(look, &one.phase, now),
         all if all.len() == online => Span::styled("online", look.color(Color::Green)),
         all => {
@@ -225,10 +229,7 @@ fn forwards<'a>(look: &Look, endpoint: &EndpointStatus, now: SystemTime) -> Vec<
             spans.push(Span::raw("  "));
             spans.push(phase(look, &endpoint.phase, now));
         } else if let Some(why) = &endpoint.unreachable {
-            spans.push(Span::styled(
-                format!("  cannot be reached: {}", printable(why)),
-                look.color(Color::Red),
-            ));
+            spans.push(Span::styled(format!("  unreachable: {}", printable(why)), look.color(Color::Red)));
         }
         spans
     };

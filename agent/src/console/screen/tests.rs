@@ -143,6 +143,18 @@ fn what_has_two_columns_is_cut_where_it_ends() {
 }
 
 #[test]
+fn a_service_that_cannot_be_reached_is_shown() {
+    let mut app = app();
+    app.status.endpoints[0].unreachable = Some("nothing listens there".into());
+    let status = "Status          online; the service cannot be reached: nothing listens there";
+    assert!(screen(&app, 80, 24).contains(status));
+    app.status.endpoints.push(endpoint("b", "https://b.test", "b"));
+    let shown = screen(&app, 100, 24);
+    assert!(shown.contains("Status          online\n"), "{shown}");
+    assert!(shown.contains("-> http://localhost:80  unreachable: nothing listens there"), "{shown}");
+}
+
+#[test]
 fn a_loss_counts_down_and_tells_why() {
     let mut app = app();
     let now = SystemTime::now();
