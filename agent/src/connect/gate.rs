@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -281,7 +281,10 @@ impl Gate {
     fn scan(&self) -> Option<String> {
         let file = self.hop.known_hosts.user.first().filter(|_| self.hop.alias.is_none())?;
         let (port, host) = (self.hop.port, shell_words::quote(&self.hop.host));
-        Some(format!("ssh-keyscan -p {port} {host} >> {}", shell_words::quote(&file.to_string_lossy())))
+        let quoted = |path: &Path| shell_words::quote(&path.to_string_lossy()).into_owned();
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+        let make = folder.map(|folder| format!("mkdir -p -m 700 {} && ", quoted(folder))).unwrap_or_default();
+        Some(format!("{make}ssh-keyscan -p {port} {host} >> {}", quoted(file)))
     }
 
     /// That it cannot be noted does not make it wrong, but another one later.

@@ -66,7 +66,8 @@ impl Keyring {
         for identity in &hop.identities {
             match KeyFile::read(identity, gate).await {
                 Ok(Some(file)) => files.push((identity.source, file)),
-                Ok(None) => {}
+                Ok(None) if identity.source == IdentitySource::Usual => {}
+                Ok(None) => ring.notes.push(format!("{}: there is no such file", identity.path.display())),
                 Err(KeyError { why, is_locked }) => {
                     ring.is_locked |= is_locked;
                     ring.notes.push(format!("{}: {why}", identity.path.display()));

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
 use std::process::{ExitStatus, Stdio};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use hithe_cli_parser::{Secret, printable, printable_bytes};
@@ -94,7 +94,14 @@ impl ProxyCommand {
         };
         let messages =
             Messages { from: Some(messages), line: Vec::new(), last: VecDeque::new(), to: questions.clone() };
-        Ok(Program { command: self.clone(), child, input: Some(input), output, messages, ending: None })
+        Ok(Program {
+            command: self.clone(),
+            child,
+            input: Some(input),
+            output,
+            messages,
+            end: End::default(),
+        })
     }
 
     fn failed(&self, why: &str, is_final: bool) -> ConnectError {
@@ -153,8 +160,19 @@ pub(super) struct Program {
     input: Option<ChildStdin>,
     output: ChildStdout,
     messages: Messages,
+    end: End,
+}
+
+/// What is over.
+#[derive(Debug, Default)]
+struct End {
+    /// The program takes nothing more. What it has said before is still read.
+    is_deaf: bool,
+    is_silent: bool,
     /// Runs while the program may still end by itself.
-    ending: Option<Pin<Box<Sleep>>>,
+    patience: Option<Pin<Box<Sleep>>>,
+    /// Who waits for output.
+    reader: Option<Waker>,
 }
 
 impl Program {
@@ -169,7 +187,10 @@ impl Program {
                 (in_words(status), status.code().is_some_and(|code| NOT_FOUND.contains(&code)))
             }
             Poll::Ready(Err(error)) => (error.to_string(), false),
-            Poll::Pending if is_late => ("it closed its output".to_owned(), false),
+            Poll::Pending if is_late => {
+                let closed = if self.end.is_silent { "output" } else { "input" };
+                (format!("it closed its {closed}"), false)
+            }
             Poll::Pending => return Poll::Pending,
         };
         let said: Vec<_> = self.messages.last.iter().map(String::as_str).collect();
@@ -178,7 +199,7 @@ impl Program {
     }
 
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.ending.get_or_insert_with(|| Box::pin(sleep(PATIENCE))).as_mut().poll(cx)
+        self.end.patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE))).as_mut().poll(cx)
     }
 }
 
@@ -198,10 +219,17 @@ impl AsyncRead for Program {
     ) -> Poll<io::Result<()>> {
         let _ = self.messages.poll(cx);
         let before = buffer.filled().len();
-        if self.ending.is_none() {
-            match ready!(Pin::new(&mut self.output).poll_read(cx, buffer)) {
-                Ok(()) if buffer.filled().len() == before && buffer.remaining() > 0 => {}
-                other => return Poll::Ready(other),
+        if !self.end.is_silent {
+            match Pin::new(&mut self.output).poll_read(cx, buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().len() == before && buffer.remaining() > 0 => {
+                    self.end.is_silent = true;
+                }
+                Poll::Pending if self.end.is_deaf => ready!(self.poll_patience(cx)),
+                Poll::Pending => {
+                    self.end.reader = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                other => return other,
             }
         }
         self.poll_end(cx).map(Err)
@@ -213,9 +241,19 @@ impl AsyncWrite for Program {
         let this = &mut *self;
         // A program that waits until somebody reads its messages would take nothing.
         let _ = this.messages.poll(cx);
+        if this.end.is_deaf {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let Some(input) = &mut this.input else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
         match ready!(Pin::new(input).poll_write(cx, bytes)) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => this.poll_end(cx).map(Err),
+            // How it ended is told by its output, which may hold more: also what the server said last.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                this.end.is_deaf = true;
+                if let Some(reader) = this.end.reader.take() {
+                    reader.wake();
+                }
+                Poll::Ready(Ok(bytes.len()))
+            }
             other => Poll::Ready(other),
         }
     }

@@ -175,6 +175,9 @@ async fn a_key_that_was_named_is_the_only_one_that_is_offered() {
     let error = refused(&home.route(&named("broken"), &[])).await;
     assert!(error.to_string().contains("broken"), "{error}");
     enter(&home.route(&named("id_ed25519"), &[])).await.unwrap();
+    home.write("config", "IdentityFile ~/.ssh/gone\nIdentitiesOnly yes\n");
+    let error = refused(&home.way_to(&server)).await;
+    assert!(error.to_string().contains("gone: there is no such file"), "{error}");
 }
 
 #[cfg(unix)]

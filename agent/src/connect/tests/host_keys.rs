@@ -50,6 +50,10 @@ async fn a_new_server_is_refused_where_nobody_can_be_asked_unless_new_ones_are_a
         error.advice()
     );
     assert!(server.tried().is_empty(), "nothing was shown to a server that may be another");
+    let elsewhere = home.ssh().join("no folder").join("known");
+    let options = ServerOptions { known_hosts: Some(elsewhere), ..to(&server) };
+    let advice = refused(&home.route(&options, &[])).await.advice();
+    assert!(advice.contains("`mkdir -p -m 700 '") && advice.contains("/known'`"), "{advice}");
     let options = ServerOptions { host_key_policy: Some(HostKeyPolicy::AcceptNew), ..to(&server) };
     enter(&home.route(&options, &[])).await.unwrap();
     enter(&home.way_to(&server)).await.unwrap();
