@@ -131,13 +131,16 @@ impl Agent {
             stop: stop.clone(),
             endpoint: Arc::new(endpoint),
         };
-        let (ended, board) = (self.ended.clone(), self.board.clone());
+        let (ended, board, stopped) = (self.ended.clone(), self.board.clone(), stop.clone());
         let told = name.clone();
         let thread = std::thread::Builder::new().name("endpoint".to_owned()).spawn(move || {
             // A fault of ours ends this endpoint and is told, as any other end.
             let result = catch_unwind(AssertUnwindSafe(|| run(publisher)));
             let result = result.unwrap_or_else(|_| Err(Failure::lasting(exit::HERE, "the agent has failed")));
-            if let Err(failure) = &result {
+            // Otherwise it is told, or another one has its name by now.
+            if let Err(failure) = &result
+                && !stopped.is_asked()
+            {
                 board.endpoint(&told, |it| it.phase = Phase::Ended { why: failure.to_string() });
             }
             let _ = ended.send(Ended { name: told, id, result });

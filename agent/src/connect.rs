@@ -54,7 +54,8 @@ pub(crate) use self::tcp::{in_words, tcp};
 pub struct ServerOptions {
     /// `[ssh://][user@]host[:port]`, or an alias of ssh_config.
     pub address: Option<String>,
-    /// Private keys, or public ones whose private key ssh-agent has. They are offered first.
+    /// Private keys, or public ones whose private key ssh-agent has. The server is offered no
+    /// others; at jump hosts they come first.
     pub identities: Vec<PathBuf>,
     /// An access token, which logs in instead of a key.
     pub token: Option<Secret<String>>,
@@ -133,6 +134,8 @@ struct Hop {
     certificates: Vec<PathBuf>,
     /// No keys of ssh-agent but those that the identity files name.
     identities_only: bool,
+    /// ssh_config names some that are not offered.
+    has_other_identities: bool,
     /// Where ssh-agent listens.
     agent: Option<PathBuf>,
     known_hosts: KnownHosts,

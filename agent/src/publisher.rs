@@ -209,7 +209,7 @@ impl Publisher {
     /// Lets a session finish its visits on a server that is leaving. What it gives ends when that has gone.
     fn leave_behind(&self, session: Connected, retired: &TaskTracker) -> oneshot::Receiver<()> {
         let (tell, gone) = oneshot::channel();
-        retired.spawn(see_off(session, self.stop.clone(), tell));
+        retired.spawn(see_off(session, self.heartbeat, self.stop.clone(), tell));
         gone
     }
 
@@ -316,13 +316,17 @@ impl Publisher {
                     Heard::Account(account) => {
                         self.board.endpoint(&self.endpoint.name, |it| it.account = Some(account))
                     }
+                    Heard::Line(line) if is_leaving(&line) => return Err(Some(Failure::passing(line))),
                     Heard::Error(line) | Heard::Line(line) if said.len() < LINES => said.push(line),
                     Heard::Error(_) | Heard::Line(_) | Heard::Exit(_) => {}
-                    Heard::Closed => return Err(()),
+                    Heard::Closed => return Err(None),
                 }
             }
         };
-        if first.await.is_err() {
+        if let Err(leaving) = first.await {
+            if let Some(failure) = leaving {
+                return Err(failure);
+            }
             let before = !self.urls().is_empty();
             return Err(refusal(
                 in_our_words(&said, self.endpoint.kind()).or(session.parting_words().await),
@@ -373,21 +377,13 @@ impl Publisher {
         }
     }
 
-    /// Asks the server again and again whether it is there.
+    /// Until the server does not answer any more.
     async fn beat(&self, session: &Session) -> Failure {
-        let mut tick = interval(self.heartbeat.interval);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            match session.heartbeat(self.heartbeat.tolerance).await {
-                Ok(latency) => self.board.endpoint(&self.endpoint.name, |it| it.latency = Some(latency)),
-                Err(error) => {
-                    return match session.parting_words().await {
-                        Some(said) => refusal_later(Some(said)),
-                        None => error.into(),
-                    };
-                }
-            }
+        let note = |latency| self.board.endpoint(&self.endpoint.name, |it| it.latency = Some(latency));
+        let error = pulse(session, self.heartbeat, note).await;
+        match session.parting_words().await {
+            Some(said) => refusal_later(Some(said)),
+            None => error.into(),
         }
     }
 
@@ -433,13 +429,38 @@ fn is_leaving(line: &str) -> bool {
 }
 
 /// Serves the visits that run on a server that is leaving, until it hangs up.
-async fn see_off((session, mut heard): Connected, stop: Stop, _tell: oneshot::Sender<()>) {
+async fn see_off(
+    (session, mut heard): Connected,
+    heartbeat: Heartbeat,
+    stop: Stop,
+    _tell: oneshot::Sender<()>,
+) {
+    // How long it takes is the server's affair, as long as it is there.
     let hung_up = async { while heard.recv().await.is_some_and(|it| it != Heard::Closed) {} };
+    let finished = async {
+        stop.asked().await;
+        session.idle().await;
+    };
     tokio::select! {
-        _ = timeout(RETIREMENT, hung_up) => {}
+        () = hung_up => {}
+        _ = pulse(&session, heartbeat, |_| ()) => {}
+        () = finished => {}
         () = stop.time_is_over() => {}
     }
     session.leave().await;
+}
+
+/// Asks the server again and again whether it is there, until it is not.
+async fn pulse(session: &Session, heartbeat: Heartbeat, mut each: impl FnMut(Duration)) -> ConnectError {
+    let mut tick = interval(heartbeat.interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match session.heartbeat(heartbeat.tolerance).await {
+            Ok(latency) => each(latency),
+            Err(error) => return error,
+        }
+    }
 }
 
 /// Waits until a server that is leaving has gone, if there is one.

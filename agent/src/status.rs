@@ -109,13 +109,14 @@ impl Reach {
     }
 
     pub(crate) fn succeeded(&self) {
-        if self.fails.load(Ordering::Relaxed) && self.fails.swap(false, Ordering::Relaxed) {
+        if self.fails.load(Ordering::Relaxed) && self.fails.swap(false, Ordering::Acquire) {
             self.board.endpoint(&self.name, |it| it.unreachable = None);
         }
     }
 
     pub(crate) fn failed(&self, why: String) {
-        self.fails.store(true, Ordering::Relaxed);
         self.board.endpoint(&self.name, |it| it.unreachable = Some(why));
+        // Behind it: a visit that succeeds meanwhile may leave it there, and the next one takes it away.
+        self.fails.store(true, Ordering::Release);
     }
 }

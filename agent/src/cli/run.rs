@@ -146,20 +146,24 @@ async fn wait_in_words(agent: &Agent) {
 /// Of the endpoints that were asked for: those that have ended for good. Each is told once.
 struct Failures {
     asked_for: Vec<String>,
-    /// Where several run, one that ends is news at once, unless the view is drawn there.
+    /// Where others run on, one that ends is news at once, unless the view is drawn there.
     at_once: bool,
+    has_screen: bool,
     /// The same for several endpoints is one.
     all: Vec<(Vec<String>, Failure)>,
 }
 
 impl Failures {
     fn of(asked_for: Vec<String>, has_screen: bool) -> Self {
-        Self { at_once: asked_for.len() > 1 && !has_screen, asked_for, all: Vec::new() }
+        Self { at_once: asked_for.len() > 1 && !has_screen, has_screen, asked_for, all: Vec::new() }
     }
 
-    fn note(&mut self, over: Ended) {
+    /// Whoever manages the agent over its API lets it run on without endpoints.
+    fn note(&mut self, over: Ended, is_managed: bool) {
         // What the API started and the server refused, its caller was told.
         let (Err(failure), true) = (over.result, self.asked_for.contains(&over.name)) else { return };
+        tracing::error!(obj = "tunnels", name = over.name, err = %failure, "tunnel ended");
+        self.at_once |= is_managed && !self.has_screen;
         self.add(over.name, failure, &mut io::stderr());
     }
 
@@ -344,7 +348,7 @@ async fn all_ended(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>, fa
     while agent.runs() || agent.is_managed() {
         let Some(over) = ended.recv().await else { break };
         agent.forget(&over);
-        failures.note(over);
+        failures.note(over, agent.is_managed());
     }
 }
 
@@ -352,7 +356,7 @@ async fn wait_for_all(agent: &Agent, ended: &mut mpsc::UnboundedReceiver<Ended>,
     while !agent.is_done() {
         let Some(over) = ended.recv().await else { return };
         agent.forget(&over);
-        failures.note(over);
+        failures.note(over, agent.is_managed());
     }
 }
 

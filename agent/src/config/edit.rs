@@ -139,30 +139,32 @@ pub(super) fn write(file: &Path, text: &str) -> io::Result<()> {
     let mut fresh = tempfile::Builder::new().prefix(".hithe").tempfile_in(folder)?;
     fresh.write_all(text.as_bytes())?;
     if let Ok(before) = std::fs::metadata(&file) {
-        keep_owner(fresh.as_file(), &before)?;
-        fresh.as_file().set_permissions(before.permissions())?;
+        fresh.as_file().set_permissions(keep_owner(fresh.as_file(), &before)?)?;
     }
     fresh.as_file().sync_all()?;
     fresh.persist(&file)?;
     Ok(())
 }
 
-/// Gives a file the owner of the one whose place it takes: root may change it for a service of somebody else.
+/// Gives a file the owner of the one whose place it takes: root may change it for a service of somebody else. What it gives
+/// is the mode, which means another group where that cannot be kept.
 #[cfg(unix)]
-fn keep_owner(file: &std::fs::File, before: &std::fs::Metadata) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, fchown};
-    let now = file.metadata()?;
-    if (now.uid(), now.gid()) == (before.uid(), before.gid()) {
-        return Ok(());
+fn keep_owner(file: &std::fs::File, before: &std::fs::Metadata) -> io::Result<std::fs::Permissions> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+    let (now, mode) = (file.metadata()?, before.permissions());
+    if now.uid() != before.uid() {
+        fchown(file, Some(before.uid()), Some(before.gid()))
+            .map_err(|error| io::Error::new(error.kind(), format!("its owner cannot be kept: {error}")))?;
+    } else if now.gid() != before.gid() && fchown(file, None, Some(before.gid())).is_err() {
+        return Ok(std::fs::Permissions::from_mode(mode.mode() & !0o070));
     }
-    fchown(file, Some(before.uid()), Some(before.gid()))
-        .map_err(|error| io::Error::new(error.kind(), format!("its owner cannot be kept: {error}")))
+    Ok(mode)
 }
 
 /// On Windows a file has the rights of its folder.
 #[cfg(not(unix))]
-fn keep_owner(_: &std::fs::File, _: &std::fs::Metadata) -> io::Result<()> {
-    Ok(())
+fn keep_owner(_: &std::fs::File, before: &std::fs::Metadata) -> io::Result<std::fs::Permissions> {
+    Ok(before.permissions())
 }
 
 /// A copy beside the file, for the user alone.

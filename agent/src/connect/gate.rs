@@ -62,6 +62,15 @@ impl Unread {
     }
 }
 
+/// Notes that nobody shows lines any more, also where the thread has not come to it.
+struct Shown(Arc<Mutex<Unread>>);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_shown = false;
+    }
+}
+
 /// What is known of a key that needs a passphrase.
 #[derive(Clone, Debug)]
 pub(super) enum Lock {
@@ -117,8 +126,8 @@ impl Questions {
             unread.lines.push_back(line);
         }
         if !std::mem::replace(&mut unread.is_shown, true) {
-            let (whom, unread) = (Arc::clone(&self.whom), Arc::clone(&self.unread));
-            tokio::task::spawn_blocking(move || Unread::show(&unread, &*whom));
+            let (whom, shown) = (Arc::clone(&self.whom), Shown(Arc::clone(&self.unread)));
+            tokio::task::spawn_blocking(move || Unread::show(&shown.0, &*whom));
         }
     }
 
@@ -425,8 +434,8 @@ fn in_one_line(preamble: &[String]) -> String {
 /// What came through a ProxyCommand says more than that it has ended. It may be the server's words or its own.
 fn with_its_output(error: ConnectError, preamble: &[String]) -> ConnectError {
     match error {
-        ConnectError::ProxyCommand { program, target, is_final: false, .. } if !preamble.is_empty() => {
-            let why = format!("it ended after {:?}", in_one_line(preamble));
+        ConnectError::ProxyCommand { program, target, why, is_final: false } if !preamble.is_empty() => {
+            let why = format!("{why}, after it said {:?}", in_one_line(preamble));
             ConnectError::ProxyCommand { program, target, why, is_final: false }
         }
         other => other,

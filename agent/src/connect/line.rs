@@ -84,6 +84,9 @@ impl Hop {
         if self.identities_only {
             way.set("IdentitiesOnly", "yes");
         }
+        if self.has_other_identities {
+            way.note("ssh offers the keys that its configuration names for this host, too");
+        }
     }
 
     /// As `-J` has it.

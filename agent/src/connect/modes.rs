@@ -18,9 +18,12 @@ pub(super) fn can_be_changed(path: &Path, metadata: &Metadata) -> Option<Exposed
     use std::os::unix::fs::MetadataExt as _;
 
     let (owner, mode) = (metadata.uid(), metadata.mode());
-    if owner != 0 && owner != rustix::process::getuid().as_raw() {
+    let us = rustix::process::getuid().as_raw();
+    if owner != 0 && owner != us {
         let why = format!("it belongs to another user (uid {owner})");
-        return Some(Exposed { why, mend: command("chown \"$(id -u)\"", path) });
+        // Root has been given somebody's home directory, whose files stay theirs.
+        let mend = if us == 0 { "sudo -H hithe ...".to_owned() } else { command("chown \"$(id -u)\"", path) };
+        return Some(Exposed { why, mend });
     }
     let by_group = mode & 0o020 != 0 && !groups::is_private(owner, metadata.gid());
     (by_group || mode & 0o002 != 0).then(|| Exposed {
@@ -41,6 +44,14 @@ pub(super) fn can_be_read(path: &Path, metadata: &Metadata) -> Option<Exposed> {
         why: format!("others can read this private key (mode {:04o})", mode & 0o7777),
         mend: command("chmod 600", path),
     })
+}
+
+/// A file that ssh would take, whatever the umask is.
+#[cfg(test)]
+pub(super) fn write_for_us(path: &Path, text: impl AsRef<[u8]>) {
+    std::fs::write(path, text).unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 #[cfg(not(unix))]

@@ -192,6 +192,9 @@ impl Resolver<'_> {
             alias: said.word("HostKeyAlias").map(str::to_owned),
             identities: self.identities(said, tokens, is_server)?,
             certificates: without_repeats(certificates),
+            has_other_identities: is_server
+                && !self.options.identities.is_empty()
+                && !said.identities.is_empty(),
             // Who it is must not depend on what else lies about: names stay with the account that had them.
             identities_only: said.is_yes("IdentitiesOnly")
                 || (is_server && !self.options.identities.is_empty()),

@@ -25,6 +25,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use self::server::{Knows, TestServer, new_key, write_key};
 use super::known_hosts;
+use super::modes::write_for_us;
 use super::*;
 use crate::exit;
 
@@ -104,7 +105,7 @@ impl Home {
     }
 
     fn write(&self, name: &str, text: impl AsRef<[u8]>) {
-        fs::write(self.ssh().join(name), text).unwrap();
+        write_for_us(&self.ssh().join(name), text);
     }
 
     fn key(&self, name: &str) -> PrivateKey {

@@ -9,7 +9,7 @@ use super::screen::own;
 use crate::{EndpointStatus, Phase, Status};
 
 /// Tells what becomes of the endpoints, until nobody keeps the status up to date any more: as events for the log, and
-/// if `out` is given as plain lines there. Why one of `told` has ended for good is printed elsewhere. A reader who has gone
+/// if `out` is given as plain lines there. Why one of `told` has ended for good is told elsewhere. A reader who has gone
 /// is no error.
 pub(crate) async fn lines(mut status: watch::Receiver<Status>, mut out: Option<impl Write>, told: &[String]) {
     let mut before: Vec<EndpointStatus> = Vec::new();
@@ -18,10 +18,10 @@ pub(crate) async fn lines(mut status: watch::Receiver<Status>, mut out: Option<i
         for endpoint in &now {
             let known = before.iter().find(|it| it.name == endpoint.name);
             let changes = [Change::between(known, endpoint), Change::of_upstream(known, endpoint)];
-            for change in changes.into_iter().flatten() {
+            let is_told = |change| change == Change::Ended && told.contains(&endpoint.name);
+            for change in changes.into_iter().flatten().filter(|change| !is_told(*change)) {
                 change.log(endpoint);
-                if let Some(writer) =
-                    out.as_mut().filter(|_| change != Change::Ended || !told.contains(&endpoint.name))
+                if let Some(writer) = &mut out
                     && change.write(endpoint, writer).is_err()
                 {
                     out = None;

@@ -152,10 +152,19 @@ fn pem(text: &str) -> Result<Pem, Objection> {
     }
 }
 
+/// What is neither PEM nor a file may still be a key, which no message may show.
 fn key(text: &str) -> Result<Secret<Pem>, Objection> {
+    // Base64 has none of these.
+    let looks_like_a_path =
+        text.len() <= LONGEST_NAME && (text.starts_with('/') || text.contains(['.', '-', '_', '~', '\\']));
+    if !looks_like_a_path && !Path::new(text).is_file() {
+        return Pem::from_str(text).map(Secret::new);
+    }
     pem(text).map(Secret::new)
 }
 
+/// Of a file (POSIX, `NAME_MAX`). Keys are longer, but for the smallest.
+const LONGEST_NAME: usize = 255;
 /// Where PEM begins.
 const LONGEST_PATH: usize = 4096;
 

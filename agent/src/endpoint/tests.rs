@@ -97,6 +97,14 @@ fn what_is_wrong_is_said_as_over_ssh() {
 }
 
 #[test]
+fn a_key_that_is_neither_a_file_nor_pem_is_not_repeated() {
+    let key = "MC4CAQAwBQYDK2VwBCIEIHR0/zXK9l3Qy2mWmZ2v8n+Xq0B3b0c1a5Yw4b5r7d9e";
+    let words = ["22", "--terminate-at", "edge", "--crt", "x", "--key", key];
+    let error = Endpoint::from_words("a", Kind::Tls, words).unwrap_err().to_string();
+    assert!(error.contains("--key") && !error.contains("MC4"), "{error}");
+}
+
+#[test]
 fn a_value_may_begin_with_hyphens_of_its_own() {
     let words = |words: &[&str]| with_values(words.iter().map(std::ffi::OsString::from));
     assert_eq!(

@@ -29,7 +29,7 @@ impl Stop {
         self.cut.cancel();
     }
 
-    pub(super) fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.asked.is_cancelled()
     }
 

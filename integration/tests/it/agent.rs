@@ -283,6 +283,24 @@ async fn an_agent_goes_to_the_next_server_while_the_last_one_finishes_its_visits
 }
 
 #[tokio::test]
+async fn an_agent_without_visits_ends_at_once_while_its_server_finishes_those_of_others() {
+    let server = TestServer::start().await;
+    let (origin, feed) = Origin::fed().await;
+    let _other = server.ssh().forward_to("other:443", &origin).command("http").publish().await;
+    let mut download = server.visitor().open("https://other.localhost/").await;
+    assert!(feed.send("one ").await);
+    assert_eq!(download.next_text().await, "one ");
+    let mut agent = server.agent().command("http", &Origin::replying("hello").await).publish().await;
+    server.sigterm();
+    agent.wait_for_text("ERR_HITHE_742").await;
+    agent.interrupt().await;
+    // Visits would have ten seconds.
+    tokio::time::timeout(std::time::Duration::from_secs(8), agent.wait()).await.expect("it ends at once");
+    assert!(feed.send("two").await);
+    assert_eq!(download.next_text().await, "two");
+}
+
+#[tokio::test]
 async fn what_cannot_succeed_ends_with_its_message_and_a_status_of_its_own() {
     let server = TestServer::start().await;
     let origin = Origin::replying("hello").await;

@@ -67,6 +67,8 @@ pub(super) struct Session {
     answering: FuturesUnordered<BoxFuture<'static, (ChannelId, Answer)>>,
     /// Cancelled by the client while they were being published.
     cancelled: Vec<(String, u32)>,
+    /// That the server is shutting down.
+    has_told_of_the_end: bool,
 }
 
 /// Which session channel an endpoint belongs to; none where the user name was the command.
@@ -125,14 +127,14 @@ impl Session {
             leaving: FuturesUnordered::new(),
             answering: FuturesUnordered::new(),
             cancelled: Vec::new(),
+            has_told_of_the_end: false,
         }
     }
 
     /// Runs until the connection ends.
     pub(super) async fn run(mut self) {
-        let mut told = false;
         loop {
-            match self.next(told).await {
+            match self.next().await {
                 Next::Event(Some(event)) => self.on_event(event),
                 Next::Settled(settled) => self.on_settled(settled),
                 Next::Answered(channel, answer) => self.answer(channel, &answer.text, answer.status),
@@ -140,7 +142,7 @@ impl Session {
                 Next::Left => self.on_left(),
                 Next::Deadline => self.on_deadline(),
                 Next::Draining => {
-                    told = true;
+                    self.has_told_of_the_end = true;
                     self.print_all(&text::shutting_down());
                 }
                 Next::Ending => self.say_farewell(text::SHUT_DOWN),
@@ -151,7 +153,7 @@ impl Session {
         tracing::info!(session = %self.publisher.session, "publisher left");
     }
 
-    async fn next(&mut self, told: bool) -> Next {
+    async fn next(&mut self) -> Next {
         let deadline = self.deadline();
         let overdue = async {
             match deadline {
@@ -161,6 +163,7 @@ impl Session {
         };
         let closing = matches!(self.phase, Phase::Closing);
         let ending = async { if closing { pending().await } else { self.context.tasks.draining().await } };
+        let told = self.has_told_of_the_end;
         let draining = async { if told { pending().await } else { self.context.visitors.draining().await } };
         tokio::select! {
             biased;
@@ -432,6 +435,10 @@ impl Session {
             said.push_str(&text::refused(bind, refusal));
         }
         said.push('\n');
+        // Who came while the others were told.
+        if self.has_told_of_the_end {
+            said.push_str(&text::shutting_down());
+        }
         console.print(said);
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::connect::modes::write_for_us;
 
 fn said(host: &str, text: &str) -> Said {
     said_with(host, &[("config", text)])
@@ -14,7 +15,7 @@ fn said_with(host: &str, files: &[(&str, &str)]) -> Said {
     for (name, text) in files {
         let path = ssh.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        write_for_us(&path, text);
     }
     let source = Source { path: ssh.join("config"), kind: SourceKind::Users };
     Said::of(host, &[source], Some(home.path())).unwrap()

@@ -5,6 +5,7 @@ use std::fs;
 use hithe_cli_parser::Secret;
 
 use super::*;
+use crate::connect::modes::write_for_us;
 
 struct Home(tempfile::TempDir);
 
@@ -12,7 +13,7 @@ impl Home {
     fn with(config: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join(".ssh")).unwrap();
-        fs::write(home.path().join(".ssh/config"), config).unwrap();
+        write_for_us(&home.path().join(".ssh/config"), config);
         Self(home)
     }
 
@@ -81,7 +82,7 @@ fn what_is_said_in_options_comes_before_ssh_config() {
     assert_eq!(route.user(), "team");
     let identities: Vec<_> = route.server.identities.iter().map(|identity| identity.path.clone()).collect();
     assert_eq!(identities, [home.ssh("mine")]);
-    assert!(route.server.identities_only);
+    assert!(route.server.identities_only && route.server.has_other_identities);
     assert_eq!(route.server.known_hosts.user, [PathBuf::from("/kh")]);
     assert_eq!((route.server.policy, route.limit), (HostKeyPolicy::Strict, Duration::from_secs(1)));
     let none =
