@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -111,7 +112,7 @@ struct Attempts {
     backoff: Backoff,
     server: Option<SocketAddr>,
     /// Ends when a server that is leaving has gone: the next one may be there.
-    leaving: Option<oneshot::Receiver<()>>,
+    leaving: Option<JoinHandle<()>>,
 }
 
 type Connected = (Session, mpsc::Receiver<Heard>);
@@ -207,10 +208,8 @@ impl Publisher {
     }
 
     /// Lets a session finish its visits on a server that is leaving. What it gives ends when that has gone.
-    fn leave_behind(&self, session: Connected, retired: &TaskTracker) -> oneshot::Receiver<()> {
-        let (tell, gone) = oneshot::channel();
-        retired.spawn(see_off(session, self.heartbeat, self.stop.clone(), tell));
-        gone
+    fn leave_behind(&self, session: Connected, retired: &TaskTracker) -> JoinHandle<()> {
+        retired.spawn(see_off(session, self.heartbeat, self.stop.clone()))
     }
 
     /// Takes the endpoint back, and gives running visits their time.
@@ -429,12 +428,7 @@ fn is_leaving(line: &str) -> bool {
 }
 
 /// Serves the visits that run on a server that is leaving, until it hangs up.
-async fn see_off(
-    (session, mut heard): Connected,
-    heartbeat: Heartbeat,
-    stop: Stop,
-    _tell: oneshot::Sender<()>,
-) {
+async fn see_off((session, mut heard): Connected, heartbeat: Heartbeat, stop: Stop) {
     // How long it takes is the server's affair, as long as it is there.
     let hung_up = async { while heard.recv().await.is_some_and(|it| it != Heard::Closed) {} };
     let finished = async {
@@ -464,10 +458,10 @@ async fn pulse(session: &Session, heartbeat: Heartbeat, mut each: impl FnMut(Dur
 }
 
 /// Waits until a server that is leaving has gone, if there is one.
-async fn gone(leaving: &mut Option<oneshot::Receiver<()>>) {
+async fn gone(leaving: &mut Option<JoinHandle<()>>) {
     match leaving {
         Some(last) => {
-            // What it was to tell by is dropped then.
+            // Gone it is also where that failed.
             let _ = last.await;
             *leaving = None;
         }

@@ -369,8 +369,8 @@ fn is_shown(found: &Path, pattern: &Path) -> bool {
     parts.all(|(found, pattern)| !has_dot(found) || has_dot(pattern))
 }
 
-/// Whether one of the patterns is the host's, and none with `!`.
-fn is_one_of<'a>(host: &str, patterns: impl Iterator<Item = &'a str>) -> bool {
+/// Whether one of the patterns is the host's, and none with `!` (ssh_config(5), PATTERNS).
+pub(super) fn is_one_of<'a>(host: &str, patterns: impl Iterator<Item = &'a str>) -> bool {
     let mut is_one = false;
     for pattern in patterns {
         let (pattern, is_negated) = pattern.strip_prefix('!').map_or((pattern, false), |rest| (rest, true));

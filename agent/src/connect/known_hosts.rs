@@ -11,6 +11,9 @@ use ring::hmac;
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, Marker};
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey};
+use wildmatch::WildMatch;
+
+use super::config::is_one_of;
 
 /// Bytes of one file.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -203,34 +206,10 @@ fn is_named(patterns: &HostPatterns, name: &str) -> bool {
             hmac::verify(&key, name.as_bytes(), hash).is_ok()
         }
         HostPatterns::Patterns(patterns) => {
-            let hits = |pattern: &str| wild(pattern.to_ascii_lowercase().as_bytes(), name.as_bytes());
-            let negated = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!'));
-            let mut plain = patterns.iter().filter(|pattern| !pattern.starts_with('!'));
-            !negated.into_iter().any(hits) && plain.any(|pattern| hits(pattern))
+            let patterns: Vec<_> = patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
+            is_one_of(name, patterns.iter().map(String::as_str))
         }
     }
-}
-
-/// `*` and `?`, in time that grows with the product of the lengths at most.
-fn wild(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while let Some(byte) = text.get(t) {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(expected) if *expected == b'?' || expected == byte => (p, t) = (p + 1, t + 1),
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    (p, t) = (at + 1, from + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(p..).unwrap_or_default().iter().all(|byte| *byte == b'*')
 }
 
 /// Whether the certificate is one of this host, now. That its authority is trusted has been seen to.
@@ -245,7 +224,7 @@ fn is_for(certificate: &Certificate, host: &str, now: SystemTime) -> bool {
         && certificate
             .valid_principals()
             .iter()
-            .any(|name| wild(name.to_ascii_lowercase().as_bytes(), host.as_bytes()))
+            .any(|name| WildMatch::new(&name.to_ascii_lowercase()).matches(&host))
         && certificate.validate_at(seconds, [&authority]).is_ok()
 }
 

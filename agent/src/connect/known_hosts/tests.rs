@@ -169,7 +169,7 @@ fn wildcards_match_as_ssh_matches_them() {
         ("*.b.*", "a.b.c.b.d", true),
         ("a*b*c", "aXbYd", false),
     ] {
-        assert_eq!(wild(pattern.as_bytes(), text.as_bytes()), hit, "{pattern} {text}");
+        assert_eq!(is_one_of(text, [pattern].into_iter()), hit, "{pattern} {text}");
     }
-    assert!(!wild("*a".repeat(50).as_bytes(), "a".repeat(49).as_bytes()));
+    assert!(!is_one_of(&"a".repeat(49), [&*"*a".repeat(50)].into_iter()));
 }
