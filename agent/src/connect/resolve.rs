@@ -187,17 +187,16 @@ impl Resolver<'_> {
         let tokens: &[(char, &str)] =
             &[('h', &host), ('n', &named.host), ('p', &port_text), ('r', &user), ('d', &home), ('u', &local)];
         let certificates = self.around.files("CertificateFile", &said.certificates, tokens)?;
+        // Who it is must not depend on what else lies about: names stay with the account that had them. Hosts on the way have
+        // keys of their own.
+        let named_alone = is_server && !self.options.identities.is_empty();
         let hop = Hop {
             port,
             alias: said.word("HostKeyAlias").map(str::to_owned),
-            identities: self.identities(said, tokens, is_server)?,
+            identities: self.identities(said, tokens, named_alone)?,
             certificates: without_repeats(certificates),
-            has_other_identities: is_server
-                && !self.options.identities.is_empty()
-                && !said.identities.is_empty(),
-            // Who it is must not depend on what else lies about: names stay with the account that had them.
-            identities_only: said.is_yes("IdentitiesOnly")
-                || (is_server && !self.options.identities.is_empty()),
+            has_other_identities: named_alone && !said.identities.is_empty(),
+            identities_only: said.is_yes("IdentitiesOnly") || named_alone,
             agent: self.agent(said, tokens)?,
             known_hosts: self.known_hosts(said, tokens)?,
             policy: self.policy(said),
@@ -207,16 +206,15 @@ impl Resolver<'_> {
         Ok(hop)
     }
 
-    /// Keys that were named for the server are the only ones there; hosts on the way have keys of their own.
     fn identities(
         &self,
         said: &Said,
         tokens: &[(char, &str)],
-        is_server: bool,
+        named_alone: bool,
     ) -> Result<Vec<Identity>, ConnectError> {
         let usual = || USUAL_KEYS.iter().filter_map(|name| self.around.in_ssh(name)).collect();
         let (others, source) = match said.identities.is_empty() {
-            _ if is_server && !self.options.identities.is_empty() => (Vec::new(), IdentitySource::Usual),
+            _ if named_alone => (Vec::new(), IdentitySource::Usual),
             true => (usual(), IdentitySource::Usual),
             false => {
                 (self.around.files("IdentityFile", &said.identities, tokens)?, IdentitySource::SshConfig)
